@@ -1,0 +1,1 @@
+"""Measuring: accuracy on labelled photos, speed, and rivals in the same run."""

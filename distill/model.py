@@ -1,0 +1,421 @@
+"""The student: a MobileNetV2 encoder with a feature pyramid and a prompt-rasterising two-way decoder.
+
+Encoder   image (B, 3, H, W) float32 RGB in [-1, 1], H and W multiples of 32
+          -> embedding (B, 128, H/16, W/16), skip8 (B, 64, H/8, W/8), skip4 (B, 32, H/4, W/4)
+Decoder   features of one image (or of B images) + B prompts -> logits (B, 4, H/4, W/4), IoU (B, 4)
+
+Every length is in pixels of the model's input. Mask 0 is the answer to an unambiguous prompt; masks 1 to 3 are
+the three readings of an ambiguous one (SAM, arXiv 2304.02643, section 3 and appendix A).
+
+Sources: MobileNetV2 (arXiv 1801.04381); the feature pyramid (arXiv 1612.03144); the two-way transformer and the
+mask tokens (SAM, appendix A). Rasterised prompts are what interactive segmentation used before SAM (RITM, arXiv
+2102.06583, section 3.2); with little data they learn several times faster than sparse tokens alone.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# (expansion, output channels, repeats, stride) of every stage: MobileNetV2, table 2, width 1.0.
+MOBILENET_V2_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+EMBED_DIM = 128
+SKIP8_DIM = 64
+SKIP4_DIM = 32
+NUM_MASKS = 4  # one for unambiguous prompts, three readings of an ambiguous one
+RASTER_CHANNELS = 8
+
+# Prompt labels, the ones that SAM's ONNX export uses.
+LABEL_PADDING = -1
+LABEL_NEGATIVE = 0
+LABEL_POSITIVE = 1
+LABEL_BOX_TOP_LEFT = 2
+LABEL_BOX_BOTTOM_RIGHT = 3
+
+# Positions are divided by this, so that they mean the same for every input size and aspect.
+POSITION_UNIT = 512.0
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm, optional activation."""
+
+    def __init__(
+        self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU6
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(cout),
+        ]
+        if act is not None:
+            layers.append(act())
+        super().__init__(*layers)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project (MobileNetV2, figure 3)."""
+
+    def __init__(self, cin: int, cout: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = cin * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers.append(ConvNorm(cin, hidden, 1))
+        layers.append(ConvNorm(hidden, hidden, 3, stride, groups=hidden))
+        layers.append(ConvNorm(hidden, cout, 1, act=None))
+        self.layers = nn.Sequential(*layers)
+        self.residual = stride == 1 and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+class DepthwiseBlock(nn.Module):
+    """Residual block: depthwise k x k, expand, ReLU, project. Batch norm folds away at export."""
+
+    def __init__(self, dim: int, kernel: int, expansion: int = 2) -> None:
+        super().__init__()
+        self.depthwise = ConvNorm(dim, dim, kernel, groups=dim, act=None)
+        self.expand = ConvNorm(dim, dim * expansion, 1, act=nn.ReLU)
+        self.project = ConvNorm(dim * expansion, dim, 1, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.expand(self.depthwise(x)))
+        return x + y
+
+
+class Encoder(nn.Module):
+    """Image to embedding at stride 16 and two skips at strides 8 and 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, 32, 3, 2)
+        blocks: list[nn.Module] = []
+        channels = 32
+        for expansion, cout, repeats, stride in MOBILENET_V2_STAGES:
+            for i in range(repeats):
+                blocks.append(InvertedResidual(channels, cout, stride if i == 0 else 1, expansion))
+                channels = cout
+        self.blocks = nn.ModuleList(blocks)
+        # Indices into `blocks` after which the stride-4, 8, 16 and 32 features are complete.
+        self.taps = (2, 5, 12, 16)
+        self.lateral32 = ConvNorm(320, EMBED_DIM, 1, act=None)
+        self.context = nn.Linear(EMBED_DIM, EMBED_DIM)
+        self.block32 = DepthwiseBlock(EMBED_DIM, 7)
+        self.lateral16 = ConvNorm(96, EMBED_DIM, 1, act=None)
+        self.block16 = DepthwiseBlock(EMBED_DIM, 5)
+        self.lateral8 = ConvNorm(32, SKIP8_DIM, 1, act=None)
+        self.down8 = ConvNorm(EMBED_DIM, SKIP8_DIM, 1, act=None)
+        self.block8 = DepthwiseBlock(SKIP8_DIM, 3, expansion=1)
+        self.lateral4 = ConvNorm(24, SKIP4_DIM, 1, act=None)
+        self.down4 = ConvNorm(SKIP8_DIM, SKIP4_DIM, 1, act=None)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.stem(image)
+        taps: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.taps:
+                taps.append(x)
+        c4, c8, c16, c32 = taps
+        p32 = self.lateral32(c32)
+        p32 = p32 + self.context(p32.mean((2, 3)))[:, :, None, None]  # what the whole frame shows
+        p32 = self.block32(p32)
+        p16 = self.block16(self.lateral16(c16) + upsample2(p32))
+        p8 = self.block8(self.lateral8(c8) + upsample2(self.down8(p16)))
+        p4 = self.lateral4(c4) + upsample2(self.down4(p8))
+        return p16, p8, p4
+
+
+def upsample2(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Attention(nn.Module):
+    """Multi-head attention among tokens (SAM, appendix A)."""
+
+    def __init__(self, dim: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """q, k, v (B, n, dim), bias (B, 1, 1, n) added to the scores -> (B, n, dim)."""
+        q, k, v = (split_heads(p, self.heads) for p in (self.q(q), self.k(k), self.v(v)))
+        scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-1, -2) + bias  # (B, heads, n, n)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, n, heads * d) -> (B, heads, n, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class CrossAttention(nn.Module):
+    """Tokens look at the image and, if asked for, the image looks back at the tokens.
+
+    The image keeps its (B, C, h, w) layout: its keys, values and queries come from one 1x1 convolution and meet the
+    tokens as (B, heads, d, h*w), so no engine has to transpose a feature map. Projections of the positional encoding
+    do not depend on the prompt; engines fold them into constants.
+    """
+
+    def __init__(self, dim: int, inner: int, heads: int = 4, both_ways: bool = True) -> None:
+        super().__init__()
+        self.heads, self.inner, self.both_ways = heads, inner, both_ways
+        self.image_kvq = nn.Conv2d(dim, inner * (3 if both_ways else 2), 1)
+        self.position_k = nn.Conv2d(dim, inner, 1, bias=False)
+        self.token_q = nn.Linear(dim, inner)
+        self.token_out = nn.Linear(inner, dim)
+        if both_ways:
+            self.position_q = nn.Conv2d(dim, inner, 1, bias=False)
+            self.token_k = nn.Linear(dim, inner)
+            self.token_v = nn.Linear(dim, inner)
+            self.image_out = nn.Conv2d(inner, dim, 1)
+
+    def project_image(self, image: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
+        """image (B, C, h, w), pe (1, C, h, w) -> k, v and, both ways, q, each (B, heads, d, h*w)."""
+        parts = list(self.image_kvq(image).split(self.inner, 1))
+        parts[0] = parts[0] + self.position_k(pe)
+        if self.both_ways:
+            parts[2] = parts[2] + self.position_q(pe)
+        return tuple(p.flatten(2).unflatten(1, (self.heads, -1)) for p in parts)
+
+    def to_tokens(self, queries: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """queries (B, n, C), k and v (B, heads, d, h*w) -> (B, n, C)."""
+        q = split_heads(self.token_q(queries), self.heads)  # (B, heads, n, d)
+        scores = (q * (q.shape[-1] ** -0.5)) @ k  # (B, heads, n, h*w)
+        y = scores.softmax(-1) @ v.transpose(-1, -2)
+        return self.token_out(y.transpose(1, 2).flatten(2))
+
+    def to_image(self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
+        """q (B, heads, d, h*w), keys and values (B, n, C), bias (B, 1, n, 1) -> (B, C, h, w)."""
+        k = split_heads(self.token_k(keys), self.heads)  # (B, heads, n, d)
+        v = split_heads(self.token_v(values), self.heads)
+        scores = (k * (k.shape[-1] ** -0.5)) @ q + bias  # (B, heads, n, h*w)
+        y = v.transpose(-1, -2) @ scores.softmax(-2)  # (B, heads, d, h*w)
+        return self.image_out(y.flatten(1, 2).unflatten(2, size))
+
+
+class TwoWayLayer(nn.Module):
+    """Tokens look at each other and the image, the image looks at the tokens, then the image mixes locally.
+
+    SAM's layer (appendix A) plus a large depthwise block: without it, image positions only exchange what passes
+    through the tokens, and a rasterised prompt would not spread.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross = CrossAttention(dim, dim // 2)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.ReLU(), nn.Linear(dim * 4, dim))
+        self.norm3 = nn.LayerNorm(dim)
+        self.block = DepthwiseBlock(dim, 7)
+
+    def forward(
+        self, tokens: Tensor, image: Tensor, queries: Tensor, pe: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """tokens and queries (B, n, C), image (B, C, h, w), pe (1, C, h, w), bias (B, 1, 1, n)."""
+        q = tokens + queries
+        tokens = self.norm1(tokens + self.self_attention(q, q, tokens, bias))
+        image_k, image_v, image_q = self.cross.project_image(image, pe)
+        tokens = self.norm2(tokens + self.cross.to_tokens(tokens + queries, image_k, image_v))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        size = (image.shape[-2], image.shape[-1])
+        image = image + self.cross.to_image(image_q, tokens + queries, tokens, bias.transpose(-1, -2), size)
+        return tokens, self.block(image)
+
+
+class Decoder(nn.Module):
+    """Prompts and features to mask logits and predicted IoU."""
+
+    frequencies: Tensor
+
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        dim = EMBED_DIM
+        # Random Fourier features (SAM, appendix A), fixed by a seed so that every run shares them.
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", torch.randn(2, dim // 2, generator=generator) * 2.0)
+        self.output_tokens = nn.Parameter(torch.randn(1 + NUM_MASKS, dim) * 0.02)
+        self.label_embedding = nn.Embedding(5, dim)  # index = label + 1
+        nn.init.normal_(self.label_embedding.weight, std=0.02)
+        self.raster16 = nn.Sequential(nn.Conv2d(RASTER_CHANNELS, dim, 4, 4), nn.ReLU(), nn.Conv2d(dim, dim, 1))
+        self.raster8 = nn.Conv2d(RASTER_CHANNELS, SKIP8_DIM, 2, 2)
+        self.raster4 = nn.Conv2d(RASTER_CHANNELS, SKIP4_DIM, 1)
+        self.layers = nn.ModuleList([TwoWayLayer(dim) for _ in range(layers)])
+        self.final_attention = CrossAttention(dim, dim // 2, both_ways=False)
+        self.final_norm = nn.LayerNorm(dim)
+        self.up8 = ConvNorm(dim, SKIP8_DIM, 1, act=None)
+        self.block8 = DepthwiseBlock(SKIP8_DIM, 5, expansion=1)
+        self.up4 = ConvNorm(SKIP8_DIM, SKIP4_DIM, 1, act=None)
+        self.block4 = DepthwiseBlock(SKIP4_DIM, 3, expansion=1)
+        self.mask_mlps = nn.ModuleList(
+            [nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, SKIP4_DIM + 1)) for _ in range(NUM_MASKS)]
+        )
+        self.iou_head = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, NUM_MASKS)
+        )
+
+    def encode_positions(self, xy: Tensor) -> Tensor:
+        """(..., 2) positions in pixels -> (..., C) random Fourier features."""
+        phase = (xy * (2.0 / POSITION_UNIT) - 1.0) @ self.frequencies * (2.0 * math.pi)
+        return torch.cat((phase.sin(), phase.cos()), -1)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        skip8: Tensor,
+        skip4: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        has_mask: Tensor,
+        origin: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode B prompts.
+
+        embedding (1 or B, 128, h, w), skip8 (1 or B, 64, 2h, 2w), skip4 (1 or B, 32, 4h, 4w): the encoder's outputs.
+        points (B, N, 2): x, y in pixels of the model input. labels (B, N) float: 1 positive, 0 negative, 2 and 3 the
+        box's corners, -1 padding, which changes nothing. mask (B, 1, 4h, 4w): logits of an earlier mask, read only
+        where has_mask (B,) is 1. origin (2,): added to every position before it is encoded (training only: crops
+        smaller than the shipped input then still meet every position).
+        Returns logits (B, 4, 4h, 4w) and predicted IoU (B, 4) in [0, 1].
+        """
+        h, w = embedding.shape[-2:]
+        raster = rasterize_prompt(points, labels, mask, has_mask)  # (B, 8, 4h, 4w)
+        image = embedding + self.raster16(raster)
+
+        shift = torch.zeros(2, device=points.device) if origin is None else origin
+        pe = self.encode_positions(pixel_centres(h, w, 16.0, points.device) + shift)
+        pe = pe.permute(2, 0, 1).unsqueeze(0)  # (1, C, h, w)
+        label_index = (labels + 1.0).long()
+        real = (label_index > 0).unsqueeze(-1).to(pe.dtype)  # (B, N, 1)
+        point_tokens = (self.encode_positions(points + shift) + self.label_embedding(label_index)) * real
+        outputs = self.output_tokens.unsqueeze(0).expand(points.shape[0], -1, -1)
+        tokens = torch.cat((outputs, point_tokens), 1)  # (B, 5 + N, C)
+        # Padding takes no part in any attention, so the number of padded slots cannot change a mask.
+        padding = F.pad((labels < 0).to(pe.dtype), (1 + NUM_MASKS, 0))
+        bias = padding[:, None, None, :] * -1e4
+
+        queries = tokens
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, queries, pe, bias)
+        k, v = self.final_attention.project_image(image, pe)
+        tokens = self.final_norm(tokens + self.final_attention.to_tokens(tokens + queries, k, v))
+
+        y = self.block8(F.relu(upsample2(self.up8(image)) + skip8 + self.raster8(raster)))
+        y = self.block4(F.relu(upsample2(self.up4(y)) + skip4 + self.raster4(raster)))  # (B, 32, 4h, 4w)
+        weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.mask_mlps)], 1)  # (B, 4, 33)
+        logits = weights[..., :SKIP4_DIM] @ y.flatten(2) + weights[..., SKIP4_DIM:]
+        return logits.unflatten(2, (4 * h, 4 * w)), self.iou_head(tokens[:, 0]).sigmoid()
+
+
+def pixel_centres(h: int, w: int, stride: float, device: torch.device) -> Tensor:
+    """(h, w, 2) centres of a feature map's cells, x then y, in pixels of the model input."""
+    ys = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) * stride
+    xs = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) * stride
+    return torch.stack((xs.unsqueeze(0).expand(h, w), ys.unsqueeze(1).expand(h, w)), -1)
+
+
+def rasterize_prompt(points: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor) -> Tensor:
+    """Draw prompts at stride 4: (B, N, 2), (B, N), (B, 1, H, W), (B,) -> (B, 8, H, W).
+
+    Channels: positive clicks as a narrow and a wide bump, negative clicks likewise, the box's interior, a ramp from
+    the box's edge (0) to its centre (1), the earlier mask squashed to [-1, 1], and whether there is one.
+    """
+    h, w = mask.shape[-2:]
+    xs = (torch.arange(w, device=points.device, dtype=torch.float32) + 0.5) * 4.0  # (W,)
+    ys = (torch.arange(h, device=points.device, dtype=torch.float32) + 0.5) * 4.0
+    # Squared distances in units of 32 px, so that they also fit half precision.
+    dx = ((xs - points[..., :1]) / 32.0).square().unsqueeze(-2)  # (B, N, 1, W)
+    dy = ((ys - points[..., 1:]) / 32.0).square().unsqueeze(-1)  # (B, N, H, 1)
+
+    channels = []
+    for label in (LABEL_POSITIVE, LABEL_NEGATIVE):
+        far = (labels != label).to(dx.dtype)[..., None, None] * 1e3
+        nearest = ((dx + far) + dy).amin(1, keepdim=True)  # (B, 1, H, W)
+        channels.append((nearest * -16.0).exp())  # falls to 1/e at 8 px
+        channels.append((nearest * -1.0).exp())  # falls to 1/e at 32 px
+
+    first = (labels == LABEL_BOX_TOP_LEFT).to(dx.dtype).unsqueeze(-1)
+    last = (labels == LABEL_BOX_BOTTOM_RIGHT).to(dx.dtype).unsqueeze(-1)
+    has_box = first.amax(1)[..., None, None]  # (B, 1, 1, 1)
+    x0y0 = (points * first).sum(1)  # (B, 2)
+    x1y1 = (points * last).sum(1)
+    centre = (x0y0 + x1y1) / 2
+    half = (x1y1 - x0y0).clamp(min=2.0) / 2
+    u = (xs - centre[:, :1]).abs()[:, None, None, :]  # (B, 1, 1, W)
+    v = (ys - centre[:, 1:]).abs()[:, None, :, None]
+    half_w, half_h = half[:, 0, None, None, None], half[:, 1, None, None, None]
+    inside_x = ((half_w - u) / 4.0 + 0.5).clamp(0.0, 1.0)  # a cell on the edge is covered in part
+    inside_y = ((half_h - v) / 4.0 + 0.5).clamp(0.0, 1.0)
+    channels.append(inside_x * inside_y * has_box)
+    channels.append(torch.minimum((1.0 - u / half_w).clamp(min=0.0), (1.0 - v / half_h).clamp(min=0.0)) * has_box)
+
+    given = has_mask[:, None, None, None]
+    channels.append((mask * 0.25).tanh() * given)
+    channels.append(given.expand(-1, 1, h, w))
+    return torch.cat(channels, 1)
+
+
+class Student(nn.Module):
+    """Encoder and decoder together, the unit that is trained and saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.decoder = Decoder()
+
+
+def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
+    """Load a MobileNetV2 whose batch norm was folded into its convolutions, and put the batch norm back.
+
+    path: an npz with ``convNN.weight`` (OIHW) and ``convNN.bias``, 51 convolutions in forward order. images (B, 3, H,
+    W) in [-1, 1], a few real photos: every batch norm takes the mean and variance of its convolution on them, and
+    scale and shift such that the function is unchanged.
+    """
+    arrays = np.load(path)
+    layers = [encoder.stem, *(m for b in encoder.blocks for m in b.modules() if isinstance(m, ConvNorm))]
+    hooks = []
+
+    def calibrate(norm: nn.BatchNorm2d, bias: Tensor):  # type: ignore[no-untyped-def]
+        def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
+            var, mean = torch.var_mean(output, (0, 2, 3), correction=0)
+            norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+            norm.running_var.copy_(var)  # type: ignore[union-attr]
+            norm.weight.copy_((var + norm.eps).sqrt())
+            norm.bias.copy_(mean + bias)
+
+        return hook
+
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            conv, norm = layer[0], layer[1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            conv.weight.copy_(torch.from_numpy(arrays[f"conv{i:02d}.weight"]))
+            bias = torch.from_numpy(arrays[f"conv{i:02d}.bias"]).to(conv.weight.device)
+            hooks.append(conv.register_forward_hook(calibrate(norm, bias)))
+        was_training = encoder.training
+        encoder.eval()
+        encoder(images)
+        encoder.train(was_training)
+    for hook in hooks:
+        hook.remove()

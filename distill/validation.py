@@ -1,0 +1,109 @@
+"""Figures of a student during training: box and click IoU on photos that it does not train on.
+
+A quick look through torch, whole frame only; the figures that are published come from ``tinyseg eval``, which runs the
+exported model through the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyseg.dataset import Photo
+from tinyseg.distill.data import Crop, cut_image, fill_instance
+from tinyseg.distill.losses import mask_iou
+from tinyseg.distill.model import (
+    LABEL_BOX_BOTTOM_RIGHT,
+    LABEL_BOX_TOP_LEFT,
+    LABEL_PADDING,
+    LABEL_POSITIVE,
+    Student,
+)
+from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
+
+MAX_INSTANCES = 4  # of one photo, the first ones in file order
+VIEW_SIZES = {"frame": 512, "zoom": 256}
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, channels last in memory."""
+    return ((image.permute(0, 3, 1, 2).float() - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+
+
+def most_interior(mask: NDArray[np.uint8]) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the outside of a mask; the frame's border counts as outside."""
+    depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), mask.shape[1])
+    return x, y
+
+
+def view(photo: Photo, size: int, box: NDArray[np.float64] | None) -> Crop:
+    """The whole photo, or the square of 1.6 times a box, scaled to ``size``."""
+    if box is None:
+        scale = size / max(photo.width, photo.height)
+        return Crop(np.array([[scale, 0.0, 0.0], [0.0, scale, 0.0]]), size)
+    side = max(1.6 * float((box[2:] - box[:2]).max()), 24.0)
+    start = (box[:2] + box[2:]) / 2 - side / 2
+    start = np.clip(start, 0, np.maximum(np.array([photo.width, photo.height]) - side, 0))
+    scale = size / side
+    return Crop(np.array([[scale, 0.0, -start[0] * scale], [0.0, scale, -start[1] * scale]]), size)
+
+
+@torch.inference_mode()
+def validate(student: Student, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
+    """Mean IoU of the true box (mask 0) and of one interior click (best scored of masks 1 to 3), frame and zoom."""
+    was_training = student.training
+    student.eval()
+    found: dict[str, list[float]] = {"box_frame": [], "click_frame": [], "oracle_frame": [], "box_zoom": []}
+    for photo in photos:
+        image = photo.read()
+        for kind, size in VIEW_SIZES.items():
+            boxes = []
+            for polygons in photo.instances[:MAX_INSTANCES]:
+                low = np.min([p.min(0) for p in polygons], 0)
+                high = np.max([p.max(0) for p in polygons], 0) + 1.0
+                boxes.append(np.concatenate([low, high]).astype(np.float64))
+            crops = [view(photo, size, box) for box in boxes] if kind == "zoom" else [view(photo, size, None)]
+            for i, crop in enumerate(crops):
+                instances = [photo.instances[i]] if kind == "zoom" else photo.instances[:MAX_INSTANCES]
+                masks = [fill_instance(p, crop) for p in instances]
+                masks = [m for m in masks if m.sum() >= 16]
+                if not masks:
+                    continue
+                features = student.encoder(
+                    normalise(torch.from_numpy(cut_image(image, crop)[None, ..., ::-1].copy()).to(device))
+                )
+                target = torch.from_numpy(np.stack(masks)).to(device).float().unsqueeze(1)  # (n, 1, S, S)
+                corners, clicks = [], []
+                for m in masks:
+                    x, y, w, h = cv2.boundingRect(m)
+                    corners.append([[x, y], [x + w, y + h]])
+                    cx, cy = most_interior(m)
+                    clicks.append([[cx + 0.5, cy + 0.5], [0.0, 0.0]])
+                n = len(masks)
+                empty = torch.zeros(n, 1, size // LOGIT_STRIDE, size // LOGIT_STRIDE, device=device)
+                none = torch.zeros(n, device=device)
+                for prompt, points, labels in (
+                    ("box", corners, (LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT)),
+                    ("click", clicks, (LABEL_POSITIVE, LABEL_PADDING)),
+                ):
+                    if f"{prompt}_{kind}" not in found:
+                        continue
+                    xy = torch.tensor(points, dtype=torch.float32, device=device)
+                    lab = torch.tensor([labels] * n, dtype=torch.float32, device=device)
+                    logits, scores = student.decoder(*features, xy, lab, empty, none)
+                    full = torch.nn.functional.interpolate(logits.float(), size=(size, size), mode="bilinear")
+                    ious = mask_iou(full, target.expand_as(full))
+                    if prompt == "box":
+                        found[f"box_{kind}"] += ious[:, 0].tolist()
+                    else:
+                        best = scores[:, 1:].argmax(1, keepdim=True) + 1
+                        found["click_frame"] += ious.gather(1, best)[:, 0].tolist()
+                        found["oracle_frame"] += ious[:, 1:].amax(1).tolist()
+    student.train(was_training)
+    return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}

@@ -1,0 +1,71 @@
+"""What an engine is to the rest of tinyseg.
+
+An engine turns a graph (ONNX bytes whose dimensions have names) and numbers for these names into a compiled graph of
+fixed shapes. Adapters are small; everything about prompts, frames and masks stays outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A shape whose entries are numbers or names of dimensions.
+SymbolicShape = tuple["int | str", ...]
+Arrays = Mapping[str, NDArray[np.float32]]
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """An ONNX graph of a model, with the shapes that its model.json states. All tensors are float32."""
+
+    name: str  # "encoder" or "decoder"
+    data: bytes
+    inputs: Mapping[str, SymbolicShape]
+    outputs: Mapping[str, SymbolicShape]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """How a graph really runs, read back from the engine where it can tell."""
+
+    engine: str
+    version: str
+    device: str
+    precision: str  # of the arithmetic: fp32, bf16, fp16 or int8
+    threads: int
+
+
+class CompiledGraph(Protocol):
+    """A graph of fixed shapes, ready to run."""
+
+    info: GraphInfo
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Run once. feeds: C-contiguous float32 arrays of the compiled shapes, by input name.
+
+        Returns arrays by output name that belong to the caller. Safe to call from several threads.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """An adapter around one inference library."""
+
+    name: str
+    version: str
+    precision: str  # what "auto" was resolved to
+
+    def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> CompiledGraph:
+        """Compile a graph with every named dimension set. Raises EngineError."""
+        ...
+
+
+def concrete_shapes(shapes: Mapping[str, SymbolicShape], dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Symbolic shapes with their names replaced by numbers."""
+    return {name: tuple(dimensions[d] if isinstance(d, str) else d for d in shape) for name, shape in shapes.items()}

@@ -1,0 +1,81 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from tinyseg.engines.base import Arrays, GraphInfo, GraphSource
+from tinyseg.errors import PrecisionUnavailable, engine_errors
+
+
+def create(precision: str, threads: int) -> OrtEngine:
+    """Open the engine; "auto" means fp32."""
+    if precision not in ("auto", "fp32"):
+        raise PrecisionUnavailable(
+            f"onnxruntime runs this model's graphs in fp32 only, not {precision}; use precision='fp32' or engine='openvino'"
+        )
+    return OrtEngine(threads)
+
+
+# Threads of the pool that all sessions of this process share, once it exists. With a pool each, encoder and decoder
+# take turns while the other's threads still spin for work: on two cores that doubled the time of a frame.
+_shared_threads: int | None = None
+_lock = threading.Lock()
+
+
+def share_threads(count: int) -> bool:
+    """Make the shared pool if there is none; False if it cannot have ``count`` threads."""
+    global _shared_threads
+    with _lock:
+        if _shared_threads is None and hasattr(ort, "set_global_thread_pool_sizes"):
+            ort.set_global_thread_pool_sizes(count, 1)
+            _shared_threads = count
+        return _shared_threads == count
+
+
+class OrtEngine:
+    """Compiles graphs to ONNX Runtime sessions on the CPU provider."""
+
+    name = "onnxruntime"
+    version: str = ort.__version__
+    precision = "fp32"
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        with engine_errors(self.name, "starting its threads"):
+            self._shared = share_threads(threads)
+
+    def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OrtGraph:
+        options = ort.SessionOptions()
+        if self._shared:
+            options.use_per_session_threads = False
+        else:
+            options.intra_op_num_threads = self._threads
+            options.inter_op_num_threads = 1
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Arena blocks of exactly the asked size: the default doubles and holds memory that is never used.
+        provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
+        options.log_severity_level = 3
+        for name, value in dimensions.items():
+            options.add_free_dimension_override_by_name(name, value)
+        with engine_errors(self.name, f"compiling the {graph.name}"):
+            session = ort.InferenceSession(graph.data, options, providers=[provider])
+        return OrtGraph(session, list(graph.outputs), GraphInfo(self.name, self.version, "CPU", "fp32", self._threads))
+
+
+class OrtGraph:
+    """A session; ``InferenceSession.run`` may be called from several threads and returns new arrays."""
+
+    def __init__(self, session: ort.InferenceSession, outputs: list[str], info: GraphInfo) -> None:
+        self._session = session
+        self._outputs = outputs
+        self.info = info
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        with engine_errors(self.info.engine, "running a graph"):
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds))))

@@ -1,0 +1,31 @@
+// Frames into encoder inputs: colour, antialiased resize, normalisation, padding and layout in one pass.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tinyseg {
+
+// A frame as numpy shows it: strides are in bytes and may be negative.
+struct FrameView {
+  const uint8_t* data;
+  ptrdiff_t row_stride, column_stride, channel_stride;
+  int height, width, channels;  // 1 (grey), 3 or 4 (the fourth is ignored)
+  bool bgr;                     // first channel is blue
+};
+
+// Planar RGB float input (3, height, width); the content fills its top left.
+struct InputView {
+  float* data;
+  int height, width;
+  int content_height, content_width;
+};
+
+// Resize with a triangle filter that widens when shrinking (bilinear when enlarging), write
+// (value - mean) / std, and zero outside the content.
+void prepare(const FrameView& frame, const InputView& input, float mean, float std);
+
+// The same, written as the definition reads; what prepare() is compared with.
+void prepare_reference(const FrameView& frame, const InputView& input, float mean, float std);
+
+}  // namespace tinyseg

@@ -1,0 +1,216 @@
+#include "mask.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "simd.hpp"
+
+namespace tinyseg {
+namespace {
+
+// Position of output sample i on the grid: the left neighbour and how far towards the right one.
+struct Sampling {
+  std::vector<int> cell;
+  std::vector<float> fraction;
+};
+
+Sampling make_sampling(int samples, float content, int cells) {
+  Sampling s;
+  s.cell.resize(samples);
+  s.fraction.resize(samples);
+  const double scale = double(content) / samples;
+  for (int i = 0; i < samples; ++i) {
+    const double position = std::clamp((i + 0.5) * scale - 0.5, 0.0, double(cells - 1));
+    const int cell = std::min(int(position), std::max(cells - 2, 0));
+    s.cell[i] = cell;
+    s.fraction[i] = float(position - cell);
+  }
+  return s;
+}
+
+// a + f * (b - a) for a whole grid row.
+TINYSEG_CLONES
+void blend_rows(const float* __restrict a, const float* __restrict b, float f, float* __restrict out, int n) {
+  for (int i = 0; i < n; ++i) out[i] = a[i] + f * (b[i] - a[i]);
+}
+
+// Consecutive output columns between the same two grid columns.
+struct Span {
+  int begin, end, cell;
+};
+
+std::vector<Span> make_spans(const Sampling& s) {
+  std::vector<Span> spans;
+  for (int x = 0; x < int(s.cell.size()); ++x) {
+    if (spans.empty() || spans.back().cell != s.cell[x]) spans.push_back({x, x + 1, s.cell[x]});
+    else spans.back().end = x + 1;
+  }
+  return spans;
+}
+
+enum Kind : uint8_t { kOut, kIn, kMixed };
+
+TINYSEG_CLONES
+void mixed_span(float a, float b, const float* __restrict fraction, int n, float offset, uint8_t* __restrict out,
+                int* __restrict counts) {
+  int in = 0, above = 0, below = 0;
+  for (int i = 0; i < n; ++i) {
+    const float v = a + fraction[i] * (b - a);
+    out[i] = v > 0.0f;
+    in += v > 0.0f;
+    above += v > offset;
+    below += v > -offset;
+  }
+  counts[0] = in;
+  counts[1] = above;
+  counts[2] = below;
+}
+
+}  // namespace
+
+MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
+                    uint8_t* mask) {
+  MaskStats stats;
+  const int width = place.x1 - place.x0, height = place.y1 - place.y0;
+  const Sampling across = make_sampling(width, place.content_width, columns);
+  const Sampling down = make_sampling(height, place.content_height, rows);
+  const std::vector<Span> spans = make_spans(across);
+  const int right = columns > 1 ? 1 : 0, below_row = rows > 1 ? columns : 0;
+  std::vector<float> row(columns);
+  int min_x = width, max_x = -1, min_y = -1, max_y = -1;
+
+  if (place.y0 > 0) std::memset(mask, 0, size_t(place.y0) * place.frame_width);
+  for (int y = 0; y < height; ++y) {
+    const float* top = logits + size_t(down.cell[y]) * columns;
+    blend_rows(top, top + below_row, down.fraction[y], row.data(), columns);
+    uint8_t* line = mask + size_t(place.y0 + y) * place.frame_width;
+    if (place.x0 > 0) std::memset(line, 0, place.x0);
+    if (place.x1 < place.frame_width) std::memset(line + place.x1, 0, place.frame_width - place.x1);
+    line += place.x0;
+
+    // Interpolation stays between its two ends: where both are clearly in or out, a run is filled without looking.
+    int run_begin = 0;
+    Kind run_kind = kOut;
+    int first = -1, last = -1;
+    const auto flush = [&](int end) {
+      if (end == run_begin) return;
+      std::memset(line + run_begin, run_kind == kIn, end - run_begin);
+      if (run_kind == kIn) {
+        const int n = end - run_begin;
+        stats.area += n;
+        stats.area_above += n;
+        stats.area_below += n;
+        if (first < 0) first = run_begin;
+        last = end - 1;
+      }
+    };
+    for (const Span& span : spans) {
+      const float a = row[span.cell], b = row[span.cell + right];
+      const float low = std::min(a, b), high = std::max(a, b);
+      const Kind kind = low > offset ? kIn : (high <= -offset ? kOut : kMixed);
+      if (kind != kMixed) {
+        if (kind != run_kind) {
+          flush(span.begin);
+          run_begin = span.begin;
+          run_kind = kind;
+        }
+        continue;
+      }
+      flush(span.begin);
+      int counts[3];
+      mixed_span(a, b, &across.fraction[span.begin], span.end - span.begin, offset, line + span.begin, counts);
+      stats.area += counts[0];
+      stats.area_above += counts[1];
+      stats.area_below += counts[2];
+      if (counts[0] > 0) {
+        if (first < 0) {
+          first = span.begin;
+          while (!line[first]) ++first;
+        }
+        last = span.end - 1;
+        while (!line[last]) --last;
+      }
+      run_begin = span.end;
+      run_kind = kOut;
+    }
+    flush(width);
+    if (first >= 0) {
+      min_x = std::min(min_x, first);
+      max_x = std::max(max_x, last);
+      if (min_y < 0) min_y = y;
+      max_y = y;
+    }
+  }
+  const int bottom = place.frame_height - place.y1;
+  if (bottom > 0) std::memset(mask + size_t(place.y1) * place.frame_width, 0, size_t(bottom) * place.frame_width);
+  if (max_x >= 0) {
+    stats.x0 = place.x0 + min_x;
+    stats.y0 = place.y0 + min_y;
+    stats.x1 = place.x0 + max_x + 1;
+    stats.y1 = place.y0 + max_y + 1;
+  }
+  return stats;
+}
+
+MaskStats threshold_reference(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
+                              uint8_t* mask) {
+  MaskStats stats;
+  bool empty = true;
+  for (int y = 0; y < place.frame_height; ++y) {
+    for (int x = 0; x < place.frame_width; ++x) {
+      uint8_t& out = mask[size_t(y) * place.frame_width + x];
+      out = 0;
+      if (x < place.x0 || x >= place.x1 || y < place.y0 || y >= place.y1) continue;
+      const double gx = (x - place.x0 + 0.5) * double(place.content_width) / (place.x1 - place.x0) - 0.5;
+      const double gy = (y - place.y0 + 0.5) * double(place.content_height) / (place.y1 - place.y0) - 0.5;
+      const double cx = std::clamp(gx, 0.0, columns - 1.0), cy = std::clamp(gy, 0.0, rows - 1.0);
+      const int ix = int(cx), iy = int(cy);
+      const int jx = std::min(ix + 1, columns - 1), jy = std::min(iy + 1, rows - 1);
+      const double fx = cx - ix, fy = cy - iy;
+      const double top = logits[iy * columns + ix] * (1 - fx) + logits[iy * columns + jx] * fx;
+      const double bottom = logits[jy * columns + ix] * (1 - fx) + logits[jy * columns + jx] * fx;
+      const float value = float(top * (1 - fy) + bottom * fy);
+      stats.area_above += value > offset;
+      stats.area_below += value > -offset;
+      if (!(value > 0.0f)) continue;
+      out = 1;
+      ++stats.area;
+      stats.x0 = empty ? x : std::min(stats.x0, x);
+      stats.y0 = empty ? y : std::min(stats.y0, y);
+      stats.x1 = empty ? x + 1 : std::max(stats.x1, x + 1);
+      stats.y1 = empty ? y + 1 : std::max(stats.y1, y + 1);
+      empty = false;
+    }
+  }
+  return stats;
+}
+
+TINYSEG_CLONES
+static void spread_row(const float* __restrict row, const int* __restrict cell, const float* __restrict fraction,
+                       int right, float* __restrict out, int n) {
+  for (int x = 0; x < n; ++x) {
+    const float a = row[cell[x]], b = row[cell[x] + right];
+    out[x] = a + fraction[x] * (b - a);
+  }
+}
+
+void upsample(const float* logits, int rows, int columns, const MaskPlacement& place, float outside, float* out) {
+  const int width = place.x1 - place.x0, height = place.y1 - place.y0;
+  const Sampling across = make_sampling(width, place.content_width, columns);
+  const Sampling down = make_sampling(height, place.content_height, rows);
+  std::vector<float> row(columns);
+  std::fill(out, out + size_t(place.y0) * place.frame_width, outside);
+  for (int y = 0; y < height; ++y) {
+    const float* top = logits + size_t(down.cell[y]) * columns;
+    blend_rows(top, top + (rows > 1 ? columns : 0), down.fraction[y], row.data(), columns);
+    float* line = out + size_t(place.y0 + y) * place.frame_width;
+    std::fill(line, line + place.x0, outside);
+    spread_row(row.data(), across.cell.data(), across.fraction.data(), columns > 1 ? 1 : 0, line + place.x0, width);
+    std::fill(line + place.x1, line + place.frame_width, outside);
+  }
+  std::fill(out + size_t(place.y1) * place.frame_width, out + size_t(place.frame_height) * place.frame_width, outside);
+}
+
+}  // namespace tinyseg

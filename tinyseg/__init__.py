@@ -1,0 +1,51 @@
+"""Point at anything in a camera frame and get its mask.
+
+seg = tinyseg.load()
+emb = seg.embed(frame)                                # (H, W, 3) uint8, BGR as OpenCV reads it
+out = emb.predict(points=[[x, y]], labels=[1])        # Masks: .masks (K, H, W) bool, .scores, .logits
+"""
+
+from tinyseg.errors import (
+    DataError,
+    EngineError,
+    EngineNotInstalled,
+    FrameError,
+    InputError,
+    ModelError,
+    NativeModuleError,
+    NotInstalled,
+    NotReadyError,
+    PrecisionUnavailable,
+    PromptError,
+    TinysegError,
+    UnknownEngine,
+)
+from tinyseg.masks import Masks
+from tinyseg.predictor import SamPredictor
+from tinyseg.prompts import Prompt
+from tinyseg.segmenter import Embedding, Segmenter, SegmenterInfo, load
+from tinyseg.version import __version__
+
+__all__ = [
+    "DataError",
+    "Embedding",
+    "EngineError",
+    "EngineNotInstalled",
+    "FrameError",
+    "InputError",
+    "Masks",
+    "ModelError",
+    "NativeModuleError",
+    "NotInstalled",
+    "NotReadyError",
+    "PrecisionUnavailable",
+    "Prompt",
+    "PromptError",
+    "SamPredictor",
+    "Segmenter",
+    "SegmenterInfo",
+    "TinysegError",
+    "UnknownEngine",
+    "__version__",
+    "load",
+]

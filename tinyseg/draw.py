@@ -1,0 +1,39 @@
+"""Pictures of answers: the frame with masks, outlines and prompts drawn over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.prompts import Prompt
+
+# BGR; chosen to stay apart for readers who see few colours (Okabe and Ito).
+COLORS = ((178, 114, 0), (0, 94, 213), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86), (66, 228, 240))
+POSITIVE, NEGATIVE = (80, 200, 60), (60, 60, 230)
+
+
+def overlay(
+    frame: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], prompts: Sequence[Prompt] = ()
+) -> NDArray[np.uint8]:
+    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR frame; returns a new picture."""
+    picture: NDArray[np.uint8] = frame.copy()
+    line = max(1, round(max(frame.shape[:2]) / 400))
+    for i, mask in enumerate(masks):
+        color = np.array(COLORS[i % len(COLORS)], np.float32)
+        picture[mask] = np.round(picture[mask] * 0.45 + color * 0.55).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, (255, 255, 255), line, cv2.LINE_AA)
+    for prompt in prompts:
+        if prompt.box is not None:
+            x0, y0, x1, y1 = (round(v) for v in np.asarray(prompt.box, np.float64).tolist())
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), POSITIVE, 2 * line)
+        if prompt.points is not None:
+            points, labels = np.asarray(prompt.points, np.float64).tolist(), np.asarray(prompt.labels).tolist()
+            for (x, y), label in zip(points, labels):
+                at = (round(x), round(y))
+                cv2.circle(picture, at, 5 * line, (255, 255, 255), -1, cv2.LINE_AA)
+                cv2.circle(picture, at, 4 * line, POSITIVE if label else NEGATIVE, -1, cv2.LINE_AA)
+    return picture

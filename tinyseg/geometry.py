@@ -1,0 +1,128 @@
+"""The one place where frames, model inputs and masks are related to each other.
+
+Coordinates are continuous: pixel (column i, row j) covers [i, i + 1) x [j, j + 1), so a frame of width W spans
+x in [0, W], and the centre of its first pixel is at 0.5. Points that users give name pixels (OpenCV and SAM habit:
+(0, 0) is the first pixel), so half a pixel is added to them once, in :meth:`Letterbox.points_to_model`. Boxes are
+edges already: the whole frame is (0, 0, W, H).
+
+Everything that resizes (the pixel core, training, export, benchmarks) takes its numbers from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# The encoder takes RGB scaled to [-1, 1]: (value - MEAN) / STD. Padding is 0 after this.
+MEAN = 127.5
+STD = 127.5
+# Side lengths of the encoder's input are multiples of its deepest stride.
+INPUT_MULTIPLE = 32
+# Mask logits live on a grid four times coarser than the encoder's input.
+LOGIT_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a region of a frame lies in the encoder's input: scaled, at the top left, padded right and below.
+
+    ``region`` is (x0, y0, x1, y1) in frame pixels (integers), ``content`` and ``input`` are (width, height) in model
+    pixels. Scales are exact quotients of the rounded sizes, so going there and back is the identity.
+    """
+
+    frame_width: int
+    frame_height: int
+    region: tuple[int, int, int, int]
+    content: tuple[int, int]
+    input: tuple[int, int]
+
+    @property
+    def scale_x(self) -> float:
+        """Model pixels per frame pixel, horizontally."""
+        return self.content[0] / (self.region[2] - self.region[0])
+
+    @property
+    def scale_y(self) -> float:
+        """Model pixels per frame pixel, vertically."""
+        return self.content[1] / (self.region[3] - self.region[1])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the logit grid that covers the input, padding included."""
+        return self.input[1] // LOGIT_STRIDE, self.input[0] // LOGIT_STRIDE
+
+    @property
+    def whole_frame(self) -> bool:
+        """Whether the region is the frame itself."""
+        return self.region == (0, 0, self.frame_width, self.frame_height)
+
+    def points_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
+        """(..., 2) pixel positions in the frame -> continuous positions in the model's input."""
+        return self.edges_to_model(np.asarray(xy, np.float64) + 0.5)
+
+    def edges_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
+        """(..., 2) continuous positions in the frame -> continuous positions in the model's input."""
+        offset = np.array(self.region[:2], np.float64)
+        scale = np.array([self.scale_x, self.scale_y])
+        return ((np.asarray(xy, np.float64) - offset) * scale).astype(np.float32)
+
+    def edges_to_frame(self, xy: ArrayLike) -> NDArray[np.float32]:
+        """(..., 2) continuous positions in the model's input -> continuous positions in the frame."""
+        offset = np.array(self.region[:2], np.float64)
+        scale = np.array([self.scale_x, self.scale_y])
+        return (np.asarray(xy, np.float64) / scale + offset).astype(np.float32)
+
+    def boxes_to_model(self, xyxy: ArrayLike) -> NDArray[np.float32]:
+        """(..., 4) boxes in the frame -> boxes in the model's input."""
+        boxes = np.asarray(xyxy, np.float64)
+        return self.edges_to_model(boxes.reshape(*boxes.shape[:-1], 2, 2)).reshape(boxes.shape)
+
+    def boxes_to_frame(self, xyxy: ArrayLike) -> NDArray[np.float32]:
+        """(..., 4) boxes in the model's input -> boxes in the frame."""
+        boxes = np.asarray(xyxy, np.float64)
+        return self.edges_to_frame(boxes.reshape(*boxes.shape[:-1], 2, 2)).reshape(boxes.shape)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def letterbox(
+    frame_width: int,
+    frame_height: int,
+    long_side: int,
+    region: tuple[int, int, int, int] | None = None,
+    square: bool = False,
+) -> Letterbox:
+    """Fit a region of a frame (by default all of it) into an encoder input whose longer side is ``long_side``.
+
+    The other side is only padded up to the next multiple of 32, so a 16:9 frame costs 288 x 512, not 512 x 512; with
+    ``square`` both sides are ``long_side`` (one compiled shape serves every crop).
+    """
+    x0, y0, x1, y1 = region or (0, 0, frame_width, frame_height)
+    width, height = x1 - x0, y1 - y0
+    scale = long_side / max(width, height)
+    content = max(1, round(width * scale)), max(1, round(height * scale))
+    width, height = (long_side, long_side) if square else content
+    size = (round_up(width, INPUT_MULTIPLE), round_up(height, INPUT_MULTIPLE))
+    return Letterbox(frame_width, frame_height, (x0, y0, x1, y1), content, size)
+
+
+def crop_around(
+    box: ArrayLike, factor: float, frame_width: int, frame_height: int, min_side: int = 32
+) -> tuple[int, int, int, int]:
+    """A square region of ``factor`` times the box's longer side, centred on it and moved into the frame.
+
+    box is (x0, y0, x1, y1) in frame pixels. Where the frame is shorter than the square, the region is cut to it.
+    """
+    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, np.float64))
+    side = max(round(max(x1 - x0, y1 - y0) * factor), min_side)
+    width, height = min(side, frame_width), min(side, frame_height)
+    left = round((x0 + x1) / 2 - width / 2)
+    top = round((y0 + y1) / 2 - height / 2)
+    left = min(max(left, 0), frame_width - width)
+    top = min(max(top, 0), frame_height - height)
+    return left, top, left + width, top + height

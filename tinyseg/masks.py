@@ -1,0 +1,118 @@
+"""Answers: masks in the frame's own pixels, and their conversions to what other tools read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.errors import FrameError, InputError, NotInstalled
+from tinyseg.pixels import check_frame
+
+if TYPE_CHECKING:
+    import supervision
+
+
+class CocoRle(TypedDict):
+    """A mask as COCO's compressed run-length encoding, which pycocotools reads."""
+
+    size: list[int]  # [height, width]
+    counts: str
+
+
+@dataclass(frozen=True)
+class Masks:
+    """K masks of one frame, in the decoder's order (for three readings of a click: no order of size or score).
+
+    masks: (K, H, W) bool. scores: (K,) float32, predicted IoU in [0, 1]. logits: (K, h, w) float32 on the frame's
+    low-resolution grid; one of them can be passed back as ``mask=``. boxes: (K, 4) int32 x0, y0, x1, y1, ends
+    exclusive, zeros for an empty mask. areas: (K,) int64 pixels. stability: (K,) float32, how much of the mask
+    survives when its threshold moves by 1 (SAM, appendix B). zoom: the region (x0, y0, x1, y1) of the frame that was
+    looked at a second time, or None.
+    """
+
+    masks: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    boxes: NDArray[np.int32]
+    areas: NDArray[np.int64]
+    stability: NDArray[np.float32]
+    zoom: tuple[int, int, int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def best(self) -> int:
+        """Index of the mask with the highest score."""
+        return int(self.scores.argmax())
+
+    def to_coco(self) -> list[CocoRle]:
+        """One compressed RLE a mask; ``pycocotools.mask.decode`` gives the same pixels."""
+        return [encode_rle(mask) for mask in self.masks]
+
+    def to_polygons(self) -> list[list[NDArray[np.int32]]]:
+        """For every mask its outlines, (n, 2) x, y pixel positions each.
+
+        Inner outlines are holes: fill all of a mask's outlines in one ``cv2.fillPoly`` call (even-odd).
+        """
+        return [polygons(mask) for mask in self.masks]
+
+    def to_supervision(self) -> supervision.Detections:
+        """``supervision.Detections`` with xyxy, mask and confidence. Needs the ``supervision`` extra."""
+        try:
+            import supervision  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise NotInstalled("supervision is not installed; run: pip install 'tinyseg[supervision]'") from exc
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32), mask=self.masks, confidence=self.scores.astype(np.float32)
+        )
+
+    def cutout(self, frame: NDArray[np.uint8], color: str = "bgr", index: int | None = None) -> NDArray[np.uint8]:
+        """The frame with everything but a mask transparent: (H, W, 4) RGBA uint8.
+
+        frame and color as in :meth:`tinyseg.Segmenter.embed`; index is the mask, by default the best scored one.
+        """
+        layout = check_frame(frame, color)
+        if layout.pixels.shape[:2] != self.masks.shape[1:]:
+            raise FrameError(
+                f"the frame has shape {layout.pixels.shape[:2]}, but the masks were made for {self.masks.shape[1:]}"
+            )
+        if index is None:
+            index = self.best
+        if not -len(self) <= index < len(self):
+            raise InputError(f"index must be one of the {len(self)} masks, but is {index}")
+        pixels = layout.pixels[..., :3]
+        rgb = pixels[..., ::-1] if layout.bgr else pixels
+        alpha = np.where(self.masks[index], 255, 0).astype(np.uint8)
+        return np.concatenate([np.broadcast_to(rgb, (*rgb.shape[:2], 3)), alpha[..., None]], 2)
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:
+    """COCO's compressed RLE of a (H, W) mask (the format of pycocotools' ``maskApi.c``, ``rleToString``)."""
+    height, width = mask.shape
+    flat = np.ascontiguousarray(mask.T).ravel()  # column by column
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [flat.size]])
+    runs = np.diff(edges).tolist()
+    if flat.size and flat[0]:  # the first run counts zeros
+        runs.insert(0, 0)
+    text = bytearray()
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text.append((bits | 0x20 if more else bits) + 48)
+    return {"size": [height, width], "counts": text.decode("ascii")}
+
+
+def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Outlines of a (H, W) mask, (n, 2) pixel positions each; inner ones are holes."""
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [np.asarray(c, np.int32).reshape(-1, 2) for c in found]

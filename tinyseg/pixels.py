@@ -1,0 +1,179 @@
+"""Frames into encoder inputs, and logits into masks: the Python face of the pixel core.
+
+``TINYSEG_PIXELS=reference`` (read at import) makes every call use the core's plain reference instead of its fast
+version, to find out whether a difference comes from there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.errors import FrameError, InputError, NativeModuleError
+from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD, Letterbox
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# Stability score: how much of a mask survives when its threshold moves by this much (SAM, arXiv 2304.02643, appendix B).
+STABILITY_OFFSET = 1.0
+# Logit of the pixels that a second look did not see.
+OUTSIDE_LOGIT = -16.0
+MAX_SIDE = 16384
+COLORS = ("bgr", "rgb", "gray", "bgra", "rgba")
+
+
+def _core() -> ModuleType:
+    try:
+        from tinyseg import _native  # noqa: PLC0415 - training runs from a checkout without the compiled core
+    except ImportError as exc:
+        raise NativeModuleError(
+            f"the compiled pixel core (tinyseg._native) does not load: {exc}. Install tinyseg with 'pip install .' "
+            "in its checkout (a C++17 compiler is needed) or from a wheel for this platform."
+        ) from exc
+    return _native
+
+
+def _use_reference() -> bool:
+    choice = os.environ.get("TINYSEG_PIXELS", "fast")
+    if choice not in ("fast", "reference"):
+        raise InputError(f"TINYSEG_PIXELS must be 'fast' or 'reference', but is {choice!r}")
+    return choice == "reference"
+
+
+_REFERENCE = _use_reference()
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """What :func:`check_frame` found out: an (H, W, C) view and the order of its channels."""
+
+    pixels: NDArray[np.uint8]
+    bgr: bool
+
+
+def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
+    """Check a frame and view it as (H, W, C).
+
+    frame: uint8, (H, W) grey, (H, W, 1) grey, (H, W, 3), or (H, W, 4) whose alpha is ignored; any strides. color is
+    the order of its channels: "bgr", "rgb", "bgra", "rgba" or "gray"; a frame with one channel is grey whatever it
+    says. Raises FrameError.
+    """
+    if color not in COLORS:
+        raise FrameError(f"color must be one of {', '.join(COLORS)}, but is {color!r}")
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(
+            f"a frame must be a numpy array (H, W, 3) of uint8, but is a {type(frame).__name__}; use numpy.asarray(frame)"
+        )
+    if frame.dtype != np.uint8:
+        hint = (
+            "multiply by 255 if it is in [0, 1], then .astype(numpy.uint8)"
+            if frame.dtype.kind == "f"
+            else "convert it to 8 bits"
+        )
+        raise FrameError(f"a frame must be uint8, but is {frame.dtype}; {hint}")
+    pixels = frame[..., None] if frame.ndim == 2 else frame
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        hint = (
+            "; it looks like channels first: use frame.transpose(1, 2, 0)"
+            if frame.ndim == 3 and frame.shape[0] in (1, 3, 4)
+            else ""
+        )
+        raise FrameError(
+            f"a frame must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), but has shape {frame.shape}{hint}"
+        )
+    height, width, channels = pixels.shape
+    if height == 0 or width == 0:
+        raise FrameError(f"the frame is empty: shape {frame.shape}")
+    if max(height, width) > MAX_SIDE:
+        raise FrameError(f"a frame may have at most {MAX_SIDE} pixels a side, but is {width} x {height}")
+    if (color == "gray" and channels != 1) or (color in ("bgra", "rgba") and channels == 3):
+        raise FrameError(f"color={color!r} does not fit a frame with {channels} channels, shape {frame.shape}")
+    return FrameLayout(pixels, bgr=color.startswith("bgr"))
+
+
+def prepare(frame: FrameLayout, view: Letterbox, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Resize the view's region of a frame into an encoder input (1, 3, h, w), RGB in [-1, 1], padding 0.
+
+    Antialiased (triangle filter) when shrinking, bilinear when enlarging. ``out`` is written in place if given.
+    """
+    width, height = view.input
+    if out is None:
+        out = np.empty((1, 3, height, width), np.float32)
+    x0, y0, x1, y1 = view.region
+    core = _core()
+    function = core.prepare_reference if _REFERENCE else core.prepare
+    function(frame.pixels[y0:y1, x0:x1], out[0], view.content, frame.bgr, MEAN, STD)
+    return out
+
+
+@dataclass(frozen=True)
+class MaskStats:
+    """One mask of the frame and what was counted while it was made."""
+
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1 with exclusive ends, in frame pixels; zeros if the mask is empty
+    area: int
+    stability: float  # IoU of the masks at thresholds +1 and -1; 0 if both are empty
+
+
+def threshold(logits: NDArray[np.float32], view: Letterbox, mask: NDArray[np.bool_]) -> MaskStats:
+    """Upsample (h, w) logits of a view, threshold them at 0 into ``mask`` (H, W) of the frame, and count."""
+    core = _core()
+    function = core.threshold_reference if _REFERENCE else core.threshold
+    x0, y0, x1, y1, area, above, below = function(
+        logits, mask.view(np.uint8), view.region, _content_on_grid(view), STABILITY_OFFSET
+    )
+    return MaskStats((x0, y0, x1, y1), area, above / below if below else 0.0)
+
+
+def upsample(logits: NDArray[np.float32], view: Letterbox) -> NDArray[np.float32]:
+    """(h, w) logits of a view -> (H, W) logits of the frame; -16 outside the view's region."""
+    out = np.empty((view.frame_height, view.frame_width), np.float32)
+    _core().upsample(np.ascontiguousarray(logits), out, view.region, _content_on_grid(view), OUTSIDE_LOGIT)
+    return out
+
+
+def _content_on_grid(view: Letterbox) -> tuple[float, float]:
+    return view.content[0] / LOGIT_STRIDE, view.content[1] / LOGIT_STRIDE
+
+
+def resample_grid(logits: NDArray[np.float32], source: Letterbox, target: Letterbox) -> NDArray[np.float32]:
+    """Logits (h, w) on one view's grid -> logits on another view's grid of the same frame; -16 where nothing was seen."""
+    # Both grids in continuous frame positions: target cell -> frame -> source cell.
+    ax, bx = _grid_line(source, target, 0)
+    ay, by = _grid_line(source, target, 1)
+    rows, columns = target.grid
+    matrix = np.array([[ax, 0.0, bx], [0.0, ay, by]])
+    shrink = max(ax, ay)
+    if shrink > 1.5:  # several source cells fall into one: average first
+        logits = cv2.blur(logits, (max(1, round(ax)), max(1, round(ay))), borderType=cv2.BORDER_REPLICATE)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(logits, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    x0, y0 = target.edges_to_model(source.region[:2]) / LOGIT_STRIDE
+    x1, y1 = target.edges_to_model(source.region[2:]) / LOGIT_STRIDE
+    ys, xs = np.arange(rows) + 0.5, np.arange(columns) + 0.5
+    inside = ((ys >= y0) & (ys <= y1))[:, None] & ((xs >= x0) & (xs <= x1))[None]
+    return np.where(inside, out, np.float32(OUTSIDE_LOGIT)).astype(np.float32)
+
+
+def _grid_line(source: Letterbox, target: Letterbox, axis: int) -> tuple[float, float]:
+    """(a, b) with source cell index = a * target cell index + b along an axis."""
+    scales = (source.scale_x, source.scale_y)[axis], (target.scale_x, target.scale_y)[axis]
+    a = scales[0] / scales[1]
+    offset = (target.region[axis] - source.region[axis]) * scales[0] / LOGIT_STRIDE
+    return a, offset + 0.5 * a - 0.5
+
+
+def shrink_mask(mask: NDArray[np.bool_], view: Letterbox) -> NDArray[np.float32]:
+    """A bool mask of a view's region -> the share of each grid cell that it covers, (h, w) in [0, 1]."""
+    rows, columns = view.grid
+    cells = max(1, round(view.content[0] / LOGIT_STRIDE)), max(1, round(view.content[1] / LOGIT_STRIDE))
+    small = cv2.resize(mask.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
+    out = np.zeros((rows, columns), np.float32)
+    out[: cells[1], : cells[0]] = small
+    return out

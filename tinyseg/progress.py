@@ -1,0 +1,34 @@
+"""One line on the terminal that tells how far a long job is; silent where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+T = TypeVar("T")
+REFRESH_SECONDS = 0.2
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items; on a terminal, keep a line on stderr with count, share, rate and time left."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    watched = sys.stderr.isatty()
+    start = shown = time.monotonic()
+    done = 0
+    try:
+        for item in items:
+            yield item
+            done += 1
+            now = time.monotonic()
+            if watched and (now - shown > REFRESH_SECONDS or done == total):
+                shown = now
+                rate = done / max(now - start, 1e-9)
+                share = f"/{total} ({100 * done // total}%), {(total - done) / rate:.0f} s left" if total else ""
+                sys.stderr.write(f"\r{what}: {done}{share}, {rate:.1f}/s\x1b[K")
+                sys.stderr.flush()
+    finally:
+        if watched and done:
+            sys.stderr.write("\n")

@@ -1,0 +1,284 @@
+"""The main entry: ``load`` a model, ``embed`` a frame, ``predict`` masks from prompts."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinyseg import pixels
+from tinyseg.engines import CompiledGraph, create_engine
+from tinyseg.errors import InputError
+from tinyseg.geometry import Letterbox, letterbox
+from tinyseg.masks import Masks
+from tinyseg.model import Model, open_model
+from tinyseg.prompts import Prompt, decoder_inputs, place_prompt, point_count
+from tinyseg.zoom import prompted_box, second_look
+
+# Compiled decoder shapes: prompts and point slots are padded up to one of these.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+SLOT_COUNTS = (4, 16, 64, 256)
+# Compiled shapes kept for each graph; the least recently used goes first. A camera needs two, a folder of photos more.
+CACHED_SHAPES = 32
+ZOOM_CHOICES = ("auto", "off")
+
+
+@dataclass(frozen=True)
+class SegmenterInfo:
+    """What runs, and why."""
+
+    model: str
+    model_path: str
+    model_sha256: str
+    engine: str
+    engine_version: str
+    precision: str
+    threads: int
+    device: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"model {self.model} ({self.model_sha256[:12]}) on {self.engine} {self.engine_version}, "
+            f"{self.device}, {self.precision}, {self.threads} threads ({self.reason})"
+        )
+
+
+def load(
+    model: str | Path | None = None, engine: str = "auto", precision: str = "auto", *, threads: int | None = None
+) -> Segmenter:
+    """Open a model on an engine.
+
+    model: a model folder or zip, None for the packaged one. engine: "auto", "onnxruntime" or "openvino". precision:
+    "auto", "fp32", "bf16", ... as the engine offers. threads: CPU threads, None for all cores of this process.
+    Raises ModelError, UnknownEngine, EngineNotInstalled or PrecisionUnavailable.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads must be a positive whole number or None, but is {threads!r}")
+    opened = open_model(model)
+    choice = create_engine(engine, precision, threads)
+    return Segmenter(opened, choice.engine.compile, choice.reason)
+
+
+class _ShapeCache:
+    """Compiled graphs by their dimensions; compiling happens once, whatever number of threads asks."""
+
+    def __init__(self, build: Callable[[Mapping[str, int]], CompiledGraph]) -> None:
+        self._build = build
+        self._graphs: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, dimensions: Mapping[str, int]) -> CompiledGraph:
+        key = tuple(dimensions.values())
+        with self._lock:
+            graph = self._graphs.get(key)
+            if graph is None:
+                graph = self._graphs[key] = self._build(dimensions)
+                if len(self._graphs) > CACHED_SHAPES:
+                    self._graphs.popitem(last=False)
+            self._graphs.move_to_end(key)
+            return graph
+
+
+class Segmenter:
+    """A model on an engine. Safe to use from several threads; make one with :func:`load`."""
+
+    def __init__(self, model: Model, compile_graph: Callable[..., CompiledGraph], reason: str) -> None:
+        self.model = model
+        self._encoders = _ShapeCache(lambda d: compile_graph(model.graphs["encoder"], d))
+        self._decoders = _ShapeCache(lambda d: compile_graph(model.graphs["decoder"], d))
+        self._reason = reason
+
+    @property
+    def info(self) -> SegmenterInfo:
+        """What runs, and why; precision and threads are read back from a compiled graph."""
+        graph = self._decoders.get(_decoder_dimensions((32, 32), 1, SLOT_COUNTS[0])).info
+        return SegmenterInfo(
+            self.model.name, str(self.model.path), self.model.sha256, graph.engine, graph.version, graph.precision,
+            graph.threads, graph.device, self._reason,
+        )  # fmt: skip
+
+    def embed(self, frame: NDArray[np.uint8], color: str = "bgr") -> Embedding:
+        """Encode a frame once; prompt the result as often as you like.
+
+        frame: uint8, (H, W, 3), (H, W, 4) with alpha ignored, (H, W) or (H, W, 1) grey; any strides, up to 16384
+        pixels a side. color: order of its channels, "bgr" (OpenCV), "rgb", "bgra", "rgba" or "gray". The frame is
+        copied for second looks, so its buffer may be used again. Raises FrameError.
+        """
+        layout = pixels.check_frame(frame, color)
+        height, width, _ = layout.pixels.shape
+        view = letterbox(width, height, self.model.long_side)
+        features = self._encode(layout, view)
+        kept = pixels.FrameLayout(layout.pixels.copy(), layout.bgr)
+        kept.pixels.flags.writeable = False
+        return Embedding(features, view, kept, self)
+
+    def _encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Mapping[str, NDArray[np.float32]]:
+        graph = self._encoders.get(_encoder_dimensions(view))
+        features = graph.run({"image": pixels.prepare(frame, view)})
+        for array in features.values():
+            array.flags.writeable = False
+        return features
+
+    def _decode(
+        self, features: Mapping[str, NDArray[np.float32]], frame: Letterbox, view: Letterbox, prompts: list[Prompt]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """All prompts in as few engine calls as possible -> logits (B, 4, h, w) and predicted IoU (B, 4)."""
+        slots = _at_least(max(point_count(p) for p in prompts), SLOT_COUNTS)
+        logits, scores = [], []
+        for start in range(0, len(prompts), BATCH_SIZES[-1]):
+            chunk = prompts[start : start + BATCH_SIZES[-1]]
+            batch = _at_least(len(chunk), BATCH_SIZES)
+            graph = self._decoders.get(_decoder_dimensions(view.grid, batch, slots))
+            inputs = decoder_inputs(chunk, frame, view, batch, slots)
+            out = graph.run(
+                {
+                    **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask,
+                    "has_mask": inputs.has_mask,
+                }
+            )  # fmt: skip
+            logits.append(out["logits"][: len(chunk)])
+            scores.append(out["iou"][: len(chunk)])
+        if len(logits) == 1:
+            return logits[0], scores[0]
+        return np.concatenate(logits), np.concatenate(scores)
+
+
+def _at_least(needed: int, sizes: Sequence[int]) -> int:
+    return next(size for size in sizes if size >= needed)
+
+
+def _encoder_dimensions(view: Letterbox) -> dict[str, int]:
+    width, height = view.input
+    return {"height": height, "width": width, **_feature_dimensions(view.grid)}
+
+
+def _decoder_dimensions(grid: tuple[int, int], prompts: int, points: int) -> dict[str, int]:
+    return {"prompts": prompts, "points": points, **_feature_dimensions(grid)}
+
+
+def _feature_dimensions(grid: tuple[int, int]) -> dict[str, int]:
+    rows, columns = grid
+    return {
+        "rows4": rows, "columns4": columns, "rows8": rows // 2, "columns8": columns // 2, "rows16": rows // 4,
+        "columns16": columns // 4,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An encoded frame. Immutable; prompts may be asked from several threads.
+
+    features: the encoder's outputs by name. geometry: how the frame lies in the encoder's input.
+    """
+
+    features: Mapping[str, NDArray[np.float32]]
+    geometry: Letterbox
+    frame: pixels.FrameLayout
+    segmenter: Segmenter
+
+    def predict(
+        self,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        multimask: bool = True,
+        zoom: str = "auto",
+    ) -> Masks:
+        """Masks for one prompt; see :class:`tinyseg.Prompt` for its parts.
+
+        multimask: True gives three readings (for a click that may mean a part, an object or a group), False the one
+        mask that answers an unambiguous prompt best. zoom: "auto" looks a second time, at a crop, when the object is
+        small in the frame (``Masks.zoom`` tells whether it did), "off" never. Raises PromptError.
+        """
+        return self._answer(Prompt(points, labels, box, mask), multimask, zoom)
+
+    def predict_batch(self, prompts: Sequence[Prompt], multimask: bool = False, zoom: str = "off") -> list[Masks]:
+        """Masks for many prompts, decoded in one engine call (64 prompts a call at most).
+
+        multimask and zoom as in :meth:`predict`; here the defaults are one mask each and no second look, which would
+        cost an encoder run for every small object. Raises PromptError, naming the prompt.
+        """
+        _check_choices(multimask, zoom)
+        placed = []
+        for i, prompt in enumerate(prompts):
+            if not isinstance(prompt, Prompt):
+                raise InputError(f"prompt {i} must be a tinyseg.Prompt, but is a {type(prompt).__name__}")
+            try:
+                placed.append(place_prompt(prompt, self.geometry))
+            except InputError as exc:
+                raise type(exc)(f"prompt {i}: {exc}") from exc
+        if not placed:
+            return []
+        logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, placed)
+        return [self._finish(p, multimask, zoom, logits[i], scores[i]) for i, p in enumerate(placed)]
+
+    def _answer(self, prompt: Prompt, multimask: bool, zoom: str) -> Masks:
+        _check_choices(multimask, zoom)
+        placed = place_prompt(prompt, self.geometry)
+        rule = self.segmenter.model.zoom
+        if zoom == "auto" and prompted_box(placed) is not None:
+            # A box says by itself how large the object is: the first look is not needed.
+            look = second_look(prompted_box(placed), self.geometry, rule)
+            if look is not None:
+                return self._look_again(placed, multimask, look)
+        logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, [placed])
+        return self._finish(placed, multimask, zoom, logits[0], scores[0])
+
+    def _finish(
+        self, prompt: Prompt, multimask: bool, zoom: str, logits: NDArray[np.float32], scores: NDArray[np.float32]
+    ) -> Masks:
+        """logits (4, h, w) and scores (4,) of a first look -> Masks, after a second look if there is to be one."""
+        first = self._masks(self.geometry, *_choose(logits, scores, multimask))
+        if zoom == "off":
+            return first
+        box = prompted_box(prompt)
+        if box is None:
+            found = first.boxes[first.best]
+            box = found.astype(np.float64) if first.areas[first.best] > 0 else None
+        look = None if box is None else second_look(box, self.geometry, self.segmenter.model.zoom)
+        return first if look is None else self._look_again(prompt, multimask, look)
+
+    def _look_again(self, prompt: Prompt, multimask: bool, look: Letterbox) -> Masks:
+        features = self.segmenter._encode(self.frame, look)
+        logits, scores = self.segmenter._decode(features, self.geometry, look, [prompt])
+        return self._masks(look, *_choose(logits[0], scores[0], multimask))
+
+    def _masks(self, view: Letterbox, logits: NDArray[np.float32], scores: NDArray[np.float32]) -> Masks:
+        """logits (K, h, w) of a view -> Masks of the frame."""
+        count = len(logits)
+        masks = np.empty((count, self.geometry.frame_height, self.geometry.frame_width), np.bool_)
+        stats = [pixels.threshold(one, view, mask) for one, mask in zip(logits, masks)]
+        zoom = None
+        if view != self.geometry:
+            zoom = view.region
+            logits = np.stack([pixels.resample_grid(one, view, self.geometry) for one in logits])
+        return Masks(
+            masks, scores.astype(np.float32), logits, np.array([s.box for s in stats], np.int32),
+            np.array([s.area for s in stats], np.int64), np.array([s.stability for s in stats], np.float32), zoom,
+        )  # fmt: skip
+
+    def logits_in_frame(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Low-resolution logits (K, h, w) of this frame -> (K, H, W) logits in the frame's pixels."""
+        return np.stack([pixels.upsample(one, self.geometry) for one in logits])
+
+
+def _check_choices(multimask: Any, zoom: Any) -> None:
+    if not isinstance(multimask, (bool, np.bool_)):
+        raise InputError(f"multimask must be True or False, but is {multimask!r}")
+    if zoom not in ZOOM_CHOICES:
+        raise InputError(f"zoom must be one of {', '.join(ZOOM_CHOICES)}, but is {zoom!r}")
+
+
+def _choose(
+    logits: NDArray[np.float32], scores: NDArray[np.float32], multimask: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mask 0 answers an unambiguous prompt, masks 1 to 3 are three readings (SAM, appendix A)."""
+    return (logits[1:], scores[1:]) if multimask else (logits[:1], scores[:1])
