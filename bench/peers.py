@@ -107,7 +107,11 @@ class MobileSamEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = TINY_VIT_WIDTHS
-        layers: list[nn.Module] = [conv_norm(3, widths[0] // 2, 3, 2), nn.GELU(), conv_norm(widths[0] // 2, widths[0], 3, 2)]
+        layers: list[nn.Module] = [
+            conv_norm(3, widths[0] // 2, 3, 2),
+            nn.GELU(),
+            conv_norm(widths[0] // 2, widths[0], 3, 2),
+        ]
         layers += [MBConv(widths[0]) for _ in range(TINY_VIT_DEPTHS[0])]
         for stage in (1, 2, 3):
             cin, cout = widths[stage - 1], widths[stage]
@@ -117,7 +121,8 @@ class MobileSamEncoder(nn.Module):
                 conv_norm(cout, cout, 1),
             ]  # fmt: skip
             layers += [
-                TinyViTBlock(cout, TINY_VIT_HEADS[stage], TINY_VIT_WINDOWS[stage]) for _ in range(TINY_VIT_DEPTHS[stage])
+                TinyViTBlock(cout, TINY_VIT_HEADS[stage], TINY_VIT_WINDOWS[stage])
+                for _ in range(TINY_VIT_DEPTHS[stage])
             ]
         layers += [
             nn.Conv2d(widths[-1], SAM_DIM, 1, bias=False), LayerNorm2d(SAM_DIM),
@@ -184,7 +189,8 @@ class SamDecoder(nn.Module):
             nn.GELU(),
         )  # fmt: skip
         self.mask_mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d // 8)) for _ in range(4)
+            nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d // 8))
+            for _ in range(4)
         )
         self.iou = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 4))
         grid = (torch.arange(64) + 0.5) / 64
@@ -233,7 +239,11 @@ def mobile_sam() -> PeerGraphs:
     torch.manual_seed(0)
     image = torch.zeros(1, 3, SAM_SIDE, SAM_SIDE)
     encoder = to_onnx(MobileSamEncoder(), (image,), ["image"])
-    prompt = (torch.zeros(1, SAM_DIM, 64, 64), torch.tensor([[[100.0, 100.0], [900.0, 700.0]]]), torch.tensor([[2.0, 3.0]]))
+    prompt = (
+        torch.zeros(1, SAM_DIM, 64, 64),
+        torch.tensor([[[100.0, 100.0], [900.0, 700.0]]]),
+        torch.tensor([[2.0, 3.0]]),
+    )
     decoder = to_onnx(SamDecoder(), prompt, ["embedding", "points", "labels"])
     return PeerGraphs("MobileSAM (architecture, random weights)", encoder, decoder, SAM_SIDE)
 

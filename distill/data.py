@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
+from tinyseg.errors import DataError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
 
 VALIDATION_PERCENT = 3
@@ -180,7 +181,7 @@ class TrainingBatches:
     ) -> None:
         self.photos = [p for p in photos if p.instances]
         if not self.photos:
-            raise ValueError("no photo with an instance to train on")
+            raise DataError("no photo with an instance to train on")
         self.batch_size, self.instances, self.seed = batch_size, instances, seed
         weights = [min(len(p.instances), 9) ** 0.5 * oversample.get(p.source, 1.0) for p in self.photos]
         self.cumulative = np.cumsum(weights) / np.sum(weights)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
+from tinyseg.distill.train import load_checkpoint
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
 from tinyseg.model import FORMAT
 from tinyseg.version import __version__
@@ -34,7 +36,7 @@ OPSET = 18
 # of the graph whose weights were rounded to fp16.
 TRACE_TOLERANCE = 1e-4
 STORED_TOLERANCE = 2e-2
-FEATURES = {
+FEATURES: dict[str, list[int | str]] = {
     "embedding": [1, EMBED_DIM, "rows16", "columns16"],
     "skip8": [1, SKIP8_DIM, "rows8", "columns8"],
     "skip4": [1, SKIP4_DIM, "rows4", "columns4"],
@@ -88,7 +90,9 @@ def to_onnx(module: nn.Module, graph: str) -> onnx.ModelProto:
     named = {
         name: {i: d for i, d in enumerate(shape) if isinstance(d, str)} for name, shape in {**inputs, **outputs}.items()
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The tracer warns of what it cannot prove; require_close() checks what it made.
+        warnings.simplefilter("ignore")
         path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             module, example_inputs(graph, 4, 6, 2), path, dynamo=False, opset_version=OPSET,
@@ -161,10 +165,10 @@ def export(
     name: str = "tinyseg",
     long_side: int = 512,
     zoom: Mapping[str, float] | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model folder from the moving average of a checkpoint; replaces ``out`` only when all is well."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = load_checkpoint(checkpoint, torch.device("cpu"))
     student = Student()
     student.load_state_dict(saved["average"])
     student.eval()
@@ -182,7 +186,7 @@ def export(
             (temporary / f"{graph}.onnx").write_bytes(data)
             digest = hashlib.sha256(data).hexdigest()
             rows[graph] = {"file": f"{graph}.onnx", "sha256": digest, "bytes": len(data), **SHAPES[graph]}
-        card = {
+        content = {
             "format": FORMAT,
             "name": name,
             "made_with": f"tinyseg {__version__}, torch {torch.__version__}, opset {OPSET}",
@@ -197,9 +201,9 @@ def export(
                 "minutes": round(saved["spent"] / 60, 1),
                 **names_only(saved["config"]),
             },
-            **(provenance or {}),
+            **(card or {}),
         }
-        (temporary / "model.json").write_text(json.dumps(card, indent=1) + "\n")
+        (temporary / "model.json").write_text(json.dumps(content, indent=1) + "\n")
         for file in temporary.iterdir():
             file.chmod(0o644)
         temporary.chmod(0o755)

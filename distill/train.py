@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from tinyseg.distill.losses import RoundLoss, round_loss
 from tinyseg.distill.model import POSITION_UNIT, Student, load_backbone
 from tinyseg.distill.prompts import correct, first_prompts
 from tinyseg.distill.validation import normalise, validate
+from tinyseg.errors import InputError
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
@@ -60,12 +62,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
-            raise ValueError("--steps, --batch-size and --instances must be at least 1")
+            raise InputError("--steps, --batch-size and --instances must be at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch sees no GPU here; use --device cpu")
+            raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
         for path in (*self.data, *([self.backbone] if self.backbone else [])):
             if not Path(path).exists():
-                raise ValueError(f"{path} does not exist")
+                raise InputError(f"{path} does not exist")
 
 
 class _Steps(Dataset[Batch]):
@@ -151,6 +153,20 @@ def _save(path: Path, state: dict[str, object]) -> None:
     os.replace(temporary, path)
 
 
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint as train() writes it. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint at {path}")
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        missing = {"student", "average", "optimizer", "step", "spent", "config"} - set(saved)
+    except Exception as exc:  # torch.load raises whatever the bytes lead it to
+        raise InputError(f"{path} is not a checkpoint of tinyseg.distill ({exc})") from exc
+    if missing:
+        raise InputError(f"{path} is not a checkpoint of tinyseg.distill: it lacks {', '.join(sorted(missing))}")
+    return saved
+
+
 def train(config: TrainConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path."""
     out = Path(config.out)
@@ -167,9 +183,9 @@ def train(config: TrainConfig) -> Path:
     print(f"{len(training)} photos to train on, {len(validation)} to validate on", flush=True)
 
     student = Student()
-    saved = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else None
+    saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
     if saved is None and config.backbone is not None:
-        some = _calibration(batches)
+        some = calibration_images(batches)
         load_backbone(student.encoder, Path(config.backbone), some)
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(_parameter_groups(student, config), betas=(0.9, 0.99), fused=True)
@@ -265,7 +281,7 @@ def train(config: TrainConfig) -> Path:
     return checkpoint
 
 
-def _calibration(batches: TrainingBatches) -> Tensor:
+def calibration_images(batches: TrainingBatches) -> Tensor:
     """(32, 3, 256, 256) photos for the statistics of the backbone's batch norms."""
     images: list[np.ndarray] = []
     step = 10**6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tinyseg.engines.base import Arrays, GraphInfo, GraphSource
-from tinyseg.errors import PrecisionUnavailable, engine_errors
+from tinyseg.errors import EngineError, PrecisionUnavailable, engine_errors
 
 
 def create(precision: str, threads: int) -> OrtEngine:
@@ -22,22 +21,6 @@ def create(precision: str, threads: int) -> OrtEngine:
     return OrtEngine(threads)
 
 
-# Threads of the pool that all sessions of this process share, once it exists. With a pool each, encoder and decoder
-# take turns while the other's threads still spin for work: on two cores that doubled the time of a frame.
-_shared_threads: int | None = None
-_lock = threading.Lock()
-
-
-def share_threads(count: int) -> bool:
-    """Make the shared pool if there is none; False if it cannot have ``count`` threads."""
-    global _shared_threads
-    with _lock:
-        if _shared_threads is None and hasattr(ort, "set_global_thread_pool_sizes"):
-            ort.set_global_thread_pool_sizes(count, 1)
-            _shared_threads = count
-        return _shared_threads == count
-
-
 class OrtEngine:
     """Compiles graphs to ONNX Runtime sessions on the CPU provider."""
 
@@ -47,17 +30,14 @@ class OrtEngine:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        with engine_errors(self.name, "starting its threads"):
-            self._shared = share_threads(threads)
 
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OrtGraph:
         options = ort.SessionOptions()
-        if self._shared:
-            options.use_per_session_threads = False
-        else:
-            options.intra_op_num_threads = self._threads
-            options.inter_op_num_threads = 1
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Every session has its own threads, which go on spinning for work after a run. Encoder and decoder take turns,
+        # so without this each waits for the other's idle threads: on two cores that doubled the time of a frame.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # Arena blocks of exactly the asked size: the default doubles and holds memory that is never used.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
         options.log_severity_level = 3
@@ -65,6 +45,8 @@ class OrtEngine:
             options.add_free_dimension_override_by_name(name, value)
         with engine_errors(self.name, f"compiling the {graph.name}"):
             session = ort.InferenceSession(graph.data, options, providers=[provider])
+        if len(session.get_outputs()) != len(graph.outputs):
+            raise EngineError(f"the {graph.name} has {len(session.get_outputs())} outputs, not {len(graph.outputs)}")
         return OrtGraph(session, list(graph.outputs), GraphInfo(self.name, self.version, "CPU", "fp32", self._threads))
 
 
@@ -78,4 +60,4 @@ class OrtGraph:
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with engine_errors(self.info.engine, "running a graph"):
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds))))
+            return dict(zip(self._outputs, self._session.run(None, dict(feeds))))

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tinyseg.commands import bench, info, segment
 from tinyseg.commands import eval as eval_command
-from tinyseg.commands import info, segment
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, TinysegError
 from tinyseg.version import __version__
 
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tinyseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (segment, eval_command, info):
+    for module in (segment, eval_command, bench, info):
         module.add_parser(commands)
     return parser
 

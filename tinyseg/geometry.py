@@ -66,13 +66,13 @@ class Letterbox:
         """(..., 2) continuous positions in the frame -> continuous positions in the model's input."""
         offset = np.array(self.region[:2], np.float64)
         scale = np.array([self.scale_x, self.scale_y])
-        return ((np.asarray(xy, np.float64) - offset) * scale).astype(np.float32)
+        return np.asarray((np.asarray(xy, np.float64) - offset) * scale, np.float32)
 
     def edges_to_frame(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) continuous positions in the model's input -> continuous positions in the frame."""
         offset = np.array(self.region[:2], np.float64)
         scale = np.array([self.scale_x, self.scale_y])
-        return (np.asarray(xy, np.float64) / scale + offset).astype(np.float32)
+        return np.asarray(np.asarray(xy, np.float64) / scale + offset, np.float32)
 
     def boxes_to_model(self, xyxy: ArrayLike) -> NDArray[np.float32]:
         """(..., 4) boxes in the frame -> boxes in the model's input."""

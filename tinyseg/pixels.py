@@ -6,6 +6,7 @@ version, to find out whether a difference comes from there.
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,13 +31,13 @@ COLORS = ("bgr", "rgb", "gray", "bgra", "rgba")
 
 def _core() -> ModuleType:
     try:
-        from tinyseg import _native  # noqa: PLC0415 - training runs from a checkout without the compiled core
+        # Not at the top: training runs from a checkout without the compiled core.
+        return importlib.import_module("tinyseg._native")
     except ImportError as exc:
         raise NativeModuleError(
             f"the compiled pixel core (tinyseg._native) does not load: {exc}. Install tinyseg with 'pip install .' "
             "in its checkout (a C++17 compiler is needed) or from a wheel for this platform."
         ) from exc
-    return _native
 
 
 def _use_reference() -> bool:
@@ -151,7 +152,8 @@ def resample_grid(logits: NDArray[np.float32], source: Letterbox, target: Letter
     matrix = np.array([[ax, 0.0, bx], [0.0, ay, by]])
     shrink = max(ax, ay)
     if shrink > 1.5:  # several source cells fall into one: average first
-        logits = cv2.blur(logits, (max(1, round(ax)), max(1, round(ay))), borderType=cv2.BORDER_REPLICATE)
+        kernel = max(1, round(ax)), max(1, round(ay))
+        logits = np.asarray(cv2.blur(logits, kernel, borderType=cv2.BORDER_REPLICATE), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     out = cv2.warpAffine(logits, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     x0, y0 = target.edges_to_model(source.region[:2]) / LOGIT_STRIDE

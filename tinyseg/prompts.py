@@ -196,7 +196,7 @@ def _hint_on_grid(
 ) -> NDArray[np.float32]:
     if hint.dtype == np.bool_:
         x0, y0, x1, y1 = view.region
-        coverage = shrink_mask(hint[y0:y1, x0:x1], view)  # share of each cell, 0 to 1
+        coverage = shrink_mask(hint[y0:y1, x0:x1].astype(np.bool_), view)  # share of each cell, 0 to 1
         return ((coverage - 0.5) * (2 * HINT_LIMIT)).astype(np.float32)
     logits = np.clip(hint.astype(np.float32), -HINT_LIMIT, HINT_LIMIT)
     return logits if view == frame else resample_grid(logits, frame, view)

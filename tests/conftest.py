@@ -1,0 +1,52 @@
+"""Fixtures that all tests share: small frames, and segmenters on every engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tinyseg
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def fake() -> tinyseg.Segmenter:
+    """A segmenter that draws the prompt: geometry and plumbing without a network."""
+    return tinyseg.load(engine="fake")
+
+
+@pytest.fixture(scope="session", params=["onnxruntime", "openvino"])
+def real(request: pytest.FixtureRequest) -> tinyseg.Segmenter:
+    """The packaged model in fp32 on every CPU engine."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
+    return tinyseg.load(engine=request.param, precision="fp32")
+
+
+def ellipse(width: int, height: int, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:
+    """A filled ellipse as a (H, W) mask."""
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    return ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
+
+
+@pytest.fixture
+def scene() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A (240, 320, 3) BGR frame with an orange ellipse on blue, and the ellipse's mask."""
+    mask = ellipse(320, 240, 170, 110, 70, 50)
+    frame = np.full((240, 320, 3), (150, 90, 40), np.uint8)
+    frame[mask] = (30, 120, 230)
+    noise = np.random.default_rng(0).integers(-8, 9, frame.shape)
+    return np.clip(frame + noise, 0, 255).astype(np.uint8), mask
+
+
+def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return np.count_nonzero(a & b) / max(np.count_nonzero(a | b), 1)

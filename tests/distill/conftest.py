@@ -1,0 +1,39 @@
+"""A data set of drawn shapes, small enough to train on in a test."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos of 160 x 120 with two ellipses each."""
+    folder = tmp_path_factory.mktemp("shapes")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    with gzip.open(folder / "annotations.jsonl.gz", "wt") as file:
+        for i in range(24):
+            frame = np.full((120, 160, 3), rng.integers(0, 120, 3), np.uint8)
+            instances = []
+            for _ in range(2):
+                centre = (int(rng.integers(30, 130)), int(rng.integers(30, 90)))
+                axes = (int(rng.integers(10, 30)), int(rng.integers(10, 30)))
+                outline = cv2.ellipse2Poly(centre, axes, 0, 0, 360, 12)
+                cv2.fillPoly(frame, [outline], [int(v) for v in rng.integers(130, 255, 3)])
+                instances.append([outline.tolist()])
+            cv2.imwrite(str(folder / "images" / f"{i}.png"), frame)
+            row = {
+                "file": f"images/{i}.png",
+                "width": 160,
+                "height": 120,
+                "source": f"s{i % 2}",
+                "instances": instances,
+            }
+            file.write(json.dumps(row) + "\n")
+    return folder

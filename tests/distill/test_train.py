@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
+pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
+
+import tinyseg  # noqa: E402
+from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill import data as data_room  # noqa: E402
+from tinyseg.distill.__main__ import main  # noqa: E402
+from tinyseg.distill.export import export  # noqa: E402
+from tinyseg.distill.train import TrainConfig, train  # noqa: E402
+
+
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of 64 pixels: the loop, not the result, is tested."""
+    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
+    monkeypatch.setattr("tinyseg.distill.train.calibration_images", lambda _: torch.zeros(1, 3, 64, 64))
+
+
+def config(shapes: Path, out: Path, steps: int) -> TrainConfig:
+    return TrainConfig(
+        data=(str(shapes),), out=str(out), steps=steps, batch_size=2, instances=2, workers=0, validate_every=1000,
+        validation_photos=2,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_stopping_and_going_on_is_the_same_as_not_stopping(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config(shapes, tmp_path / "whole", 6))
+    # The same run, killed after three steps.
+    real, calls = data_room.TrainingBatches.__getitem__, []
+
+    def dies(self: data_room.TrainingBatches, step: int) -> data_room.Batch:
+        calls.append(step)
+        if len(calls) == 4:
+            os.kill(os.getpid(), __import__("signal").SIGTERM)
+        return real(self, step)
+
+    monkeypatch.setattr(data_room.TrainingBatches, "__getitem__", dies)
+    stopped = train(config(shapes, tmp_path / "parts", 6))
+    monkeypatch.setattr(data_room.TrainingBatches, "__getitem__", real)
+    assert 0 < torch.load(stopped, weights_only=True)["step"] < 6
+    resumed = train(config(shapes, tmp_path / "parts", 6))
+    a, b = (torch.load(p, weights_only=True) for p in (whole, resumed))
+    assert a["step"] == b["step"] == 6
+    for name, value in a["student"].items():
+        assert torch.equal(value, b["student"][name]), name
+    with (tmp_path / "parts" / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["step"] == "6" and 0 <= float(rows[-1]["box_frame"]) <= 1
+    assert (tmp_path / "parts" / "config.json").exists()
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_time_budget_stops_cleanly(shapes: Path, tmp_path: Path) -> None:
+    path = train(replace(config(shapes, tmp_path / "run", 100000), minutes=0.02))
+    saved = torch.load(path, weights_only=True)
+    assert 0 < saved["step"] < 100 and saved["spent"] >= 1.2
+
+
+def test_the_loss_falls(shapes: Path) -> None:
+    """A few dozen steps on one batch of drawn shapes must help; a wrong sign or a cut gradient would not."""
+    from tinyseg.distill.model import Student  # noqa: PLC0415
+    from tinyseg.distill.train import training_loss  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    settings = TrainConfig(data=(str(shapes),), out="unused", batch_size=2, instances=2)
+    rng = np.random.default_rng(0)
+    samples = []
+    for photo in read_photos(shapes)[:2]:
+        crop = data_room.random_crop(photo, 64, True, rng)
+        sample = data_room.cut_sample(photo, photo.read(), crop, 2, rng)
+        assert sample is not None
+        samples.append(sample)
+    batch = data_room.Batch(*(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes")))
+    student = Student().train()
+    optimizer = torch.optim.AdamW(student.parameters(), 2e-3)
+    losses = []
+    for step in range(30):
+        optimizer.zero_grad()
+        loss, _ = training_loss(student, batch, settings, step)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_an_exported_checkpoint_runs_on_the_runtime(shapes: Path, tmp_path: Path) -> None:
+    checkpoint = train(config(shapes, tmp_path / "run", 2))
+    out = export(checkpoint, tmp_path / "model", name="toy", long_side=256, card={"licence": "none"})
+    seg = tinyseg.load(out, engine="onnxruntime")
+    assert seg.model.name == "toy" and seg.model.card["licence"] == "none"
+    assert seg.model.card["training"]["data"] == [shapes.name]
+    emb = seg.embed(np.zeros((100, 200, 3), np.uint8))
+    assert emb.geometry.input == (256, 128)
+    assert emb.predict(box=(9, 9, 80, 80)).masks.shape == (3, 100, 200)
+    assert main(["export", str(checkpoint), "--out", str(out), "--zoom-below", "0.1"]) == 0  # replaces the folder
+    assert tinyseg.load(out, engine="fake").model.zoom.below == 0.1
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith("model.")]
+
+
+def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", "--data", "nowhere.tar", "--out", out]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--steps", "0"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--oversample", "s1"]) == 2
+    assert main(["export", "nothing.pt", "--out", out]) == 2
+    (tmp_path / "x.pt").write_bytes(b"junk")
+    assert main(["export", str(tmp_path / "x.pt"), "--out", out]) == 2
+    assert capsys.readouterr().err.count("tinyseg.distill: ") == 5
+
+
+def test_training_needs_no_compiled_core(root: Path) -> None:
+    code = "import sys; sys.modules['tinyseg._native'] = None; import tinyseg.distill.train, tinyseg.distill.data; print('ok')"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "ok"

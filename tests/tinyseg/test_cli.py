@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.cli import main
+from tinyseg.images import find_images, read_image, write_image
+
+FAKE = ["--engine", "fake"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    frame = np.full((120, 160, 3), 90, np.uint8)
+    path = tmp_path / "photo.png"
+    write_image(path, frame)
+    return path
+
+
+def test_a_click_gives_an_overlay(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", str(photo), "--point", "80,60", "--out", str(tmp_path / "out"), *FAKE]) == 0
+    picture = read_image(tmp_path / "out" / "photo.overlay.png")
+    assert picture.shape == (120, 160, 3) and (picture[56, 76] != 90).any() and (picture[5, 5] == 90).all()
+    printed = capsys.readouterr().out
+    assert "1 mask(s)" in printed and "embedding" in printed and "ms" in printed
+
+
+def test_json_lines_describe_every_object(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["segment", str(photo), "--box", "10,20,60,70", "--box", "80,20,150,110", "--zoom", "off", "--json"]
+    assert main([*arguments, "--out", str(tmp_path), *FAKE]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["width"] == 160 and [o["box"] for o in row["objects"]] == [[10, 20, 60, 70], [80, 20, 150, 110]]
+    assert row["engine"] == "fake" and row["embed_ms"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["mask", "cutout", "polygons", "coco"])
+def test_formats(photo: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    arguments = [
+        "segment",
+        str(photo),
+        "--box",
+        "10,20,60,70",
+        "--zoom",
+        "off",
+        "--format",
+        kind,
+        "--out",
+        str(out),
+        *FAKE,
+    ]
+    assert main(arguments) == 0
+    expected = np.zeros((120, 160), np.bool_)
+    expected[20:70, 10:60] = True
+    if kind == "mask":
+        found = read_image(out / "photo.mask0.png")[..., 0] > 0
+    elif kind == "cutout":
+        found = cv2.imread(str(out / "photo.cutout0.png"), cv2.IMREAD_UNCHANGED)[..., 3] > 0
+    elif kind == "polygons":
+        row = json.loads((out / "photo.polygons.json").read_text())[0]
+        filled = np.zeros((120, 160), np.uint8)
+        cv2.fillPoly(filled, [np.array(p, np.int32) for p in row["polygons"]], 1)
+        found = filled > 0
+    else:
+        coco = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+        content = json.loads((out / "coco.json").read_text())
+        assert content["images"][0]["width"] == 160 and content["annotations"][0]["bbox"] == [10, 20, 50, 50]
+        found = coco.decode(content["annotations"][0]["segmentation"]) > 0
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_points_box_and_mask_mean_one_object(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros((120, 160, 3), np.uint8)
+    mask[40:80, 40:100] = 255
+    write_image(tmp_path / "m.png", mask)
+    arguments = ["segment", str(photo), "--point", "70,60", "--point", "10,10,0", "--box", "30,30,110,90"]
+    assert main([*arguments, "--mask", str(tmp_path / "m.png"), "--json", "--out", str(tmp_path), *FAKE]) == 0
+    assert len(json.loads(capsys.readouterr().out)["objects"]) == 1
+
+
+def test_all_readings_can_be_kept(photo: Path, tmp_path: Path) -> None:
+    arguments = [
+        "segment",
+        str(photo),
+        "--point",
+        "80,60",
+        "--all-masks",
+        "--format",
+        "mask",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main([*arguments, *FAKE]) == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [f"photo.mask{i}.png" for i in range(3)]
+
+
+def test_a_bad_file_among_good_ones_fails_alone(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not an image")
+    out = tmp_path / "out"
+    assert main(["segment", str(photo), str(bad), "--point", "9,9", "--json", "--out", str(out), *FAKE]) == 1
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert "error" in rows[1] and "bad.jpg" in captured.err
+    assert [p.name for p in out.iterdir()] == ["photo.overlay.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ([], "say what to segment"),
+        (["--point", "1"], "--point takes"),
+        (["--point", "1,2,3"], "labels must be"),
+        (["--box", "1,2,3"], "--box takes"),
+        (["--box", "9,9,1,1"], "x0 < x1"),
+        (["--box", "1,2,30,40", "--box", "1,2,30,40", "--point", "1,1"], "one --box only"),
+        (["--point", "1,1", "--mask", "nothing.png"], "cannot be read"),
+    ],
+)
+def test_bad_prompts_exit_with_2(
+    photo: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(["segment", str(photo), *arguments, *FAKE]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_points_outside_one_image_fail_for_it(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", str(photo), "--point", "999,9", "--out", str(tmp_path), *FAKE]) == 1
+    assert "outside the frame of 160 x 120" in capsys.readouterr().err
+
+
+def test_missing_models_and_engines_exit_with_3(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", str(photo), "--point", "9,9", "--model", "nowhere"]) == 3
+    assert main(["segment", str(photo), "--point", "9,9", "--engine", "abacus"]) == 3
+    assert main(["info", "--precision", "int8", "--engine", "fake"]) == 3
+    assert capsys.readouterr().err.count("tinyseg: ") == 3
+
+
+def test_folders_and_globs(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for name in ("b.jpg", "a.PNG", "c.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(photo.read_bytes())
+    assert [p.name for p in find_images([str(folder)])] == ["a.PNG", "b.jpg"]
+    assert [p.name for p in find_images([str(folder / "*.jpg"), str(folder)])] == ["b.jpg", "a.PNG"]
+    with pytest.raises(tinyseg.DataError, match="matches no file"):
+        find_images([str(folder / "*.gif")])
+    with pytest.raises(tinyseg.DataError, match="holds no image"):
+        (tmp_path / "empty").mkdir()
+        find_images([str(tmp_path / "empty")])
+
+
+def test_results_of_files_with_one_name_are_kept_apart(photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "photo.png"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes())
+    out = tmp_path / "out"
+    assert main(["segment", str(photo), str(other), "--point", "9,9", "--out", str(out), *FAKE]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["photo-2.overlay.png", "photo.overlay.png"]
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
+    frame = np.zeros((40, 80, 3), np.uint8)
+    frame[:, :40] = 255  # left half white
+    _, data = cv2.imencode(".jpg", frame)
+    # An APP1 segment with one EXIF tag: orientation 6, "turn 90 degrees clockwise to show".
+    tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
+    body = b"Exif\x00\x00" + tiff
+    segment = b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(data.tobytes()[:2] + segment + data.tobytes()[2:])
+    image = read_image(path)
+    assert image.shape == (80, 40, 3) and image[:35].min() > 200 and image[45:].max() < 50
+
+
+def test_info_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--engine", "onnxruntime", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["tinyseg"] == tinyseg.__version__ and facts["chosen"]["engine"] == "onnxruntime"
+    assert main(["info", "--engine", "onnxruntime"]) == 0
+    assert "box mIoU" in capsys.readouterr().out
+    printed = subprocess.check_output([sys.executable, "-m", "tinyseg", "--version"], text=True)
+    assert printed.strip() == f"tinyseg {tinyseg.__version__}"
+
+
+def test_a_file_where_the_folder_should_be(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", str(photo), "--point", "9,9", "--out", str(photo), *FAKE]) == 2
+    assert "give a folder" in capsys.readouterr().err

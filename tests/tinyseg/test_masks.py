@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tinyseg
+from tinyseg.masks import encode_rle, polygons
+
+
+def random_masks() -> list[NDArray[np.bool_]]:
+    rng = np.random.default_rng(0)
+    masks = [
+        rng.random((h, w)) < p for h, w, p in [(7, 5, 0.5), (40, 61, 0.02), (40, 61, 0.98), (1, 9, 0.5), (9, 1, 0.5)]
+    ]
+    blob = np.zeros((120, 200), np.bool_)
+    blob[10:100, 20:180] = True
+    blob[40:60, 50:90] = False  # a hole
+    blob[110:118, 3:9] = True  # a second part
+    return [*masks, blob, np.zeros((6, 8), np.bool_), np.ones((6, 8), np.bool_)]
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_coco_rle_is_what_pycocotools_writes_and_reads(index: int) -> None:
+    coco = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    mask = random_masks()[index]
+    rle = encode_rle(mask)
+    np.testing.assert_array_equal(coco.decode(rle).astype(bool), mask)
+    assert rle["counts"].encode() == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+
+
+@pytest.mark.parametrize("index", [1, 5, 6, 7])
+def test_polygons_fill_to_the_same_mask(index: int) -> None:
+    mask = random_masks()[index]
+    again = np.zeros(mask.shape, np.uint8)
+    outlines = polygons(mask)
+    if outlines:
+        cv2.fillPoly(again, outlines, 1)
+    np.testing.assert_array_equal(again.astype(bool), mask)
+
+
+@pytest.fixture
+def answer(fake: tinyseg.Segmenter) -> tinyseg.Masks:
+    return fake.embed(np.zeros((60, 80, 3), np.uint8)).predict(box=[10, 20, 50, 40], zoom="off")
+
+
+def test_cutout_keeps_the_object_and_turns_bgr_to_rgba(answer: tinyseg.Masks) -> None:
+    frame = np.full((60, 80, 3), (10, 20, 30), np.uint8)
+    picture = answer.cutout(frame)
+    assert picture.shape == (60, 80, 4) and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[..., 3] == 255, answer.masks[0])
+    assert picture[30, 30].tolist() == [30, 20, 10, 255] and picture[0, 0, 3] == 0
+    assert answer.cutout(frame, color="rgb")[30, 30].tolist() == [10, 20, 30, 255]
+    assert answer.cutout(frame[..., 0])[30, 30].tolist() == [10, 10, 10, 255]
+    with pytest.raises(tinyseg.FrameError, match="made for"):
+        answer.cutout(frame[:30])
+    with pytest.raises(tinyseg.InputError, match="index"):
+        answer.cutout(frame, index=3)
+
+
+def test_boxes_and_areas_describe_the_masks(answer: tinyseg.Masks) -> None:
+    assert len(answer) == 3 and answer.best == 0
+    np.testing.assert_array_equal(answer.areas, answer.masks.sum((1, 2)))
+    np.testing.assert_array_equal(answer.boxes[0], [10, 20, 50, 40])
+    assert [len(p) for p in answer.to_polygons()] == [1, 1, 1]
+    assert [r["size"] for r in answer.to_coco()] == [[60, 80]] * 3
+
+
+def test_supervision_takes_the_answer(answer: tinyseg.Masks) -> None:
+    pytest.importorskip("supervision", reason="supervision is not installed (pip install 'tinyseg[supervision]')")
+    found = answer.to_supervision()
+    assert len(found) == 3 and found.mask is not None and found.mask.shape == (3, 60, 80)
+    np.testing.assert_array_equal(found.xyxy, answer.boxes)
+
+
+def test_missing_supervision_is_named(answer: tinyseg.Masks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "supervision", None)
+    with pytest.raises(tinyseg.NotInstalled, match="pip install"):
+        answer.to_supervision()

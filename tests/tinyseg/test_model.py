@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.model import PACKAGED, open_model
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(PACKAGED, tmp_path / "model"))
+
+
+def edit_card(folder: Path, **changes: object) -> None:
+    card = json.loads((folder / "model.json").read_text())
+    for key, value in changes.items():
+        if value is None:
+            del card[key]
+        else:
+            card[key] = value
+    (folder / "model.json").write_text(json.dumps(card))
+
+
+def test_the_packaged_model_says_where_it_comes_from() -> None:
+    card = open_model(None).card
+    assert card["licence"] and card["sources"] and card["training"]["step"] > 0
+    rows = {r["set"]: r for r in card["accuracy"]["by_set"]}
+    assert rows["coco-train2017"]["box"] > rows["coco-train2017"]["fill"]
+    assert "/" not in json.dumps(card["training"]["data"])
+
+
+def test_a_zip_is_the_same_model(copy: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for part in copy.iterdir():
+            file.write(part, part.name)
+    assert open_model(archive).sha256 == open_model(copy).sha256 == open_model(None).sha256
+    seg = tinyseg.load(archive, engine="fake")
+    assert seg.embed(np.zeros((32, 32, 3), np.uint8)).predict(box=(1, 1, 20, 20)).masks.any()
+
+
+def test_missing_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(tinyseg.ModelError, match="no model at"):
+        tinyseg.load(tmp_path / "nothing")
+    with pytest.raises(tinyseg.ModelError, match=r"no model\.json"):
+        tinyseg.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(tinyseg.ModelError, match="neither a model folder nor a zip"):
+        tinyseg.load(tmp_path / "file")
+
+
+def test_a_damaged_graph_is_noticed(copy: Path) -> None:
+    data = bytearray((copy / "encoder.onnx").read_bytes())
+    data[1000] ^= 1
+    (copy / "encoder.onnx").write_bytes(data)
+    with pytest.raises(tinyseg.ModelError, match=r"encoder\.onnx is damaged \(sha256"):
+        tinyseg.load(copy)
+
+
+def test_a_missing_graph_is_noticed(copy: Path) -> None:
+    (copy / "decoder.onnx").unlink()
+    with pytest.raises(tinyseg.ModelError, match=r"no decoder\.onnx"):
+        tinyseg.load(copy)
+
+
+def test_other_formats_and_broken_cards_are_refused(copy: Path) -> None:
+    edit_card(copy, format=99)
+    with pytest.raises(tinyseg.ModelError, match="format 99"):
+        tinyseg.load(copy)
+    edit_card(copy, format=1, zoom=None)
+    with pytest.raises(tinyseg.ModelError, match="zoom"):
+        tinyseg.load(copy)
+    edit_card(copy, graphs={})
+    with pytest.raises(tinyseg.ModelError, match="names no decoder and no encoder"):
+        tinyseg.load(copy)
+    (copy / "model.json").write_text("{")
+    with pytest.raises(tinyseg.ModelError, match="not valid JSON"):
+        tinyseg.load(copy)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tinyseg
+from tests.conftest import mask_iou
+from tinyseg import Prompt
+
+Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 500), (720, 1280), (1280, 720), (427, 640), (17, 2000), (2160, 3840)])
+def test_masks_lie_where_the_box_was_for_any_size(fake: tinyseg.Segmenter, size: tuple[int, int]) -> None:
+    height, width = size
+    frame = np.zeros((height, width, 3), np.uint8)
+    box = [round(width * 0.2), round(height * 0.3), round(width * 0.9), round(height * 0.8)]
+    out = fake.embed(frame).predict(box=box, multimask=False, zoom="off")
+    assert out.masks.shape == (1, height, width) and out.masks.dtype == np.bool_
+    # The fake's outline is straight, so interpolation places it to well under a pixel of the grid.
+    model_pixel = max(width, height) / 512
+    assert np.abs(out.boxes[0] - box).max() <= max(1.0, 2 * model_pixel)
+
+
+def test_a_second_look_places_masks_like_the_first(fake: tinyseg.Segmenter) -> None:
+    emb = fake.embed(np.zeros((720, 1280, 3), np.uint8))
+    box = [1000, 600, 1060, 660]
+    near, far = (emb.predict(box=box, multimask=False, zoom=z) for z in ("auto", "off"))
+    assert near.zoom is not None and far.zoom is None
+    assert np.abs(near.boxes[0] - box).max() <= 1 and np.abs(far.boxes[0] - box).max() <= 3
+    assert near.logits.shape == far.logits.shape == (1, 72, 128)
+    x0, y0, x1, y1 = near.zoom
+    assert x0 <= 1000 and x1 >= 1060 and y0 <= 600 and y1 >= 660
+    assert emb.predict(box=[100, 100, 1100, 600], multimask=False).zoom is None
+
+
+def test_an_8k_frame_works(fake: tinyseg.Segmenter) -> None:
+    out = fake.embed(np.zeros((4320, 7680, 3), np.uint8)).predict(points=[[4000, 2000]], labels=[1], zoom="off")
+    assert out.masks.shape == (3, 4320, 7680) and out.masks[0, 2000, 4000]
+
+
+@pytest.mark.parametrize(
+    "convert, color",
+    [
+        (lambda f: f, "bgr"),
+        (lambda f: f[..., ::-1], "rgb"),
+        (lambda f: np.dstack([f, f[..., :1]]), "bgra"),
+        (lambda f: np.dstack([f[..., ::-1], f[..., :1]]), "rgba"),
+        (lambda f: np.dstack([f, f[..., :1]]), "bgr"),
+        (np.asfortranarray, "bgr"),
+        (lambda f: np.repeat(np.repeat(f, 2, 0), 2, 1)[::2, ::2], "bgr"),
+    ],
+)
+def test_every_layout_of_the_same_pixels_gives_the_same_features(
+    real: tinyseg.Segmenter, scene: Scene, convert: Any, color: str
+) -> None:
+    expected = real.embed(scene[0]).features
+    found = real.embed(convert(scene[0]), color=color).features
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5)
+
+
+def test_grey_frames_are_taken(real: tinyseg.Segmenter, scene: Scene) -> None:
+    grey = scene[0][..., 1]
+    two, three, colour = real.embed(grey), real.embed(grey[..., None], "gray"), real.embed(np.dstack([grey] * 3))
+    np.testing.assert_array_equal(two.features["embedding"], three.features["embedding"])
+    np.testing.assert_allclose(two.features["embedding"], colour.features["embedding"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "frame, color, says",
+    [
+        (np.zeros((4, 4, 3), np.float32), "bgr", "uint8"),
+        (np.zeros((4, 4, 3), np.int64), "bgr", "uint8"),
+        (np.zeros((3, 40, 50), np.uint8), "bgr", "transpose"),
+        (np.zeros((4, 4, 2), np.uint8), "bgr", "shape"),
+        (np.zeros((4,), np.uint8), "bgr", "shape"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "bgr", "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "bgr", "empty"),
+        (np.zeros((1, 20000), np.uint8), "bgr", "at most"),
+        (np.zeros((4, 4, 3), np.uint8), "hsv", "color must be"),
+        (np.zeros((4, 4, 3), np.uint8), "rgba", "does not fit"),
+        (np.zeros((4, 4, 3), np.uint8), "gray", "does not fit"),
+        ([[1, 2], [3, 4]], "bgr", "numpy array"),
+        (None, "bgr", "numpy array"),
+    ],
+)
+def test_wrong_frames_are_refused(fake: tinyseg.Segmenter, frame: Any, color: str, says: str) -> None:
+    with pytest.raises(tinyseg.FrameError, match=says):
+        fake.embed(frame, color=color)
+
+
+@pytest.mark.parametrize("prompt", [{"box": (95, 55, 245, 165)}, {"points": [[170, 110]], "labels": [1]}])
+def test_the_packaged_model_finds_the_object(real: tinyseg.Segmenter, scene: Scene, prompt: dict[str, Any]) -> None:
+    frame, truth = scene
+    out = real.embed(frame).predict(**prompt)
+    assert out.masks.shape == (3, 240, 320) and out.scores.shape == (3,) and out.scores.dtype == np.float32
+    assert out.logits.shape == (3, 96, 128)
+    assert mask_iou(out.masks[out.best], truth) > 0.85
+    assert ((out.scores >= 0) & (out.scores <= 1)).all()
+
+
+def test_clicks_and_hints_can_be_mixed_with_a_box(real: tinyseg.Segmenter, scene: Scene) -> None:
+    frame, truth = scene
+    emb = real.embed(frame)
+    first = emb.predict(points=[[170, 110]], labels=[1])
+    for given in (
+        {"points": [[170, 110], [20, 20]], "labels": [1, 0]},
+        {"points": [[170, 110]], "labels": [1], "box": (95, 55, 245, 165)},
+        {"mask": first.logits[first.best]},
+        {"mask": first.logits[first.best][None], "points": [[130, 110]], "labels": [1]},
+        {"mask": truth},
+        {"mask": truth, "box": (95, 55, 245, 165), "points": [[20, 20]], "labels": [0]},
+    ):
+        out = emb.predict(**given, multimask=False)
+        assert out.masks.shape == (1, 240, 320)
+        assert mask_iou(out.masks[0], truth) > 0.8, given.keys()
+
+
+def test_a_batch_equals_single_prompts(real: tinyseg.Segmenter, scene: Scene) -> None:
+    emb = real.embed(scene[0])
+    hint = emb.predict(points=[[170, 110]], labels=[1]).logits[0]
+    prompts = [
+        Prompt(points=[[170, 110]], labels=[1]),
+        Prompt(box=(95, 55, 245, 165)),
+        Prompt(points=[[20, 20], [300, 200], [170, 110], [100, 200], [5, 5]], labels=[0, 0, 1, 0, 0]),
+        Prompt(mask=hint),
+        Prompt(points=[[160, 100]], labels=[1], box=(90, 50, 250, 170), mask=hint),
+    ]
+    for multimask in (False, True):
+        together = emb.predict_batch(prompts, multimask=multimask)
+        assert len(together) == 5
+        for prompt, one in zip(prompts, together):
+            alone = emb.predict(prompt.points, prompt.labels, prompt.box, prompt.mask, multimask, zoom="off")
+            np.testing.assert_allclose(one.logits, alone.logits, atol=2e-3 * np.abs(alone.logits).max())
+            np.testing.assert_allclose(one.scores, alone.scores, atol=1e-3)
+
+
+def test_empty_and_long_batches(fake: tinyseg.Segmenter) -> None:
+    emb = fake.embed(np.zeros((64, 64, 3), np.uint8))
+    assert emb.predict_batch([]) == []
+    boxes = [(i % 8, i % 5, i % 8 + 20, i % 5 + 30) for i in range(70)]
+    out = emb.predict_batch([Prompt(box=b) for b in boxes])
+    np.testing.assert_array_equal([o.boxes[0] for o in out], boxes)
+
+
+def test_a_wrong_prompt_in_a_batch_is_named(fake: tinyseg.Segmenter) -> None:
+    emb = fake.embed(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(tinyseg.PromptError, match="prompt 1: point"):
+        emb.predict_batch([Prompt(box=(0, 0, 9, 9)), Prompt([[99, 99]], [1])])
+    with pytest.raises(tinyseg.InputError, match="prompt 0 must be a"):
+        emb.predict_batch([{"box": (0, 0, 9, 9)}])  # type: ignore[list-item]
+
+
+def test_choices_are_checked(fake: tinyseg.Segmenter) -> None:
+    emb = fake.embed(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(tinyseg.InputError, match="zoom"):
+        emb.predict(box=(0, 0, 9, 9), zoom="always")
+    with pytest.raises(tinyseg.InputError, match="multimask"):
+        emb.predict(box=(0, 0, 9, 9), multimask=2)  # type: ignore[arg-type]
+    with pytest.raises(tinyseg.PromptError, match="empty"):
+        emb.predict()
+
+
+def test_padding_slots_change_nothing(real: tinyseg.Segmenter, scene: Scene) -> None:
+    """Five points need 16 slots, four need 4: a repeated fifth point must not change what four say."""
+    emb = real.embed(scene[0])
+    points, labels = [[170, 110], [150, 100], [190, 120], [20, 20]], [1, 1, 1, 0]
+    four = emb.segmenter._decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels)])
+    more = Prompt(points * 3, labels * 3)  # forces the larger shape for the whole batch
+    both = emb.segmenter._decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels), more])
+    np.testing.assert_allclose(both[0][0], four[0][0], atol=2e-3 * np.abs(four[0]).max())
+
+
+def test_an_embedding_does_not_change_with_the_frames_buffer(real: tinyseg.Segmenter, scene: Scene) -> None:
+    frame = scene[0].copy()
+    emb = real.embed(frame)
+    before = emb.predict(box=(95, 55, 150, 100), multimask=False)
+    frame[:] = 0
+    after = emb.predict(box=(95, 55, 150, 100), multimask=False)
+    np.testing.assert_array_equal(before.masks, after.masks)
+    assert before.zoom is not None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        emb.geometry = None  # type: ignore[misc,assignment]
+    with pytest.raises(ValueError, match="read-only"):
+        emb.features["embedding"][:] = 0
+
+
+def test_threads_may_share_a_segmenter(real: tinyseg.Segmenter, scene: Scene) -> None:
+    frame = scene[0]
+    expected = real.embed(frame).predict(points=[[170, 110]], labels=[1])
+    same: list[bool] = []
+
+    def work() -> None:
+        for _ in range(4):
+            found = real.embed(frame).predict(points=[[170, 110]], labels=[1])
+            same.append(mask_iou(found.masks, expected.masks) > 0.999)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(same) == 16 and all(same)
+
+
+def test_info_says_what_runs(real: tinyseg.Segmenter, fake: tinyseg.Segmenter) -> None:
+    info = real.info
+    assert info.engine in ("onnxruntime", "openvino") and info.precision == "fp32" and info.threads >= 1
+    assert len(info.model_sha256) == 64 and info.engine in str(info) and info.reason == "asked for"
+    assert fake.info.engine == "fake"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_wrong_thread_counts_are_refused(threads: Any) -> None:
+    with pytest.raises(tinyseg.InputError, match="threads"):
+        tinyseg.load(engine="fake", threads=threads)
