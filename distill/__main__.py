@@ -62,14 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--long-side", type=int, default=512, metavar="PX", help="longer side of a frame's input (default: 512)"
     )
     export.add_argument(
-        "--zoom-factor", type=float, default=1.6, metavar="F", help="second look: crop over object (default: 1.6)"
+        "--zoom-factor", type=float, default=2.0, metavar="F", help="second look: crop over object (default: 2.0)"
     )
     export.add_argument(
         "--zoom-below",
         type=float,
-        default=0.4,
+        default=0.3,
         metavar="S",
-        help="second look: largest share of the frame (default: 0.4)",
+        help="second look: largest share of the frame (default: 0.3)",
     )
     export.add_argument(
         "--card", metavar="FILE", help="JSON whose keys (licence, provenance, accuracy) go into model.json"

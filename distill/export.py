@@ -194,7 +194,7 @@ def export(
             "input": {"color": "rgb", "mean": MEAN, "std": STD, "multiple": INPUT_MULTIPLE, "padding": "right, bottom"},
             "labels": {"padding": -1, "negative": 0, "positive": 1, "box_top_left": 2, "box_bottom_right": 3},
             "masks": {"0": "answer to an unambiguous prompt", "1-3": "readings of an ambiguous prompt"},
-            "zoom": dict(zoom or {"side": 256, "factor": 1.6, "below": 0.4}),
+            "zoom": dict(zoom or {"side": 256, "factor": 2.0, "below": 0.3}),
             "graphs": rows,
             "training": {
                 "step": saved["step"],
