@@ -10,80 +10,130 @@
 namespace tinyseg {
 namespace {
 
-// Which source samples make one output sample, and how much of each.
+// Which source samples make one output sample, and how much of each. Every output has the same number of taps (some
+// with weight 0), so that loops over them have one length.
 struct Taps {
   std::vector<int> first;      // per output
-  std::vector<int> count;      // per output
-  std::vector<float> weights;  // `stride` per output, normalised to sum 1, zero beyond count
-  int stride = 0;
+  std::vector<float> weights;  // `count` per output, summing to 1
+  int count = 0;
 };
 
 Taps make_taps(int source, int target) {
   const double scale = double(source) / target;
   const double support = std::max(scale, 1.0);
+  std::vector<std::vector<double>> rows(target);
   Taps taps;
-  taps.stride = int(std::ceil(support)) * 2 + 1;
   taps.first.resize(target);
-  taps.count.resize(target);
-  taps.weights.assign(size_t(target) * taps.stride, 0.0f);
-  std::vector<double> weight(taps.stride);
   for (int i = 0; i < target; ++i) {
     const double centre = (i + 0.5) * scale;
     const int lo = std::max(0, int(std::floor(centre - support)));
     const int hi = std::min(source, int(std::ceil(centre + support)));
-    int first = -1, last = -1;
-    double total = 0.0;
+    int first = -1;
     for (int s = lo; s < hi; ++s) {
       const double w = 1.0 - std::abs((s + 0.5 - centre) / support);
       if (w <= 0.0) continue;
       if (first < 0) first = s;
-      last = s;
-      weight[s - first] = w;
-      total += w;
+      rows[i].push_back(w);
     }
     taps.first[i] = first;
-    taps.count[i] = last - first + 1;
-    for (int k = 0; k <= last - first; ++k)
-      taps.weights[size_t(i) * taps.stride + k] = float(weight[k] / total);
+    taps.count = std::max(taps.count, int(rows[i].size()));
+  }
+  taps.weights.assign(size_t(target) * taps.count, 0.0f);
+  for (int i = 0; i < target; ++i) {
+    double total = 0.0;
+    for (const double w : rows[i]) total += w;
+    // At the far border the window starts earlier, so that no tap lies beyond the source.
+    const int start = std::min(taps.first[i], source - taps.count);
+    for (size_t k = 0; k < rows[i].size(); ++k)
+      taps.weights[size_t(i) * taps.count + (taps.first[i] - start) + k] = float(rows[i][k] / total);
+    taps.first[i] = start;
   }
   return taps;
 }
 
-// accumulator[x] += weight * row[x] over n bytes.
+// Vertical pass in 8.8 fixed point: sum += (value * 256 * weight) rounded down, weights in 1/65536. Every tap loses
+// less than 1/256 of a grey level, and 16-bit lanes are twice as many as floats. Two rows at once halve the traffic on
+// the sums.
 TINYSEG_CLONES
-void add_row(const uint8_t* __restrict row, float weight, float* __restrict accumulator, int n) {
-  for (int x = 0; x < n; ++x) accumulator[x] += weight * float(row[x]);
-}
-
-TINYSEG_CLONES
-void set_row(const uint8_t* __restrict row, float weight, float* __restrict accumulator, int n) {
-  for (int x = 0; x < n; ++x) accumulator[x] = weight * float(row[x]);
-}
-
-// Two rows at once: half the traffic on the accumulator.
-TINYSEG_CLONES
-void add_two_rows(const uint8_t* __restrict a, float wa, const uint8_t* __restrict b, float wb,
-                  float* __restrict accumulator, int n) {
-  for (int x = 0; x < n; ++x) accumulator[x] += wa * float(a[x]) + wb * float(b[x]);
-}
-
-// Horizontal pass of one row whose pixels are `pitch` floats apart; three planes out. Four lanes per pixel (the
-// fourth is the next pixel's first channel and is dropped), so that one load and one multiply-add serve a tap.
-TINYSEG_CLONES
-void resample_row(const float* __restrict row, int pitch, const int* __restrict first, const int* __restrict count,
-                  const float* __restrict weights, int stride, int n, float scale, float shift,
-                  float* __restrict p0, float* __restrict p1, float* __restrict p2) {
+void add_rows(const uint8_t* __restrict a, uint16_t wa, const uint8_t* __restrict b, uint16_t wb,
+              uint16_t* __restrict sum, int n) {
   for (int x = 0; x < n; ++x) {
-    const float* source = row + ptrdiff_t(first[x]) * pitch;
-    const float* w = weights + ptrdiff_t(x) * stride;
-    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int k = 0; k < count[x]; ++k, source += pitch)
-      for (int c = 0; c < 4; ++c) sum[c] += w[k] * source[c];
-    p0[x] = sum[0] * scale + shift;
-    p1[x] = sum[1] * scale + shift;
-    p2[x] = sum[2] * scale + shift;
+    const uint16_t pa = uint16_t((uint32_t(uint16_t(a[x] << 8)) * wa) >> 16);
+    const uint16_t pb = uint16_t((uint32_t(uint16_t(b[x] << 8)) * wb) >> 16);
+    sum[x] = uint16_t(sum[x] + pa + pb);
   }
 }
+
+TINYSEG_CLONES
+void widen(const uint16_t* __restrict sum, float* __restrict out, int n) {
+  for (int x = 0; x < n; ++x) out[x] = float(sum[x]);
+}
+
+TINYSEG_CLONES
+void widen_bytes(const uint8_t* __restrict row, float* __restrict out, int n) {
+  for (int x = 0; x < n; ++x) out[x] = float(row[x]) * 256.0f;
+}
+
+// Four channels of a pixel; the fourth is the next pixel's first and is dropped.
+typedef float Lanes __attribute__((vector_size(16)));
+
+inline Lanes load(const float* p) {
+  Lanes v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <int Count>
+inline Lanes weighted(const float* source, int pitch, const float* w, int count) {
+  Lanes sum = load(source) * w[0];
+  const int n = Count > 0 ? Count : count;
+  for (int k = 1; k < n; ++k) sum += load(source + k * pitch) * w[k];
+  return sum;
+}
+
+// Horizontal pass of one row whose pixels are `pitch` floats apart; three planes out. Count > 0 fixes the number of
+// taps, so that the compiler unrolls them.
+template <int Count>
+void resample_row(const float* row, int pitch, const Taps& taps, int n, float scale, float shift, float* p0, float* p1,
+                  float* p2) {
+  const int count = Count > 0 ? Count : taps.count;
+  const int* first = taps.first.data();
+  const float* w = taps.weights.data();
+  int x = 0;
+  for (; x + 4 <= n; x += 4, w += 4 * count) {
+    Lanes s[4];
+    for (int i = 0; i < 4; ++i)
+      s[i] = weighted<Count>(row + ptrdiff_t(first[x + i]) * pitch, pitch, w + i * count, count);
+    const Lanes a = Lanes{s[0][0], s[1][0], s[2][0], s[3][0]} * scale + shift;
+    const Lanes b = Lanes{s[0][1], s[1][1], s[2][1], s[3][1]} * scale + shift;
+    const Lanes c = Lanes{s[0][2], s[1][2], s[2][2], s[3][2]} * scale + shift;
+    std::memcpy(p0 + x, &a, sizeof(a));
+    std::memcpy(p1 + x, &b, sizeof(b));
+    std::memcpy(p2 + x, &c, sizeof(c));
+  }
+  for (; x < n; ++x, w += count) {
+    const Lanes s = weighted<Count>(row + ptrdiff_t(first[x]) * pitch, pitch, w, count) * scale + shift;
+    p0[x] = s[0];
+    p1[x] = s[1];
+    p2[x] = s[2];
+  }
+}
+
+using ResampleRow = void (*)(const float*, int, const Taps&, int, float, float, float*, float*, float*);
+
+ResampleRow resample_row_for(int taps) {
+  switch (taps) {
+    case 1: return resample_row<1>;
+    case 2: return resample_row<2>;
+    case 3: return resample_row<3>;
+    case 4: return resample_row<4>;
+    case 5: return resample_row<5>;
+    case 6: return resample_row<6>;
+    default: return resample_row<0>;
+  }
+}
+
+uint16_t fixed(float weight) { return uint16_t(std::min(65535.0f, std::round(weight * 65536.0f))); }
 
 // Rows that are not plain interleaved bytes (slices with steps, planar or transposed arrays) are gathered first.
 const uint8_t* packed_row(const FrameView& frame, int y, std::vector<uint8_t>& buffer) {
@@ -103,29 +153,36 @@ void prepare(const FrameView& frame, const InputView& input, float mean, float s
   const size_t plane = size_t(input.height) * input.width;
   const Taps across = make_taps(frame.width, input.content_width);
   const Taps down = make_taps(frame.height, input.content_height);
+  const ResampleRow resample = resample_row_for(across.count);
+  std::vector<uint16_t> sum(n);
   std::vector<float> accumulator(size_t(n) + 4, 0.0f);  // resample_row reads up to three floats past a pixel
   std::vector<uint8_t> buffer_a(n), buffer_b(n);
-  const float scale = 1.0f / std, shift = -mean / std;
+  const float scale = 1.0f / (256.0f * std), shift = -mean / std;
 
   for (int y = 0; y < input.content_height; ++y) {
-    const float* w = &down.weights[size_t(y) * down.stride];
-    const int first = down.first[y], count = down.count[y];
-    set_row(packed_row(frame, first, buffer_a), w[0], accumulator.data(), n);
-    int k = 1;
-    for (; k + 1 < count; k += 2) {
-      const uint8_t* a = packed_row(frame, first + k, buffer_a);
-      const uint8_t* b = packed_row(frame, first + k + 1, buffer_b);
-      add_two_rows(a, w[k], b, w[k + 1], accumulator.data(), n);
+    const float* w = &down.weights[size_t(y) * down.count];
+    const int first = down.first[y], count = down.count;
+    if (count == 1) {
+      widen_bytes(packed_row(frame, first, buffer_a), accumulator.data(), n);
+    } else {
+      // Half of what truncation loses on average, so that flat areas keep their value.
+      std::fill(sum.begin(), sum.end(), uint16_t(count / 2));
+      for (int k = 0; k < count; k += 2) {
+        const bool pair = k + 1 < count;
+        const uint8_t* a = packed_row(frame, first + k, buffer_a);
+        const uint8_t* b = pair ? packed_row(frame, first + k + 1, buffer_b) : a;
+        add_rows(a, fixed(w[k]), b, pair ? fixed(w[k + 1]) : uint16_t(0), sum.data(), n);
+      }
+      widen(sum.data(), accumulator.data(), n);
     }
-    if (k < count) add_row(packed_row(frame, first + k, buffer_a), w[k], accumulator.data(), n);
 
     float* red = input.data + size_t(y) * input.width;
     float* green = red + plane;
     float* blue = green + plane;
     float* first_plane = frame.bgr ? blue : red;
     float* third_plane = frame.bgr ? red : blue;
-    resample_row(accumulator.data(), frame.channels, across.first.data(), across.count.data(), across.weights.data(),
-                 across.stride, input.content_width, scale, shift, first_plane, green, third_plane);
+    resample(accumulator.data(), frame.channels, across, input.content_width, scale, shift, first_plane, green,
+             third_plane);
     if (frame.channels == 1) {  // the other two lanes held neighbouring pixels
       std::memcpy(green, first_plane, sizeof(float) * input.content_width);
       std::memcpy(third_plane, first_plane, sizeof(float) * input.content_width);

@@ -52,6 +52,26 @@ std::vector<Span> make_spans(const Sampling& s) {
 
 enum Kind : uint8_t { kOut, kIn, kMixed };
 
+// Output columns that are clearly out, clearly in, or have to be looked at (then cell is theirs).
+struct Run {
+  int begin, end, cell;
+  Kind kind;
+};
+
+// Interpolation stays between its four corners. Where all of them are clearly in or out, so is every pixel between, for
+// all frame rows between these two grid rows: most of a mask is filled without looking.
+void classify(const std::vector<Span>& spans, const float* top, const float* bottom, int right, float offset,
+              std::vector<Run>& runs) {
+  runs.clear();
+  for (const Span& span : spans) {
+    const float a = top[span.cell], b = top[span.cell + right], c = bottom[span.cell], d = bottom[span.cell + right];
+    const float low = std::min(std::min(a, b), std::min(c, d)), high = std::max(std::max(a, b), std::max(c, d));
+    const Kind kind = low > offset ? kIn : (high <= -offset ? kOut : kMixed);
+    if (kind != kMixed && !runs.empty() && runs.back().kind == kind) runs.back().end = span.end;
+    else runs.push_back({span.begin, span.end, span.cell, kind});
+  }
+}
+
 TINYSEG_CLONES
 void mixed_span(float a, float b, const float* __restrict fraction, int n, float offset, uint8_t* __restrict out,
                 int* __restrict counts) {
@@ -79,6 +99,8 @@ MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacem
   const std::vector<Span> spans = make_spans(across);
   const int right = columns > 1 ? 1 : 0, below_row = rows > 1 ? columns : 0;
   std::vector<float> row(columns);
+  std::vector<Run> runs;
+  int classified = -1;
   int min_x = width, max_x = -1, min_y = -1, max_y = -1;
 
   if (place.y0 > 0) std::memset(mask, 0, size_t(place.y0) * place.frame_width);
@@ -90,52 +112,39 @@ MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacem
     if (place.x1 < place.frame_width) std::memset(line + place.x1, 0, place.frame_width - place.x1);
     line += place.x0;
 
-    // Interpolation stays between its two ends: where both are clearly in or out, a run is filled without looking.
-    int run_begin = 0;
-    Kind run_kind = kOut;
+    if (down.cell[y] != classified) {
+      classified = down.cell[y];
+      classify(spans, top, top + below_row, right, offset, runs);
+    }
     int first = -1, last = -1;
-    const auto flush = [&](int end) {
-      if (end == run_begin) return;
-      std::memset(line + run_begin, run_kind == kIn, end - run_begin);
-      if (run_kind == kIn) {
-        const int n = end - run_begin;
+    for (const Run& run : runs) {
+      const int n = run.end - run.begin;
+      if (run.kind == kOut) {
+        std::memset(line + run.begin, 0, n);
+      } else if (run.kind == kIn) {
+        std::memset(line + run.begin, 1, n);
         stats.area += n;
         stats.area_above += n;
         stats.area_below += n;
-        if (first < 0) first = run_begin;
-        last = end - 1;
-      }
-    };
-    for (const Span& span : spans) {
-      const float a = row[span.cell], b = row[span.cell + right];
-      const float low = std::min(a, b), high = std::max(a, b);
-      const Kind kind = low > offset ? kIn : (high <= -offset ? kOut : kMixed);
-      if (kind != kMixed) {
-        if (kind != run_kind) {
-          flush(span.begin);
-          run_begin = span.begin;
-          run_kind = kind;
+        if (first < 0) first = run.begin;
+        last = run.end - 1;
+      } else {
+        int counts[3];
+        mixed_span(row[run.cell], row[run.cell + right], &across.fraction[run.begin], n, offset, line + run.begin,
+                   counts);
+        stats.area += counts[0];
+        stats.area_above += counts[1];
+        stats.area_below += counts[2];
+        if (counts[0] > 0) {
+          if (first < 0) {
+            first = run.begin;
+            while (!line[first]) ++first;
+          }
+          last = run.end - 1;
+          while (!line[last]) --last;
         }
-        continue;
       }
-      flush(span.begin);
-      int counts[3];
-      mixed_span(a, b, &across.fraction[span.begin], span.end - span.begin, offset, line + span.begin, counts);
-      stats.area += counts[0];
-      stats.area_above += counts[1];
-      stats.area_below += counts[2];
-      if (counts[0] > 0) {
-        if (first < 0) {
-          first = span.begin;
-          while (!line[first]) ++first;
-        }
-        last = span.end - 1;
-        while (!line[last]) --last;
-      }
-      run_begin = span.end;
-      run_kind = kOut;
     }
-    flush(width);
     if (first >= 0) {
       min_x = std::min(min_x, first);
       max_x = std::max(max_x, last);

@@ -33,7 +33,8 @@ def test_prepare_equals_its_reference(channels: int, size: tuple[int, int], targ
     for bgr in (False, True):
         fast = run(_native.prepare, frame, *target, bgr)
         slow = run(_native.prepare_reference, frame, *target, bgr)
-        np.testing.assert_allclose(fast, slow, atol=2e-5)
+        # Vertical sums are kept in 8.8 fixed point: a few hundredths of a grey level, of which 127.5 make 1.
+        np.testing.assert_allclose(fast, slow, atol=5e-4)
         assert not np.isnan(fast).any()
 
 
@@ -55,8 +56,8 @@ def test_a_flat_frame_stays_flat_and_padding_is_zero() -> None:
     view = letterbox(120, 90, 64)
     out = prepare(check_frame(frame, "bgr"), view)
     width, height = view.content
-    np.testing.assert_allclose(out[0, 0, :height, :width], 51 / 127.5 - 1, atol=1e-5)
-    np.testing.assert_allclose(out[0, 2, :height, :width], 1.0, atol=1e-5)
+    np.testing.assert_allclose(out[0, 0, :height, :width], 51 / 127.5 - 1, atol=2e-4)
+    np.testing.assert_allclose(out[0, 2, :height, :width], 1.0, atol=2e-4)
     assert view.input[1] > height and not out[0, :, height:].any()
 
 
