@@ -20,7 +20,7 @@ __all__ = ["ENGINES", "CompiledGraph", "Engine", "EngineChoice", "GraphInfo", "G
 class EngineRow:
     """Where an engine's adapter lives and what it needs."""
 
-    module: str  # has create(precision, threads) -> Engine
+    module: str  # has create(precision, threads, streams) -> Engine
     package: str  # what must be importable
     install: str  # the command that installs it
 
@@ -43,15 +43,16 @@ class EngineChoice:
     reason: str
 
 
-def create_engine(name: str, precision: str, threads: int | None) -> EngineChoice:
+def create_engine(name: str, precision: str, threads: int | None, streams: int = 1) -> EngineChoice:
     """Open an engine by name, or the best one installed for "auto".
 
     precision: "auto" or one of PRECISIONS. threads: for CPU engines, None for all cores that this process may use.
+    streams: how many runs are to go on at the same time; they share the threads.
     Raises UnknownEngine, EngineNotInstalled or PrecisionUnavailable.
     """
     if precision not in PRECISIONS:
         raise PrecisionUnavailable(f"precision must be one of {', '.join(PRECISIONS)}, but is {precision!r}")
-    count = available_cores() if threads is None else threads
+    count = max(available_cores() if threads is None else threads, streams)
     if name == "auto":
         installed = [n for n in AUTO_ORDER if importlib.util.find_spec(ENGINES[n].package) is not None]
         if not installed:
@@ -60,16 +61,16 @@ def create_engine(name: str, precision: str, threads: int | None) -> EngineChoic
         reason = f"auto: the first installed of {', '.join(AUTO_ORDER)}"
         if missing:
             reason += f"; {', '.join(missing)} not installed ({ENGINES[missing[0]].install})"
-        return EngineChoice(_open(installed[0], precision, count), reason)
+        return EngineChoice(_open(installed[0], precision, count, streams), reason)
     if name not in ENGINES:
         raise UnknownEngine(f"there is no engine {name!r}; known are auto, {', '.join(ENGINES)}")
     if importlib.util.find_spec(ENGINES[name].package) is None:
         raise EngineNotInstalled(f"engine {name!r} is not installed; run: {ENGINES[name].install}")
-    return EngineChoice(_open(name, precision, count), "asked for")
+    return EngineChoice(_open(name, precision, count, streams), "asked for")
 
 
-def _open(name: str, precision: str, threads: int) -> Engine:
-    engine: Engine = importlib.import_module(ENGINES[name].module).create(precision, threads)
+def _open(name: str, precision: str, threads: int, streams: int) -> Engine:
+    engine: Engine = importlib.import_module(ENGINES[name].module).create(precision, threads, streams)
     return engine
 
 

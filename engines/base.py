@@ -38,7 +38,8 @@ class GraphInfo:
     version: str
     device: str
     precision: str  # of the arithmetic: fp32, bf16, fp16 or int8
-    threads: int
+    threads: int  # of all streams together
+    streams: int = 1  # runs that go on at the same time
 
 
 class CompiledGraph(Protocol):

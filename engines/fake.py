@@ -18,10 +18,10 @@ DISK_RADIUS = 24.0
 STEEPNESS = 0.5  # logit per model pixel of distance to the outline
 
 
-def create(precision: str, threads: int) -> FakeEngine:
+def create(precision: str, threads: int, streams: int) -> FakeEngine:
     if precision not in ("auto", "fp32"):
         raise PrecisionUnavailable(f"the fake engine computes in fp32 only, not {precision}")
-    return FakeEngine()
+    return FakeEngine(streams)
 
 
 class FakeEngine:
@@ -29,13 +29,16 @@ class FakeEngine:
     version = "1"
     precision = "fp32"
 
+    def __init__(self, streams: int) -> None:
+        self._streams = streams
+
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> FakeGraph:
-        return FakeGraph(graph, dimensions)
+        return FakeGraph(graph, dimensions, self._streams)
 
 
 class FakeGraph:
-    def __init__(self, graph: GraphSource, dimensions: Mapping[str, int]) -> None:
-        self.info = GraphInfo("fake", "1", "none", "fp32", 1)
+    def __init__(self, graph: GraphSource, dimensions: Mapping[str, int], streams: int) -> None:
+        self.info = GraphInfo("fake", "1", "none", "fp32", 1, streams)
         self._inputs = concrete_shapes(graph.inputs, dimensions)
         self._outputs = concrete_shapes(graph.outputs, dimensions)
 

@@ -12,13 +12,13 @@ from tinyseg.engines.base import Arrays, GraphInfo, GraphSource
 from tinyseg.errors import EngineError, PrecisionUnavailable, engine_errors
 
 
-def create(precision: str, threads: int) -> OrtEngine:
+def create(precision: str, threads: int, streams: int) -> OrtEngine:
     """Open the engine; "auto" means fp32."""
     if precision not in ("auto", "fp32"):
         raise PrecisionUnavailable(
             f"onnxruntime runs this model's graphs in fp32 only, not {precision}; use precision='fp32' or engine='openvino'"
         )
-    return OrtEngine(threads)
+    return OrtEngine(threads, streams)
 
 
 class OrtEngine:
@@ -28,12 +28,14 @@ class OrtEngine:
     version: str = ort.__version__
     precision = "fp32"
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, streams: int) -> None:
         self._threads = threads
+        self._streams = streams
 
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OrtGraph:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        # A run uses the calling thread and a share of the others; several callers are several streams.
+        options.intra_op_num_threads = max(1, self._threads // self._streams)
         options.inter_op_num_threads = 1
         # Every session has its own threads, which go on spinning for work after a run. Encoder and decoder take turns,
         # so without this each waits for the other's idle threads: on two cores that doubled the time of a frame.
@@ -47,7 +49,11 @@ class OrtEngine:
             session = ort.InferenceSession(graph.data, options, providers=[provider])
         if len(session.get_outputs()) != len(graph.outputs):
             raise EngineError(f"the {graph.name} has {len(session.get_outputs())} outputs, not {len(graph.outputs)}")
-        return OrtGraph(session, list(graph.outputs), GraphInfo(self.name, self.version, "CPU", "fp32", self._threads))
+        return OrtGraph(
+            session,
+            list(graph.outputs),
+            GraphInfo(self.name, self.version, "CPU", "fp32", self._threads, self._streams),
+        )
 
 
 class OrtGraph:

@@ -18,7 +18,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
-def create(precision: str, threads: int) -> OvEngine:
+def create(precision: str, threads: int, streams: int) -> OvEngine:
     """Open the engine; "auto" means bf16 where the processor multiplies it natively, else fp32."""
     with engine_errors("openvino", "starting"):
         core = openvino.Core()
@@ -30,23 +30,25 @@ def create(precision: str, threads: int) -> OvEngine:
         raise PrecisionUnavailable(
             f"openvino offers {', '.join(offered)} for this model on this processor, not {precision}"
         )
-    return OvEngine(core, precision, threads)
+    return OvEngine(core, precision, threads, streams)
 
 
 class OvEngine:
-    """Compiles graphs for the CPU plugin, tuned for the latency of one request."""
+    """Compiles graphs for the CPU plugin: for the latency of one run, or for the throughput of several streams."""
 
     name = "openvino"
     version: str = openvino.__version__.split("-")[0]
 
-    def __init__(self, core: openvino.Core, precision: str, threads: int) -> None:
+    def __init__(self, core: openvino.Core, precision: str, threads: int, streams: int) -> None:
         self._core = core
         self.precision = precision
         self._threads = threads
+        self._streams = streams
 
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
         config = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "LATENCY" if self._streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": self._streams,
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self._threads,
         }
@@ -56,8 +58,9 @@ class OvEngine:
             compiled = self._core.compile_model(model, DEVICE, config)
             hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+            streams = int(compiled.get_property("NUM_STREAMS"))
         effective = next((ours for ours, theirs in HINTS.items() if theirs == hint), hint)
-        info = GraphInfo(self.name, self.version, DEVICE, effective, threads)
+        info = GraphInfo(self.name, self.version, DEVICE, effective, threads, streams)
         return OvGraph(compiled, list(graph.outputs), info)
 
 

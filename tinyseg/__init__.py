@@ -20,6 +20,7 @@ from tinyseg.errors import (
     TinysegError,
     UnknownEngine,
 )
+from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
 from tinyseg.predictor import SamPredictor
 from tinyseg.prompts import Prompt
@@ -33,6 +34,8 @@ __all__ = [
     "EngineNotInstalled",
     "FrameError",
     "InputError",
+    "Loop",
+    "LoopStats",
     "Masks",
     "ModelError",
     "NativeModuleError",

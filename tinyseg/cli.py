@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tinyseg.commands import bench, info, segment
 from tinyseg.commands import eval as eval_command
+from tinyseg.commands import run as run_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, TinysegError
 from tinyseg.version import __version__
 
@@ -24,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tinyseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (segment, eval_command, bench, info):
+    for module in (segment, run_command, eval_command, bench, info):
         module.add_parser(commands)
     return parser
 

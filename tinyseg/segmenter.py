@@ -40,29 +40,38 @@ class SegmenterInfo:
     engine_version: str
     precision: str
     threads: int
+    streams: int
     device: str
     reason: str
 
     def __str__(self) -> str:
         return (
             f"model {self.model} ({self.model_sha256[:12]}) on {self.engine} {self.engine_version}, "
-            f"{self.device}, {self.precision}, {self.threads} threads ({self.reason})"
+            f"{self.device}, {self.precision}, {self.threads} threads, {self.streams} at a time ({self.reason})"
         )
 
 
 def load(
-    model: str | Path | None = None, engine: str = "auto", precision: str = "auto", *, threads: int | None = None
+    model: str | Path | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    *,
+    threads: int | None = None,
+    streams: int = 1,
 ) -> Segmenter:
     """Open a model on an engine.
 
     model: a model folder or zip, None for the packaged one. engine: "auto", "onnxruntime" or "openvino". precision:
-    "auto", "fp32", "bf16", ... as the engine offers. threads: CPU threads, None for all cores of this process.
+    "auto", "fp32", "bf16", ... as the engine offers. threads: CPU threads, None for all cores of this process. streams:
+    1 for the lowest latency of one frame; more let as many frames run at the same time, each on a share of the threads,
+    for the highest throughput (:class:`tinyseg.Loop`, or your own threads).
     Raises ModelError, UnknownEngine, EngineNotInstalled or PrecisionUnavailable.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads must be a positive whole number or None, but is {threads!r}")
+    for name, count in (("threads", threads), ("streams", streams)):
+        if not (count is None and name == "threads") and (not isinstance(count, int) or count < 1):
+            raise InputError(f"{name} must be a positive whole number, but is {count!r}")
     opened = open_model(model)
-    choice = create_engine(engine, precision, threads)
+    choice = create_engine(engine, precision, threads, streams)
     return Segmenter(opened, choice.engine.compile, choice.reason)
 
 
@@ -101,7 +110,7 @@ class Segmenter:
         graph = self._decoders.get(_decoder_dimensions((32, 32), 1, SLOT_COUNTS[0])).info
         return SegmenterInfo(
             self.model.name, str(self.model.path), self.model.sha256, graph.engine, graph.version, graph.precision,
-            graph.threads, graph.device, self._reason,
+            graph.threads, graph.streams, graph.device, self._reason,
         )  # fmt: skip
 
     def embed(self, frame: NDArray[np.uint8], color: str = "bgr") -> Embedding:
@@ -119,9 +128,12 @@ class Segmenter:
         kept.pixels.flags.writeable = False
         return Embedding(features, view, kept, self)
 
-    def _encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Mapping[str, NDArray[np.float32]]:
+    def _encode(
+        self, frame: pixels.FrameLayout, view: Letterbox, buffer: NDArray[np.float32] | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Encode a view of a frame; ``buffer`` (1, 3, h, w) is used for the encoder's input if given."""
         graph = self._encoders.get(_encoder_dimensions(view))
-        features = graph.run({"image": pixels.prepare(frame, view)})
+        features = graph.run({"image": pixels.prepare(frame, view, buffer)})
         for array in features.values():
             array.flags.writeable = False
         return features
@@ -206,6 +218,12 @@ class Embedding:
         multimask and zoom as in :meth:`predict`; here the defaults are one mask each and no second look, which would
         cost an encoder run for every small object. Raises PromptError, naming the prompt.
         """
+        return self._answer_batch(prompts, multimask, zoom, None)
+
+    def _answer_batch(
+        self, prompts: Sequence[Prompt], multimask: bool, zoom: str, buffer: NDArray[np.bool_] | None
+    ) -> list[Masks]:
+        """predict_batch into ``buffer`` (prompts, K, H, W) if given."""
         _check_choices(multimask, zoom)
         placed = []
         for i, prompt in enumerate(prompts):
@@ -218,7 +236,10 @@ class Embedding:
         if not placed:
             return []
         logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, placed)
-        return [self._finish(p, multimask, zoom, logits[i], scores[i]) for i, p in enumerate(placed)]
+        return [
+            self._finish(p, multimask, zoom, logits[i], scores[i], None if buffer is None else buffer[i])
+            for i, p in enumerate(placed)
+        ]
 
     def _answer(self, prompt: Prompt, multimask: bool, zoom: str) -> Masks:
         _check_choices(multimask, zoom)
@@ -233,10 +254,16 @@ class Embedding:
         return self._finish(placed, multimask, zoom, logits[0], scores[0])
 
     def _finish(
-        self, prompt: Prompt, multimask: bool, zoom: str, logits: NDArray[np.float32], scores: NDArray[np.float32]
+        self,
+        prompt: Prompt,
+        multimask: bool,
+        zoom: str,
+        logits: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        buffer: NDArray[np.bool_] | None = None,
     ) -> Masks:
         """logits (4, h, w) and scores (4,) of a first look -> Masks, after a second look if there is to be one."""
-        first = self._masks(self.geometry, *_choose(logits, scores, multimask))
+        first = self._masks(self.geometry, *_choose(logits, scores, multimask), buffer)
         if zoom == "off":
             return first
         box = prompted_box(prompt)
@@ -244,17 +271,25 @@ class Embedding:
             found = first.boxes[first.best]
             box = found.astype(np.float64) if first.areas[first.best] > 0 else None
         look = None if box is None else second_look(box, self.geometry, self.segmenter.model.zoom)
-        return first if look is None else self._look_again(prompt, multimask, look)
+        return first if look is None else self._look_again(prompt, multimask, look, buffer)
 
-    def _look_again(self, prompt: Prompt, multimask: bool, look: Letterbox) -> Masks:
+    def _look_again(
+        self, prompt: Prompt, multimask: bool, look: Letterbox, buffer: NDArray[np.bool_] | None = None
+    ) -> Masks:
         features = self.segmenter._encode(self.frame, look)
         logits, scores = self.segmenter._decode(features, self.geometry, look, [prompt])
-        return self._masks(look, *_choose(logits[0], scores[0], multimask))
+        return self._masks(look, *_choose(logits[0], scores[0], multimask), buffer)
 
-    def _masks(self, view: Letterbox, logits: NDArray[np.float32], scores: NDArray[np.float32]) -> Masks:
-        """logits (K, h, w) of a view -> Masks of the frame."""
-        count = len(logits)
-        masks = np.empty((count, self.geometry.frame_height, self.geometry.frame_width), np.bool_)
+    def _masks(
+        self,
+        view: Letterbox,
+        logits: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        buffer: NDArray[np.bool_] | None = None,
+    ) -> Masks:
+        """logits (K, h, w) of a view -> Masks of the frame, in ``buffer`` (K, H, W) if given."""
+        shape = (len(logits), self.geometry.frame_height, self.geometry.frame_width)
+        masks = np.empty(shape, np.bool_) if buffer is None else buffer
         stats = [pixels.threshold(one, view, mask) for one, mask in zip(logits, masks)]
         zoom = None
         if view != self.geometry:

@@ -1,0 +1,143 @@
+"""``tinyseg run``: segment every frame of a camera, video or stream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tinyseg.commands.options import add_engine_options
+from tinyseg.commands.segment import parse_prompts
+from tinyseg.device import temperature_celsius
+from tinyseg.engines import available_cores
+from tinyseg.errors import DataError, PromptError
+from tinyseg.loop import Loop, LoopStats
+from tinyseg.prompts import Prompt
+from tinyseg.segmenter import ZOOM_CHOICES, load
+from tinyseg.sinks import SINK_HELP, open_sink
+from tinyseg.sources import SOURCE_HELP, open_source
+
+EXAMPLES = """examples:
+  tinyseg run 0 --point 640,360 --sink window
+  tinyseg run film.mp4 --box 100,50,400,300 --sink video:masked.mp4
+  tinyseg run rtsp://camera/stream --box 100,50,400,300 --sink jsonl:masks.jsonl
+  ffmpeg -i film.mp4 -f rawvideo -pix_fmt bgr24 - | tinyseg run - --raw-size 1280x720 --point 9,9 --sink raw > masks.bin
+  tinyseg run synthetic:1280x720:500 --box 300,100,900,600
+
+A line of --every-frame-prompts FILE is {"frame": 12, "prompts": [{"box": [0, 0, 9, 9]}, {"points": [[5, 5]], "labels": [1]}]}."""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run", help="segment every frame of a camera, video or stream", epilog=EXAMPLES,
+        description="Segment every frame of a source with the same prompts, or with prompts of its own for a frame.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    parser.add_argument("--point", action="append", default=[], metavar="X,Y[,0|1]", help="a click in pixels")
+    parser.add_argument(
+        "--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a box in pixels; an object each"
+    )
+    parser.add_argument("--every-frame-prompts", metavar="FILE", help="JSON lines: prompts for single frames")
+    parser.add_argument("--sink", default="null", metavar="SINK", help=f"{SINK_HELP} (default: null)")
+    parser.add_argument(
+        "--mode", choices=("throughput", "latency"), default="throughput",
+        help="throughput: a frame on every core; latency: one frame at a time on all cores (default: throughput)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drop", choices=("auto", "latest", "none"), default="auto",
+        help="when frames come too fast: latest wins, or none is lost (default: latest for live sources)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--zoom", choices=ZOOM_CHOICES, default="off", help="second look at small objects (default: off)"
+    )
+    parser.add_argument("--raw-size", metavar="WxH", help="size of raw frames on standard input")
+    parser.add_argument(
+        "--raw-color", choices=("bgr", "rgb", "gray"), default="bgr", help="their colour (default: bgr)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the final figures as JSON, on standard error for --sink raw"
+    )
+    add_engine_options(parser)
+    parser.set_defaults(run=run, mask=None)
+
+
+def read_frame_prompts(path: Path) -> Callable[[int], Sequence[Prompt] | None]:
+    """JSON lines of {"frame", "prompts"} -> prompts of a frame, None for frames that the file does not name."""
+    rows: dict[int, list[Prompt]] = {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as exc:
+        raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            rows[int(row["frame"])] = [Prompt(p.get("points"), p.get("labels"), p.get("box")) for p in row["prompts"]]
+        except PromptError as exc:
+            raise PromptError(f"{path}, line {number}: {exc}") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise DataError(f'{path}, line {number}: expected {{"frame": N, "prompts": [...]}} ({exc})') from exc
+    return rows.get
+
+
+def raw_size(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 0
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise DataError(f"--raw-size takes WIDTHxHEIGHT, but got {text!r}")
+    return int(width), int(height)
+
+
+def live_line(stats: LoopStats) -> str:
+    heat = temperature_celsius()
+    shown = f", {heat:.0f} C" if heat is not None else ""
+    return (
+        f"{stats.frames} frames, {stats.fps:.1f}/s, latency p50 {stats.latency_p50_ms:.1f} p99 {stats.latency_p99_ms:.1f} ms, "
+        f"{stats.dropped} dropped{shown}"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    frame_prompts = read_frame_prompts(Path(args.every_frame_prompts)) if args.every_frame_prompts else None
+    prompts = parse_prompts(args) if args.point or args.box or frame_prompts is None else []
+    streams = 1 if args.mode == "latency" else (args.threads or available_cores())
+    seg = load(args.model, args.engine, args.precision, threads=args.threads, streams=streams)
+    source = open_source(args.source, sys.stdin.buffer, raw_size(args.raw_size), args.raw_color)
+    try:
+        sink = open_sink(args.sink, source.frame_rate, sys.stdout.buffer)
+    except BaseException:
+        source.close()
+        raise
+    watched = sys.stderr.isatty()
+
+    def tick(stats: LoopStats) -> None:
+        sys.stderr.write(f"\r{live_line(stats)}\x1b[K")
+        sys.stderr.flush()
+
+    loop = Loop(
+        seg, source, sink, prompts, prompts_for=frame_prompts, drop=args.drop, zoom=args.zoom,
+        on_tick=tick if watched else None,
+    )  # fmt: skip
+    interrupted = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: files become whole
+    with loop:
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            interrupted = True
+    out = sys.stderr if args.sink == "raw" else sys.stdout
+    if watched:
+        sys.stderr.write("\n")
+    if args.json:
+        print(json.dumps({**asdict(loop.stats), "mode": args.mode, "segmenter": asdict(seg.info)}), file=out)
+    else:
+        print(f"{live_line(loop.stats)}; {args.mode}; {seg.info}", file=out)
+    return 130 if interrupted else 0

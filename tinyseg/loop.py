@@ -1,0 +1,281 @@
+"""The loop: source -> pixels -> encoder -> decoder -> pixels -> sink, at the speed of the engine itself.
+
+One thread captures. As many workers as the segmenter has streams take a frame each and carry it through; the C++ core
+and the engines release the interpreter lock, so one worker's pixels run beside another's network. The caller's thread
+puts results in order and hands them to the sink. Buffers are made once for each frame size and go round.
+
+Two modes, which are the segmenter's: ``load(streams=1)`` keeps one frame in flight on all threads, for the lowest
+latency; ``load(streams=cores)`` keeps several in flight on one thread each, for the highest throughput.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg import pixels
+from tinyseg.errors import InputError, PromptError
+from tinyseg.geometry import Letterbox, letterbox
+from tinyseg.prompts import Prompt
+from tinyseg.segmenter import Embedding, Segmenter
+from tinyseg.sinks import FrameResult, Sink
+from tinyseg.sources import Frame, Source
+
+DropPolicy = Literal["auto", "latest", "none"]
+KEPT_LATENCIES = 4096  # the newest ones, for percentiles: memory stays flat however long the loop runs
+
+
+@dataclass(frozen=True)
+class LoopStats:
+    """What the loop did so far."""
+
+    frames: int  # results that reached the sink
+    dropped: int  # frames that a live source gave and nobody could take in time
+    seconds: float  # since the first frame was asked for
+    fps: float  # frames / seconds, from the first result on
+    latency_p50_ms: float  # from the frame being there to its masks being there, newest 4096 frames
+    latency_p99_ms: float
+
+
+class Loop:
+    """Segment every frame of a source and hand the answers to a sink.
+
+        with tinyseg.Loop(seg, source, sink, [Prompt(box=...)]) as loop:
+            stats = loop.run()
+
+    prompts: for every frame, unless prompts_for (frame index -> prompts, None: the usual ones) says otherwise;
+    :meth:`set_prompts` changes them from any thread while the loop runs. drop: "latest" lets the newest frame win when
+    frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in ``predict``.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        source: Source,
+        sink: Sink,
+        prompts: Sequence[Prompt],
+        *,
+        prompts_for: Callable[[int], Sequence[Prompt] | None] | None = None,
+        drop: DropPolicy = "auto",
+        zoom: str = "off",
+        on_tick: Callable[[LoopStats], None] | None = None,
+        tick_seconds: float = 0.5,
+    ) -> None:
+        if drop not in ("auto", "latest", "none"):
+            raise InputError(f"drop must be 'auto', 'latest' or 'none', but is {drop!r}")
+        self._seg, self._source, self._sink = segmenter, source, sink
+        self._latest_wins = drop == "latest" or (drop == "auto" and source.live)
+        self._zoom = zoom
+        self._prompts_for = prompts_for
+        self._on_tick, self._tick_seconds = on_tick, tick_seconds
+        self._workers = segmenter.info.streams
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: deque[Frame] = deque()
+        self._done: dict[int, tuple[FrameResult, _Buffers]] = {}
+        self._free: deque[_Buffers] = deque(_Buffers() for _ in range(self._workers + 2))
+        self._error: BaseException | None = None
+        self._ended = False  # no further frame will come
+        self._stopping = False
+        self._taken = 0  # frames handed to workers, numbered without gaps
+        self._frames = self._dropped = 0
+        self._latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        self._started = self._first_result = self._last_result = 0.0
+        self._closed = False
+        self.set_prompts(prompts)
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Change the prompts, from the next frame that a worker takes; from any thread."""
+        checked = tuple(prompts)
+        if not checked and self._prompts_for is None:
+            raise PromptError("the loop needs at least one prompt")
+        for prompt in checked:
+            if not isinstance(prompt, Prompt):
+                raise InputError(f"prompts must be tinyseg.Prompt, but one is a {type(prompt).__name__}")
+        with self._lock:
+            self._prompts = checked
+
+    def stop(self) -> None:
+        """Ask the loop to end after the frames in flight; from any thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    @property
+    def stats(self) -> LoopStats:
+        """What was done so far; from any thread."""
+        with self._lock:
+            latencies = np.array(self._latencies) if self._latencies else np.zeros(1)
+            frames, dropped = self._frames, self._dropped
+            spent = self._last_result - self._first_result
+            seconds = max(self._last_result - self._started, 0.0)
+        p50, p99 = np.percentile(latencies, (50, 99))
+        fps = (frames - 1) / spent if frames > 1 and spent > 0 else 0.0
+        return LoopStats(frames, dropped, seconds, fps, float(p50), float(p99))
+
+    def run(self) -> LoopStats:
+        """Run until the source ends, the sink asks to stop, or :meth:`stop`. Raises what went wrong on the way."""
+        self._started = time.perf_counter()
+        threads = [threading.Thread(target=self._guard(self._capture), name="tinyseg-capture", daemon=True)]
+        threads += [
+            threading.Thread(target=self._guard(self._work), name=f"tinyseg-worker-{i}", daemon=True)
+            for i in range(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._deliver()
+        finally:
+            self.stop()
+            # A capture thread may hang in a driver; it is a daemon and is not waited for beyond a moment.
+            for thread in threads:
+                thread.join(timeout=5.0 if thread is not threads[0] else 1.0)
+        if self._error is not None:
+            raise self._error
+        return self.stats
+
+    def close(self) -> None:
+        """Stop, and close source and sink; files become whole. Done by the context manager."""
+        if self._closed:
+            return
+        self._closed = True
+        self.stop()
+        try:
+            self._source.close()
+        finally:
+            self._sink.close()
+
+    def _guard(self, work: Callable[[], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as exc:
+                with self._changed:
+                    self._error = self._error or exc
+                    self._stopping = True
+                    self._changed.notify_all()
+
+        return guarded
+
+    def _capture(self) -> None:
+        while True:
+            with self._changed:
+                # As many frames wait as there are workers: none of them idles, and no frame grows old.
+                while not self._latest_wins and len(self._waiting) >= self._workers and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    return
+            frame = self._source.next_frame()
+            with self._changed:
+                if frame is None:
+                    self._ended = True
+                    self._changed.notify_all()
+                    return
+                if self._latest_wins and self._waiting:
+                    self._waiting.clear()
+                    self._dropped += 1
+                self._waiting.append(frame)
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting and self._free) and not self._stopping:
+                    if self._ended and not self._waiting:
+                        return
+                    self._changed.wait()
+                if self._stopping:
+                    return
+                frame = self._waiting.popleft()
+                buffers = self._free.popleft()
+                number = self._taken
+                self._taken += 1
+                usual = self._prompts
+                self._changed.notify_all()
+            given = self._prompts_for(frame.index) if self._prompts_for is not None else None
+            prompts = usual if given is None else tuple(given)
+            result = self._segment(frame, prompts, buffers)
+            with self._changed:
+                self._done[number] = (result, buffers)
+                self._changed.notify_all()
+
+    def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], buffers: _Buffers) -> FrameResult:
+        layout = pixels.check_frame(frame.pixels, frame.color)
+        height, width, _ = layout.pixels.shape
+        view = letterbox(width, height, self._seg.model.long_side)
+        features = self._seg._encode(layout, view, buffers.input(view))
+        # The frame is not copied: nobody writes to it while its result is on the way.
+        embedding = Embedding(features, view, layout, self._seg)
+        answers = (
+            embedding._answer_batch(prompts, False, self._zoom, buffers.masks(len(prompts), view)) if prompts else []
+        )
+        return FrameResult(frame, prompts, answers, 1e3 * (time.perf_counter() - frame.captured))
+
+    def _deliver(self) -> None:
+        number, ticked = 0, time.perf_counter()
+        while True:
+            with self._changed:
+                while number not in self._done and not self._stopping:
+                    if self._ended and not self._waiting and number >= self._taken:
+                        return
+                    self._changed.wait(self._tick_seconds)
+                    if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
+                        break
+                ready = self._done.pop(number, None)
+                if ready is None and self._stopping:
+                    return
+            if ready is not None:
+                result, buffers = ready
+                number += 1
+                wanted = self._sink.write(result)
+                now = time.perf_counter()
+                with self._changed:
+                    self._free.append(buffers)
+                    self._frames += 1
+                    self._first_result = self._first_result or now
+                    self._last_result = now
+                    self._latencies.append(result.latency_ms)
+                    self._changed.notify_all()
+                if wanted is False:
+                    return
+            if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
+                ticked = time.perf_counter()
+                self._on_tick(self.stats)
+
+
+class _Buffers:
+    """What one frame in flight needs, made once for each size."""
+
+    def __init__(self) -> None:
+        self._input: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
+        self._masks: NDArray[np.bool_] = np.empty((0, 0, 0, 0), np.bool_)
+
+    def input(self, view: Letterbox) -> NDArray[np.float32]:
+        """(1, 3, h, w) encoder input."""
+        shape = (1, 3, view.input[1], view.input[0])
+        if self._input.shape != shape:
+            self._input = np.empty(shape, np.float32)
+        return self._input
+
+    def masks(self, count: int, view: Letterbox) -> NDArray[np.bool_]:
+        """(count, 1, H, W) masks."""
+        shape = (count, 1, view.frame_height, view.frame_width)
+        if self._masks.shape != shape:
+            self._masks = np.empty(shape, np.bool_)
+        return self._masks
