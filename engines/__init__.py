@@ -10,10 +10,10 @@ import importlib.util
 import os
 from dataclasses import dataclass
 
-from tinyseg.engines.base import PRECISIONS, CompiledGraph, Engine, GraphInfo, GraphSource
+from tinyseg.engines.base import PRECISIONS, CompiledGraph, Engine, GraphInfo, GraphSource, Runner
 from tinyseg.errors import EngineNotInstalled, PrecisionUnavailable, UnknownEngine
 
-__all__ = ["ENGINES", "CompiledGraph", "Engine", "EngineChoice", "GraphInfo", "GraphSource", "create_engine"]
+__all__ = ["ENGINES", "CompiledGraph", "Engine", "EngineChoice", "GraphInfo", "GraphSource", "Runner", "create_engine"]
 
 
 @dataclass(frozen=True)

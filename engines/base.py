@@ -42,10 +42,22 @@ class GraphInfo:
     streams: int = 1  # runs that go on at the same time
 
 
+class Runner(Protocol):
+    """One place to run a graph, for one thread at a time; nothing is copied."""
+
+    def run(self, feeds: Arrays) -> Mapping[str, NDArray[np.float32]]:
+        """As :meth:`CompiledGraph.run`, but what it returns is only valid until the next call."""
+        ...
+
+
 class CompiledGraph(Protocol):
     """A graph of fixed shapes, ready to run."""
 
     info: GraphInfo
+
+    def runner(self) -> Runner:
+        """A place to run it again and again, for loops."""
+        ...
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Run once. feeds: C-contiguous float32 arrays of the compiled shapes, by input name.

@@ -42,6 +42,9 @@ class FakeGraph:
         self._inputs = concrete_shapes(graph.inputs, dimensions)
         self._outputs = concrete_shapes(graph.outputs, dimensions)
 
+    def runner(self) -> FakeGraph:
+        return self
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         for name, shape in self._inputs.items():
             if name not in feeds or feeds[name].shape != shape:

@@ -64,6 +64,9 @@ class OrtGraph:
         self._outputs = outputs
         self.info = info
 
+    def runner(self) -> OrtGraph:
+        return self  # a session keeps nothing between runs, and its outputs are new arrays already
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with engine_errors(self.info.engine, "running a graph"):
             return dict(zip(self._outputs, self._session.run(None, dict(feeds))))

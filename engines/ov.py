@@ -64,6 +64,18 @@ class OvEngine:
         return OvGraph(compiled, list(graph.outputs), info)
 
 
+class OvRunner:
+    """One infer request. Inputs are read where they lie, outputs are views of the request's own memory."""
+
+    def __init__(self, request: openvino.InferRequest, outputs: list[str], engine: str) -> None:
+        self._request, self._outputs, self._engine = request, outputs, engine
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        with engine_errors(self._engine, "running a graph"):
+            results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+            return {name: results[name] for name in self._outputs}
+
+
 class OvGraph:
     """A compiled model and as many infer requests as threads have asked at the same time."""
 
@@ -71,18 +83,18 @@ class OvGraph:
         self._compiled = compiled
         self._outputs = outputs
         self.info = info
-        self._free: list[openvino.InferRequest] = []
+        self._free: list[OvRunner] = []
         self._lock = threading.Lock()
+
+    def runner(self) -> OvRunner:
+        with engine_errors(self.info.engine, "making an infer request"):
+            return OvRunner(self._compiled.create_infer_request(), self._outputs, self.info.engine)
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with self._lock:
-            request = self._free.pop() if self._free else None
-        with engine_errors(self.info.engine, "running a graph"):
-            if request is None:
-                request = self._compiled.create_infer_request()
-            # Inputs are read where they lie; outputs are copied, because the request is used again.
-            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
-            outputs = {name: results[name] for name in self._outputs}
+            runner = self._free.pop() if self._free else None
+        runner = runner or self.runner()
+        outputs = {name: array.copy() for name, array in runner.run(feeds).items()}
         with self._lock:
-            self._free.append(request)
+            self._free.append(runner)
         return outputs

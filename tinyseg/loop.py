@@ -19,13 +19,12 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyseg import pixels
 from tinyseg.errors import InputError, PromptError
-from tinyseg.geometry import Letterbox, letterbox
+from tinyseg.geometry import letterbox
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter
+from tinyseg.segmenter import Embedding, Segmenter, Workspace
 from tinyseg.sinks import FrameResult, Sink
 from tinyseg.sources import Frame, Source
 
@@ -80,8 +79,8 @@ class Loop:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Frame] = deque()
-        self._done: dict[int, tuple[FrameResult, _Buffers]] = {}
-        self._free: deque[_Buffers] = deque(_Buffers() for _ in range(self._workers + 2))
+        self._done: dict[int, tuple[FrameResult, Workspace]] = {}
+        self._free: deque[Workspace] = deque(Workspace() for _ in range(self._workers + 2))
         self._error: BaseException | None = None
         self._ended = False  # no further frame will come
         self._stopping = False
@@ -203,28 +202,26 @@ class Loop:
                 if self._stopping:
                     return
                 frame = self._waiting.popleft()
-                buffers = self._free.popleft()
+                workspace = self._free.popleft()
                 number = self._taken
                 self._taken += 1
                 usual = self._prompts
                 self._changed.notify_all()
             given = self._prompts_for(frame.index) if self._prompts_for is not None else None
             prompts = usual if given is None else tuple(given)
-            result = self._segment(frame, prompts, buffers)
+            result = self._segment(frame, prompts, workspace)
             with self._changed:
-                self._done[number] = (result, buffers)
+                self._done[number] = (result, workspace)
                 self._changed.notify_all()
 
-    def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], buffers: _Buffers) -> FrameResult:
+    def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], workspace: Workspace) -> FrameResult:
         layout = pixels.check_frame(frame.pixels, frame.color)
         height, width, _ = layout.pixels.shape
         view = letterbox(width, height, self._seg.model.long_side)
-        features = self._seg._encode(layout, view, buffers.input(view))
+        features = self._seg._encode(layout, view, workspace)
         # The frame is not copied: nobody writes to it while its result is on the way.
         embedding = Embedding(features, view, layout, self._seg)
-        answers = (
-            embedding._answer_batch(prompts, False, self._zoom, buffers.masks(len(prompts), view)) if prompts else []
-        )
+        answers = embedding._answer_batch(prompts, False, self._zoom, workspace)
         return FrameResult(frame, prompts, answers, 1e3 * (time.perf_counter() - frame.captured))
 
     def _deliver(self) -> None:
@@ -241,12 +238,12 @@ class Loop:
                 if ready is None and self._stopping:
                     return
             if ready is not None:
-                result, buffers = ready
+                result, workspace = ready
                 number += 1
                 wanted = self._sink.write(result)
                 now = time.perf_counter()
                 with self._changed:
-                    self._free.append(buffers)
+                    self._free.append(workspace)
                     self._frames += 1
                     self._first_result = self._first_result or now
                     self._last_result = now
@@ -257,25 +254,3 @@ class Loop:
             if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
                 ticked = time.perf_counter()
                 self._on_tick(self.stats)
-
-
-class _Buffers:
-    """What one frame in flight needs, made once for each size."""
-
-    def __init__(self) -> None:
-        self._input: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
-        self._masks: NDArray[np.bool_] = np.empty((0, 0, 0, 0), np.bool_)
-
-    def input(self, view: Letterbox) -> NDArray[np.float32]:
-        """(1, 3, h, w) encoder input."""
-        shape = (1, 3, view.input[1], view.input[0])
-        if self._input.shape != shape:
-            self._input = np.empty(shape, np.float32)
-        return self._input
-
-    def masks(self, count: int, view: Letterbox) -> NDArray[np.bool_]:
-        """(count, 1, H, W) masks."""
-        shape = (count, 1, view.frame_height, view.frame_width)
-        if self._masks.shape != shape:
-            self._masks = np.empty(shape, np.bool_)
-        return self._masks

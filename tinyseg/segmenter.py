@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
-from tinyseg.engines import CompiledGraph, create_engine
+from tinyseg.engines import CompiledGraph, Runner, create_engine
 from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox, letterbox
 from tinyseg.masks import Masks
@@ -95,6 +95,37 @@ class _ShapeCache:
             return graph
 
 
+class Workspace:
+    """What one frame in flight needs, made once for each size and used again: for loops, one thread at a time."""
+
+    def __init__(self) -> None:
+        self._input: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
+        self._masks: NDArray[np.bool_] = np.empty((0, 0, 0, 0), np.bool_)
+        self._runners: OrderedDict[CompiledGraph, Runner] = OrderedDict()
+
+    def input(self, view: Letterbox) -> NDArray[np.float32]:
+        """(1, 3, h, w) encoder input."""
+        shape = (1, 3, view.input[1], view.input[0])
+        if self._input.shape != shape:
+            self._input = np.empty(shape, np.float32)
+        return self._input
+
+    def masks(self, count: int, view: Letterbox) -> NDArray[np.bool_]:
+        """(count, 1, H, W) masks."""
+        shape = (count, 1, view.frame_height, view.frame_width)
+        if self._masks.shape != shape:
+            self._masks = np.empty(shape, np.bool_)
+        return self._masks
+
+    def run(self, graph: CompiledGraph, feeds: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Run a graph; the outputs are valid until the same graph runs here again."""
+        if graph not in self._runners:
+            self._runners[graph] = graph.runner()
+            if len(self._runners) > CACHED_SHAPES:
+                self._runners.popitem(last=False)
+        return self._runners[graph].run(feeds)
+
+
 class Segmenter:
     """A model on an engine. Safe to use from several threads; make one with :func:`load`."""
 
@@ -129,17 +160,24 @@ class Segmenter:
         return Embedding(features, view, kept, self)
 
     def _encode(
-        self, frame: pixels.FrameLayout, view: Letterbox, buffer: NDArray[np.float32] | None = None
+        self, frame: pixels.FrameLayout, view: Letterbox, workspace: Workspace | None = None
     ) -> Mapping[str, NDArray[np.float32]]:
-        """Encode a view of a frame; ``buffer`` (1, 3, h, w) is used for the encoder's input if given."""
+        """Encode a view of a frame. With a workspace, features are valid until it encodes again."""
         graph = self._encoders.get(_encoder_dimensions(view))
-        features = graph.run({"image": pixels.prepare(frame, view, buffer)})
+        if workspace is not None:
+            return workspace.run(graph, {"image": pixels.prepare(frame, view, workspace.input(view))})
+        features = graph.run({"image": pixels.prepare(frame, view)})
         for array in features.values():
             array.flags.writeable = False
         return features
 
     def _decode(
-        self, features: Mapping[str, NDArray[np.float32]], frame: Letterbox, view: Letterbox, prompts: list[Prompt]
+        self,
+        features: Mapping[str, NDArray[np.float32]],
+        frame: Letterbox,
+        view: Letterbox,
+        prompts: list[Prompt],
+        workspace: Workspace | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """All prompts in as few engine calls as possible -> logits (B, 4, h, w) and predicted IoU (B, 4)."""
         slots = _at_least(max(point_count(p) for p in prompts), SLOT_COUNTS)
@@ -149,12 +187,13 @@ class Segmenter:
             batch = _at_least(len(chunk), BATCH_SIZES)
             graph = self._decoders.get(_decoder_dimensions(view.grid, batch, slots))
             inputs = decoder_inputs(chunk, frame, view, batch, slots)
-            out = graph.run(
-                {
-                    **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask,
-                    "has_mask": inputs.has_mask,
-                }
-            )  # fmt: skip
+            feeds = {
+                **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask,
+                "has_mask": inputs.has_mask,
+            }  # fmt: skip
+            # A second chunk would overwrite what the first one left in a workspace.
+            reuse = workspace is not None and len(prompts) <= BATCH_SIZES[-1]
+            out = workspace.run(graph, feeds) if workspace is not None and reuse else graph.run(feeds)
             logits.append(out["logits"][: len(chunk)])
             scores.append(out["iou"][: len(chunk)])
         if len(logits) == 1:
@@ -221,9 +260,9 @@ class Embedding:
         return self._answer_batch(prompts, multimask, zoom, None)
 
     def _answer_batch(
-        self, prompts: Sequence[Prompt], multimask: bool, zoom: str, buffer: NDArray[np.bool_] | None
+        self, prompts: Sequence[Prompt], multimask: bool, zoom: str, workspace: Workspace | None
     ) -> list[Masks]:
-        """predict_batch into ``buffer`` (prompts, K, H, W) if given."""
+        """predict_batch, with a workspace's buffers if given (one mask for each prompt then)."""
         _check_choices(multimask, zoom)
         placed = []
         for i, prompt in enumerate(prompts):
@@ -235,7 +274,8 @@ class Embedding:
                 raise type(exc)(f"prompt {i}: {exc}") from exc
         if not placed:
             return []
-        logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, placed)
+        logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, placed, workspace)
+        buffer = None if workspace is None or multimask else workspace.masks(len(placed), self.geometry)
         return [
             self._finish(p, multimask, zoom, logits[i], scores[i], None if buffer is None else buffer[i])
             for i, p in enumerate(placed)
@@ -263,6 +303,8 @@ class Embedding:
         buffer: NDArray[np.bool_] | None = None,
     ) -> Masks:
         """logits (4, h, w) and scores (4,) of a first look -> Masks, after a second look if there is to be one."""
+        if buffer is not None:
+            logits = logits.copy()  # they lie in the engine's memory, which the next frame overwrites
         first = self._masks(self.geometry, *_choose(logits, scores, multimask), buffer)
         if zoom == "off":
             return first
