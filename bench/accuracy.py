@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.masks import Masks
 from tinyseg.progress import progress
@@ -164,10 +165,7 @@ def _table(rows: Sequence[AccuracyRow]) -> list[str]:
     for row in rows:
         values = asdict(row)
         cells.append([f"{values[n]:.3f}" if isinstance(values[n], float) else str(values[n]) for n in names])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return lines
+    return markdown_table(cells)
 
 
 def measure(seg: Segmenter, photos: Sequence[Photo]) -> AccuracyReport:

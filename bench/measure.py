@@ -1,17 +1,24 @@
-"""Timing that can be trusted on a noisy machine: alternating rounds, medians, ratios with intervals."""
+"""Timing that can be trusted on a noisy machine: alternating rounds, medians with intervals, signs of disturbance."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinyseg.device import load_average
+from tinyseg.engines import available_cores
 from tinyseg.progress import progress
 
-WARM_UP = 3  # untimed calls of everything before the first round
-BOOTSTRAP_DRAWS = 2000
+WARM_UP = 5  # untimed calls of everything first
+BOOTSTRAP_DRAWS = 1000
+STABLE_WITHIN = 0.02  # of the median, half the width of its 95% interval
+MIN_SAMPLES = 30
+CHECK_EVERY = 15  # samples between two looks at the interval
+DRIFT = 0.10  # the last third slower than the first by this much: throttling, or somebody else's work
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,64 @@ class Ratio:
     high: float
 
 
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the median, by a seeded bootstrap."""
+    array = np.asarray(samples, np.float64)
+    draws = np.random.default_rng(0).choice(array, (BOOTSTRAP_DRAWS, len(array)))
+    low, high = np.percentile(np.median(draws, 1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def is_stable(samples: Sequence[float]) -> bool:
+    """Whether the median is known within 2%."""
+    if len(samples) < MIN_SAMPLES:
+        return False
+    low, high = median_interval(samples)
+    return (high - low) / 2 <= STABLE_WITHIN * float(np.median(samples))
+
+
+def until_stable(call: Callable[[], object], label: str, seconds: float) -> Timing:
+    """Time a call until its median is stable, at most for so many seconds (and at least MIN_SAMPLES times)."""
+    for _ in range(WARM_UP):
+        call()
+    samples: list[float] = []
+    end = time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        samples.append(1e3 * (now - start))
+        enough = len(samples) >= MIN_SAMPLES
+        if enough and (now > end or (len(samples) % CHECK_EVERY == 0 and is_stable(samples))):
+            return Timing(label, tuple(samples))
+
+
+def disturbances(samples: Sequence[float], load_before: float | None) -> str:
+    """What a reader should know: a busy machine, clocks that fell, two speeds."""
+    found = []
+    if load_before is not None and load_before > 0.5 * available_cores():
+        found.append(
+            f"the machine was busy before the start (load average {load_before:.1f} on {available_cores()} cores)"
+        )
+    array: NDArray[np.float64] = np.asarray(samples, np.float64)
+    third = len(array) // 3
+    if third >= 5:
+        first, last = np.median(array[:third]), np.median(array[-third:])
+        if last > (1 + DRIFT) * first:
+            found.append(
+                f"the last third was {100 * (last / first - 1):.0f}% slower than the first: throttling or other work"
+            )
+    low, high = np.percentile(array, (10, 90))
+    if high > 1.4 * low:
+        found.append(f"times spread widely (p10 {low:.2f} ms, p90 {high:.2f} ms)")
+    return "; ".join(found)
+
+
+def busy() -> float | None:
+    """The load average, to be taken before a measurement."""
+    return load_average()
+
+
 def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Time every call once a round, in turn, so that a change of the machine's speed meets all of them alike."""
     for call in calls.values():
@@ -55,8 +120,6 @@ def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def ratio(slow: Timing, fast: Timing) -> Ratio:
-    """Median of the rounds' quotients slow / fast, with a bootstrap interval (seeded)."""
+    """Median of the rounds' quotients slow / fast, with its interval."""
     quotients = np.array(slow.samples_ms) / np.array(fast.samples_ms)
-    draws = np.random.default_rng(0).choice(quotients, (BOOTSTRAP_DRAWS, len(quotients)))
-    low, high = np.percentile(np.median(draws, 1), (2.5, 97.5))
-    return Ratio(float(np.median(quotients)), float(low), float(high))
+    return Ratio(float(np.median(quotients)), *median_interval(quotients.tolist()))

@@ -144,6 +144,12 @@ class Segmenter:
             graph.threads, graph.streams, graph.device, self._reason,
         )  # fmt: skip
 
+    def compiled(self, view: Letterbox, prompts: int = 1) -> tuple[CompiledGraph, CompiledGraph]:
+        """The encoder and decoder that serve a view, for so many prompts of up to four points: for benchmarks."""
+        batch = _at_least(prompts, BATCH_SIZES)
+        decoder = self._decoders.get(_decoder_dimensions(view.grid, batch, SLOT_COUNTS[0]))
+        return self._encoders.get(_encoder_dimensions(view)), decoder
+
     def embed(self, frame: NDArray[np.uint8], color: str = "bgr") -> Embedding:
         """Encode a frame once; prompt the result as often as you like.
 

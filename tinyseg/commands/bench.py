@@ -1,4 +1,4 @@
-"""``tinyseg bench``: how fast it is on this device, beside a rival in the same run."""
+"""``tinyseg bench``: how fast it is on this device, and beside a rival in the same run."""
 
 from __future__ import annotations
 
@@ -8,33 +8,94 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.errors import InputError
 from tinyseg.images import write_bytes
+
+EXAMPLES = """scenarios (1280x720 frames):
+  encode      embed one frame                          prompt      one more prompt on an embedding
+  predict     frame to full-resolution mask, one box   prompts-N   the same with N prompts
+  batch       a pile of frames, offline throughput     loop        source to sink, beside the bare engine
+  startup     start of a process to its first mask     memory      20,000 frames through the loop
+
+examples:
+  tinyseg bench --all --json here.json
+  tinyseg bench --scenario loop --engine openvino
+  tinyseg bench --peer mobilesam
+  tinyseg bench --compare before.json after.json"""
+ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop")
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "bench", help="speed on this device, beside a rival in the same run",
-        description="Time one 1280x720 frame from pixels to its full-resolution mask (embed, one box), one frame at a "
-        "time. With --peer, a rival's architecture (random weights: speed only) runs in alternating rounds on ONNX "
-        "Runtime with as many threads.",
+        "bench", help="speed on this device, beside a rival in the same run", epilog=EXAMPLES,
+        description="Measure speed. A run first checks that the engine computes the masks of the fp32 reference, and "
+        "measures until the median is known within 2%, or says that it is not.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--scenario", choices=("predict",), default="predict", help="what to time (default: predict)")
-    parser.add_argument("--peer", metavar="NAME", help="mobilesam (needs the peers extra)")
-    parser.add_argument("--rounds", type=int, default=25, metavar="N", help="timed rounds (default: 25)")
-    parser.add_argument("--json", metavar="FILE", help="also write all samples to a file ('-': print JSON instead)")
+    parser.add_argument(
+        "--scenario", action="append", metavar="NAME", help="what to time (repeatable; default: predict)"
+    )
+    parser.add_argument("--all", action="store_true", help=f"time {', '.join(ALL)}")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="at most so long a scenario (default: 10)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=20_000, metavar="N", help="frames of the scenario memory (default: 20000)"
+    )
+    parser.add_argument(
+        "--peer",
+        metavar="NAME",
+        help="time a rival's architecture in alternating rounds: mobilesam (needs the peers extra)",
+    )
+    parser.add_argument("--rounds", type=int, default=25, metavar="N", help="rounds beside a rival (default: 25)")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A.json", "B.json"), help="what changed between two files beyond the noise"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the rows, with all samples, to a file ('-': print JSON instead)"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from tinyseg.bench.speed import predict_scenario  # noqa: PLC0415 - the runtime does not know the bench
+    # The runtime does not know the bench.
+    from tinyseg.bench import rows, scenarios  # noqa: PLC0415
+    from tinyseg.bench.rivals import compare_predict  # noqa: PLC0415
 
-    report = predict_scenario(load_segmenter(args), args.peer, args.rounds)
-    content = json.dumps(report.to_json(), indent=1)
-    if args.json == "-":
-        print(content)
+    if args.compare:
+        before, after = (rows.read_json(Path(p)) for p in args.compare)
+        print(rows.compare(before, after))
         return 0
-    if args.json:
-        write_bytes(Path(args.json), content.encode())
-    print(report.to_text())
+    if args.peer:
+        if args.all or args.scenario or args.csv:
+            raise InputError("--peer is a run of its own; leave --scenario, --all and --csv out")
+        report = compare_predict(load_segmenter(args), args.peer, args.rounds)
+        emit(json.dumps(report.to_json(), indent=1), report.to_text(), args.json)
+        return 0
+    if not args.seconds > 0 or args.frames < 100:
+        raise InputError("--seconds must be positive and --frames at least 100")
+    names = [*(args.scenario or []), *(ALL if args.all else ())] or ["predict"]
+    for name in names:
+        scenarios.prompts_of(name)  # a wrong name is told before anything is timed
+    found = [
+        scenarios.run(
+            scenarios.Request(name, args.model, args.engine, args.precision, args.threads, args.seconds, args.frames)
+        )
+        for name in dict.fromkeys(names)
+    ]
+    if args.csv:
+        write_bytes(Path(args.csv), rows.to_csv(found).encode())
+    emit(rows.to_json(found), rows.to_markdown(found), args.json)
     return 0
+
+
+def emit(content: str, text: str, json_file: str | None) -> None:
+    """Print the text, or JSON for '-'; write JSON to any other file."""
+    if json_file == "-":
+        print(content)
+        return
+    if json_file:
+        write_bytes(Path(json_file), content.encode())
+    print(text)

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
 
 import tinyseg
 from tinyseg.bench.measure import Timing, alternate, ratio
-from tinyseg.bench.speed import load_peer, peer_calls, predict_scenario
-from tinyseg.cli import main
+from tinyseg.bench.rivals import compare_predict, load_peer, peer_calls
 
 
 def test_rounds_alternate() -> None:
@@ -23,15 +21,6 @@ def test_ratios_are_of_rounds_and_have_an_interval() -> None:
     found = ratio(slow, fast)
     assert found.value == found.low == found.high == pytest.approx(10.0)
     assert slow.p50_ms == 25.0 and slow.p90_ms == pytest.approx(37.0)
-
-
-def test_the_command_reports_our_own_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--rounds", "3", "--engine", "onnxruntime", "--json", str(tmp_path / "r.json")]) == 0
-    assert "p50" in capsys.readouterr().out
-    row = json.loads((tmp_path / "r.json").read_text())
-    assert row["scenario"] == "predict" and len(row["ours"]["samples_ms"]) == 3 and row["peer"] is None
-    assert main(["bench", "--rounds", "1", "--engine", "fake"]) == 2
-    assert main(["bench", "--peer", "nobody", "--engine", "fake"]) == 2
 
 
 def test_a_peer_without_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +46,9 @@ def test_mobilesams_architecture_has_the_papers_size_and_shapes() -> None:
 def test_we_are_many_times_faster_than_mobilesam() -> None:
     """The project's reason to exist, with room for a noisy machine: the README's figure is above 20."""
     pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[peers]')")
-    report = predict_scenario(tinyseg.load(engine="onnxruntime"), "mobilesam", 3)
-    assert report.times_faster is not None and report.times_faster.value > 10
-    assert report.peer is not None and "random weights" in report.peer.label and "times faster" in report.to_text()
+    report = compare_predict(tinyseg.load(engine="onnxruntime"), "mobilesam", 3)
+    assert report.times_faster.value > 10 and report.prompt_times_faster.value > 3
+    assert "random weights" in report.peer.label and "times faster" in report.to_text()
 
 
 def test_peer_calls_run(tmp_path: Path) -> None:

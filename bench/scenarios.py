@@ -1,0 +1,362 @@
+"""The scenarios of ``tinyseg bench``: what is timed, and the row that says so."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyseg import device
+from tinyseg.bench.accuracy import iou
+from tinyseg.bench.measure import WARM_UP, Timing, busy, disturbances, is_stable, median_interval, until_stable
+from tinyseg.bench.rows import BenchRow
+from tinyseg.engines import available_cores
+from tinyseg.errors import EngineError, InputError, TinysegError
+from tinyseg.geometry import letterbox
+from tinyseg.loop import Loop
+from tinyseg.pixels import check_frame, prepare
+from tinyseg.prompts import Prompt
+from tinyseg.segmenter import Embedding, Segmenter, Workspace, load
+from tinyseg.sinks import CallbackSink, FrameResult
+from tinyseg.sources import SyntheticSource
+from tinyseg.version import __version__
+
+NAMES = ("encode", "prompt", "predict", "batch", "prompts-N", "loop", "startup", "memory")
+FRAME_WIDTH, FRAME_HEIGHT = 1280, 720
+BATCH_FRAMES = 16
+# Mask IoU with fp32 on ONNX Runtime below which no time is printed.
+REFERENCE_LIMITS = {"fp32": 0.99, "fp16": 0.98, "bf16": 0.95, "int8": 0.90}
+LOOP_ROUNDS = 9
+STARTUP_RUNS = 7
+MEMORY_FRAMES = 20_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, and how."""
+
+    scenario: str
+    model: str | None = None
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    seconds: float = 10.0
+    frames: int = MEMORY_FRAMES  # of the scenario "memory"
+
+
+def scene(index: int = 0) -> np.ndarray:
+    """A 1280 x 720 BGR frame with a disk; the same for everybody."""
+    return SyntheticSource.draw(FRAME_WIDTH, FRAME_HEIGHT, index / 8)
+
+
+def boxes(count: int) -> list[tuple[int, int, int, int]]:
+    """Boxes of different sizes and places in the frame, the first one around the disk of scene(0)."""
+    found = [(740, 200, 1060, 520)]
+    rng = np.random.default_rng(0)
+    while len(found) < count:
+        x, y = int(rng.integers(0, FRAME_WIDTH - 200)), int(rng.integers(0, FRAME_HEIGHT - 150))
+        found.append((x, y, x + int(rng.integers(100, 200)), y + int(rng.integers(80, 150))))
+    return found
+
+
+def check_against_reference(seg: Segmenter) -> float:
+    """Lowest mask IoU with fp32 on ONNX Runtime over some frames and prompts. Raises EngineError below the limit."""
+    reference = load(seg.model.path, "onnxruntime", "fp32")
+    worst = 1.0
+    for index in (0, 3):
+        frame = scene(index)
+        angle = 2 * np.pi * index / 8
+        cx, cy = FRAME_WIDTH * (0.5 + 0.2 * np.cos(angle)), FRAME_HEIGHT * (0.5 + 0.2 * np.sin(angle))
+        ours, theirs = seg.embed(frame), reference.embed(frame)
+        for given in (
+            {"box": (cx - 150, cy - 150, cx + 150, cy + 150)},
+            {"points": [[cx, cy]], "labels": [1], "box": (cx - 170, cy - 160, cx + 150, cy + 155)},
+        ):
+            a, b = (e.predict(**given, multimask=False, zoom="off").masks[0] for e in (ours, theirs))
+            worst = min(worst, iou(a, b))
+    limit = REFERENCE_LIMITS.get(seg.info.precision, 0.99)
+    if worst < limit:
+        raise EngineError(
+            f"{seg.info.engine} {seg.info.precision} computes other masks than fp32 (IoU {worst:.3f}, at least {limit} is "
+            "needed), so its speed means nothing; use another --precision, and report it with the output of 'tinyseg info'"
+        )
+    return worst
+
+
+@dataclass
+class Found:
+    """What a scenario measured; the rest of the row is filled in by run()."""
+
+    timing: Timing
+    kind: str
+    stages: str
+    fps: float | None = None
+    batch: int = 1
+    prompts: int = 1
+    extra: dict[str, float] = field(default_factory=dict)
+    warm_up: int = WARM_UP
+
+
+def run(request: Request) -> BenchRow:
+    """Measure one scenario. Raises InputError, and EngineError where the engine computes the wrong masks."""
+    prompts = prompts_of(request.scenario)
+    streams = available_cores() if request.threads is None else request.threads
+    several = request.scenario in ("batch", "loop", "memory")
+    load_before = busy()
+    start = time.perf_counter()
+    seg = load(
+        request.model, request.engine, request.precision, threads=request.threads, streams=streams if several else 1
+    )
+    seg.embed(scene()).predict(box=boxes(1)[0], multimask=False, zoom="off")
+    first_ms = 1e3 * (time.perf_counter() - start)
+    reference_iou = check_against_reference(seg)
+    found = SCENARIOS[request.scenario.partition("-")[0]](seg, request, prompts)
+    return make_row(request, seg, found, reference_iou, first_ms, load_before)
+
+
+def prompts_of(scenario: str) -> int:
+    """The N of prompts-N, 1 for other known scenarios. Raises InputError."""
+    many = re.fullmatch(r"prompts-(\d+)", scenario)
+    if many and 1 <= int(many[1]) <= 256:
+        return int(many[1])
+    if scenario not in NAMES or scenario == "prompts-N":
+        raise InputError(f"there is no scenario {scenario!r}; known are {', '.join(NAMES)} (N from 1 to 256)")
+    return 1
+
+
+def encode(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    frame = scene()
+    timing = until_stable(lambda: seg.embed(frame), "encode", request.seconds)
+    return Found(timing, "latency", "resize, encoder, copy of the frame", prompts=0)
+
+
+def prompt(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    emb, box = seg.embed(scene()), boxes(1)[0]
+    timing = until_stable(lambda: emb.predict(box=box, multimask=False, zoom="off"), "prompt", request.seconds)
+    return Found(timing, "latency", "decoder, full-resolution mask")
+
+
+def predict(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    frame, box = scene(), boxes(1)[0]
+    timing = until_stable(
+        lambda: seg.embed(frame).predict(box=box, multimask=False, zoom="off"), "predict", request.seconds
+    )
+    return Found(timing, "latency", "resize, encoder, decoder, full-resolution mask")
+
+
+def prompts(seg: Segmenter, request: Request, count: int) -> Found:
+    frame, asked = scene(), [Prompt(box=b) for b in boxes(count)]
+    timing = until_stable(lambda: seg.embed(frame).predict_batch(asked), request.scenario, request.seconds)
+    return Found(timing, "latency", "resize, encoder, decoder for all prompts, full-resolution masks", prompts=count)
+
+
+def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """Offline throughput: a pile of frames, as many at a time as there are streams."""
+    pictures, asked = [scene(i) for i in range(8)], [Prompt(box=boxes(1)[0])]
+
+    def pile() -> None:
+        left = iter(range(BATCH_FRAMES))
+        lock = threading.Lock()
+
+        def work() -> None:
+            workspace = workspaces.pop()
+            while True:
+                with lock:
+                    i = next(left, None)
+                if i is None:
+                    workspaces.append(workspace)
+                    return
+                segment(seg, pictures[i % 8], asked, workspace)
+
+        threads = [threading.Thread(target=work) for _ in range(seg.info.streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    workspaces = [Workspace() for _ in range(seg.info.streams)]
+    timing = until_stable(pile, "batch", request.seconds)
+    fps = BATCH_FRAMES * 1e3 / timing.p50_ms
+    return Found(timing, "throughput", "resize, encoder, decoder, full-resolution mask", fps, batch=BATCH_FRAMES)
+
+
+def segment(seg: Segmenter, frame: np.ndarray, asked: list[Prompt], workspace: Workspace) -> None:
+    """What the loop does with a frame, without the loop."""
+    layout = check_frame(frame, "bgr")
+    view = letterbox(frame.shape[1], frame.shape[0], seg.model.long_side)
+    features = seg._encode(layout, view, workspace)
+    Embedding(features, view, layout, seg)._answer_batch(asked, False, "off", workspace)
+
+
+class BareEngine:
+    """Encoder and decoder on fixed inputs and nothing else, on as many threads as there are streams."""
+
+    def __init__(self, seg: Segmenter) -> None:
+        frame = scene()
+        view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
+        self._image = prepare(check_frame(frame, "bgr"), view)
+        self._encoder, self._decoder = seg.compiled(view)
+        self._streams = seg.info.streams
+        rows, columns = view.grid
+        x0, y0, x1, y1 = view.boxes_to_model(boxes(1)[0])
+        self._prompt = {
+            "points": np.array([[[x0, y0], [x1, y1], [0, 0], [0, 0]]], np.float32),
+            "labels": np.array([[2, 3, -1, -1]], np.float32),
+            "mask": np.zeros((1, 1, rows, columns), np.float32),
+            "has_mask": np.zeros(1, np.float32),
+        }
+
+    def frames_per_second(self, count: int) -> float:
+        """Run so many frames, shared by the streams."""
+        left = iter(range(count))
+        lock = threading.Lock()
+        barrier = threading.Barrier(self._streams + 1)
+
+        def work() -> None:
+            encoder, decoder = self._encoder.runner(), self._decoder.runner()
+            decoder.run({**encoder.run({"image": self._image}), **self._prompt})
+            barrier.wait()
+            while True:
+                with lock:
+                    if next(left, None) is None:
+                        return
+                decoder.run({**encoder.run({"image": self._image}), **self._prompt})
+
+        threads = [threading.Thread(target=work) for _ in range(self._streams)]
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        start = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        return count / (time.perf_counter() - start)
+
+
+def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """Source to sink, in alternating rounds with the bare engine."""
+    bare = BareEngine(seg)
+    asked = [Prompt(box=boxes(1)[0])]
+    count = max(40, int(bare.frames_per_second(20) * request.seconds / (2 * LOOP_ROUNDS)))
+    rates, engine_rates, times = [], [], []
+    stamps: list[float] = []
+    sink = CallbackSink(lambda _result: stamps.append(time.perf_counter()))
+    for _ in range(LOOP_ROUNDS):
+        engine_rates.append(bare.frames_per_second(count))
+        stamps.clear()
+        source = SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, count + WARM_UP)
+        with Loop(seg, source, sink, asked) as running:
+            running.run()
+        steady = stamps[WARM_UP - 1 :]
+        rates.append((len(steady) - 1) / (steady[-1] - steady[0]))
+        times += [1e3 * (b - a) for a, b in itertools.pairwise(steady)]
+    efficiency = float(np.median(np.array(rates) / np.array(engine_rates)))
+    extra = {"engine_fps": float(np.median(engine_rates)), "loop_efficiency": efficiency}
+    stages = "source, resize, encoder, decoder, full-resolution mask, sink; times are between two results"
+    return Found(Timing("loop", tuple(times)), "throughput", stages, float(np.median(rates)), extra=extra)
+
+
+STARTUP_CODE = """
+import numpy, tinyseg
+seg = tinyseg.load({model!r}, {engine!r}, {precision!r}, threads={threads!r})
+out = seg.embed(numpy.zeros(({height}, {width}, 3), numpy.uint8)).predict(box={box!r}, multimask=False, zoom="off")
+assert out.masks.shape == (1, {height}, {width})
+"""
+
+
+def startup(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """Start of a process to its first mask and its end; files are warm, nothing else is."""
+    code = STARTUP_CODE.format(
+        model=request.model, engine=seg.info.engine, precision=seg.info.precision, threads=request.threads,
+        width=FRAME_WIDTH, height=FRAME_HEIGHT, box=boxes(1)[0],
+    )  # fmt: skip
+    samples = []
+    for i in range(STARTUP_RUNS + 1):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise TinysegError(f"a fresh process did not get to its first mask: {done.stderr.strip().splitlines()[-1]}")
+        if i > 0:  # the first one warms the files
+            samples.append(1e3 * (time.perf_counter() - start))
+    stages = "interpreter, imports, load, compile, embed, one prompt, exit"
+    return Found(Timing("startup", tuple(samples)), "latency", stages, warm_up=1)
+
+
+def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """Many frames through the loop; the slope of memory use over the second half."""
+    marks: list[tuple[int, float]] = []
+    stamps: list[float] = []
+
+    def mark(result: FrameResult) -> None:
+        if result.frame.index % max(1, request.frames // 100) == 0:
+            stamps.append(time.perf_counter())
+            marks.append((result.frame.index, device.resident_megabytes() or float("nan")))
+
+    source = SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, request.frames)
+    with Loop(seg, source, CallbackSink(mark), [Prompt(box=boxes(1)[0])]) as running:
+        stats = running.run()
+    late = np.array(marks[len(marks) // 2 :])
+    slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
+    step = max(1, request.frames // 100)
+    times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
+    stages = f"loop over {request.frames} frames; times are means of {step} frames"
+    return Found(Timing("memory", times), "throughput", stages, stats.fps, extra={"memory_slope_mb": slope}, warm_up=0)
+
+
+SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
+    "encode": encode, "prompt": prompt, "predict": predict, "prompts": prompts, "batch": batch, "loop": loop,
+    "startup": startup, "memory": memory,
+}  # fmt: skip
+
+
+def make_row(
+    request: Request, seg: Segmenter, found: Found, reference_iou: float, first_ms: float, load_before: float | None
+) -> BenchRow:
+    samples = found.timing.samples_ms
+    low, high = median_interval(samples)
+    p50, p90, p99 = (float(v) for v in np.percentile(samples, (50, 90, 99)))
+    view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
+    accuracy = seg.model.card.get("accuracy", {})
+    # The card's figure is of one engine and precision; another artefact may not borrow it.
+    same = accuracy.get("engine") == seg.info.engine and accuracy.get("precision") == seg.info.precision
+    overall = next((r for r in accuracy.get("by_set", []) if r["set"] == "all"), None) if same else None
+    extra = found.extra
+    return BenchRow(
+        scenario=request.scenario, kind=found.kind, fps=found.fps or 1e3 / p50, p50_ms=p50, p90_ms=p90, p99_ms=p99,
+        mean_ms=float(np.mean(samples)), std_ms=float(np.std(samples)), count=len(samples), warm_up=found.warm_up,
+        stable=is_stable(samples), median_low_ms=low, median_high_ms=high, stages=found.stages, model=seg.model.name,
+        model_sha256=seg.model.sha256, engine=seg.info.engine, engine_version=seg.info.engine_version,
+        precision=seg.info.precision, threads=seg.info.threads, streams=seg.info.streams,
+        frame_size=f"{FRAME_WIDTH}x{FRAME_HEIGHT}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
+        prompts=found.prompts, reference_iou=reference_iou,
+        accuracy_box_miou=overall["box"] if overall else None, accuracy_data=accuracy.get("data") if overall else None,
+        first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(), device_memory_mb=None,
+        device=device.processor_name(), cores=available_cores(), clock_mhz=device.clock_mhz(),
+        governor=device.governor(), power_mode=device.power_mode(), temperature_c=device.temperature_celsius(),
+        notes=disturbances(samples, load_before), engine_fps=extra.get("engine_fps"),
+        loop_efficiency=extra.get("loop_efficiency"), memory_slope_mb=extra.get("memory_slope_mb"),
+        utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), tinyseg_version=__version__,
+        commit=source_commit(), samples_ms=samples,
+    )  # fmt: skip
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout that runs, None for an installed wheel."""
+    top = Path(__file__).resolve().parent.parent
+    if not (top / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(top), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.bench import measure, rows, scenarios
+from tinyseg.bench.rows import BenchRow
+from tinyseg.cli import main
+
+FAST = ["--seconds", "0.05", "--engine", "fake"]
+
+
+@pytest.fixture(autouse=True)
+def fake_is_its_own_reference(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The fake engine draws prompts; only tests of the check itself compare it with the real model."""
+    if "real_check" not in request.keywords:
+        monkeypatch.setattr(scenarios, "check_against_reference", lambda seg: 1.0)
+
+
+@pytest.mark.parametrize("name", ["encode", "prompt", "predict", "prompts-3", "batch"])
+def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.json"
+    assert main(["bench", "--scenario", name, "--json", str(path), "--csv", str(tmp_path / "r.csv"), *FAST]) == 0
+    (row,) = json.loads(path.read_text())
+    assert set(row) == {f.name for f in fields(BenchRow)}
+    assert row["scenario"] == name and row["engine"] == "fake" and row["count"] == len(row["samples_ms"]) >= 30
+    assert (
+        row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        and row["median_low_ms"] <= row["p50_ms"] <= row["median_high_ms"]
+    )
+    frames = 16 if name == "batch" else 1
+    assert row["fps"] == pytest.approx(frames * 1e3 / row["p50_ms"])
+    assert row["kind"] == ("throughput" if name == "batch" else "latency")
+    assert row["prompts"] == {"prompts-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
+    (line,) = csv.DictReader((tmp_path / "r.csv").open())
+    assert float(line["p50_ms"]) == pytest.approx(row["p50_ms"]) and "samples_ms" not in line
+    printed = capsys.readouterr().out
+    assert "130.1 images/s on one A100" in printed and "Hiera-B+" in printed
+
+
+def test_the_loop_is_measured_against_the_bare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "LOOP_ROUNDS", 2)
+    row = scenarios.run(scenarios.Request("loop", engine="fake", seconds=0.1))
+    assert row.kind == "throughput" and row.engine_fps and row.loop_efficiency
+    assert 0 < row.loop_efficiency < 1.5 and row.fps > 0 and row.streams >= 1
+
+
+def test_memory_has_a_slope() -> None:
+    row = scenarios.run(scenarios.Request("memory", engine="fake", frames=300))
+    assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 200 and row.peak_rss_mb
+
+
+def test_startup_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "STARTUP_RUNS", 2)
+    row = scenarios.run(scenarios.Request("startup", engine="fake"))
+    assert row.count == 2 and row.p50_ms > 50
+    with pytest.raises(tinyseg.TinysegError, match="did not get to its first mask"):
+        scenarios.startup(tinyseg.load(engine="fake"), scenarios.Request("startup", model="nowhere", engine="fake"), 1)
+
+
+@pytest.mark.real_check
+def test_an_engine_with_wrong_masks_gets_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """The fake engine answers with boxes where the model finds a disk."""
+    assert main(["bench", *FAST]) == 3
+    captured = capsys.readouterr()
+    assert "computes other masks than fp32" in captured.err and "ms" not in captured.out
+
+
+@pytest.mark.real_check
+def test_the_real_engines_pass_the_check(real: tinyseg.Segmenter) -> None:
+    assert scenarios.check_against_reference(real) > 0.99
+
+
+@pytest.mark.parametrize("name", ["walk", "prompts-0", "prompts-N", "prompts-999", ""])
+def test_unknown_scenarios_are_told_before_anything_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--scenario", "predict", "--scenario", name, *FAST]) == 2
+    assert "known are encode" in capsys.readouterr().err
+
+
+def row_with(p50: float, low: float, high: float, **changes: object) -> BenchRow:
+    row = BenchRow(**{f.name: None for f in fields(BenchRow)})  # type: ignore[arg-type]
+    known = {"scenario": "predict", "kind": "latency", "engine": "e", "precision": "fp32", "prompts": 1, "device": "d"}
+    return replace(row, **{**known, "p50_ms": p50, "median_low_ms": low, "median_high_ms": high, **changes})  # type: ignore[arg-type]
+
+
+def test_comparison_tells_change_from_noise() -> None:
+    assert "within the noise" in rows.compare([row_with(10, 9, 11)], [row_with(10.5, 9.5, 11.5)])
+    assert "slower" in rows.compare([row_with(10, 9, 11)], [row_with(13, 12, 14)])
+    assert "faster" in rows.compare([row_with(10, 9, 11)], [row_with(7, 6, 8)])
+    assert "another device" in rows.compare([row_with(10, 9, 11)], [row_with(7, 6, 8, device="x")])
+    with pytest.raises(tinyseg.DataError, match="in common"):
+        rows.compare([row_with(10, 9, 11)], [row_with(7, 6, 8, engine="x")])
+
+
+def test_the_command_compares_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(rows.to_json([row_with(10, 9, 11, samples_ms=(1.0,))]))
+    assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]) == 0
+    assert "within the noise" in capsys.readouterr().out
+    (tmp_path / "b.json").write_text("[{}]")
+    assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "c.json")]) == 2
+
+
+def test_stability_and_disturbance() -> None:
+    steady = [10.0 + 0.01 * (i % 3) for i in range(60)]
+    rng = np.random.default_rng(0)
+    assert measure.is_stable(steady) and measure.disturbances(steady, 0.0) == ""
+    assert not measure.is_stable(steady[:10])
+    assert not measure.is_stable(rng.uniform(5, 15, 40).tolist())
+    assert "slower than the first" in measure.disturbances([10.0] * 30 + [13.0] * 30, None)
+    assert "busy" in measure.disturbances(steady, 99.0)
+    assert "spread widely" in measure.disturbances([10.0, 20.0] * 30, None)
