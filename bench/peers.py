@@ -1,8 +1,9 @@
 """Rivals' architectures with random weights, to time them in the same run. Needs torch (the ``peers`` extra).
 
 Weights do not change how long a graph takes; no accuracy can be read off these models. Written from the papers:
-TinyViT (arXiv 2207.10666, table 1 and section 3.2) as MobileSAM uses it (arXiv 2306.14289, section 3.2), and SAM's
-prompt encoder and mask decoder (arXiv 2304.02643, appendix A).
+TinyViT (arXiv 2207.10666, table 1 and section 3.2) as MobileSAM uses it (arXiv 2306.14289, section 3.2); RepViT-M1
+(arXiv 2307.09283) as EdgeSAM uses it (arXiv 2312.06660, section 3.2); ResNet-18 with an upsampling neck, NanoSAM; and
+SAM's prompt encoder and mask decoder (arXiv 2304.02643, appendix A), which all three keep.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinyseg.bench.rivals import PeerGraphs
 
 # TinyViT-5M: widths, depths, heads and attention windows of its four stages.
 TINY_VIT_WIDTHS = (64, 128, 160, 320)
@@ -101,6 +103,13 @@ class LayerNorm2d(nn.Module):
         return y
 
 
+def sam_neck(cin: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(cin, SAM_DIM, 1, bias=False), LayerNorm2d(SAM_DIM),
+        nn.Conv2d(SAM_DIM, SAM_DIM, 3, padding=1, bias=False), LayerNorm2d(SAM_DIM),
+    )  # fmt: skip
+
+
 class MobileSamEncoder(nn.Module):
     """TinyViT-5M at 1024 px and SAM's neck: (1, 3, 1024, 1024) -> (1, 256, 64, 64)."""
 
@@ -124,14 +133,114 @@ class MobileSamEncoder(nn.Module):
                 TinyViTBlock(cout, TINY_VIT_HEADS[stage], TINY_VIT_WINDOWS[stage])
                 for _ in range(TINY_VIT_DEPTHS[stage])
             ]
-        layers += [
-            nn.Conv2d(widths[-1], SAM_DIM, 1, bias=False), LayerNorm2d(SAM_DIM),
-            nn.Conv2d(SAM_DIM, SAM_DIM, 3, padding=1, bias=False), LayerNorm2d(SAM_DIM),
-        ]  # fmt: skip
+        layers.append(sam_neck(widths[-1]))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
         y: Tensor = self.layers(image)
+        return y
+
+
+# RepViT-M1: width and blocks of its four stages; all but the first begin with a block that halves the resolution.
+REPVIT_STAGES = ((48, 3), (96, 4), (192, 16), (384, 3))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the mean of the map (arXiv 1709.01507)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(dim, dim // 4, 1), nn.ReLU(), nn.Conv2d(dim // 4, dim, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class RepVitBlock(nn.Module):
+    """Depthwise token mixer (its branches merged into one convolution, as deployed), then a channel mixer."""
+
+    def __init__(self, cin: int, cout: int, stride: int, squeeze: bool) -> None:
+        super().__init__()
+        mixer: list[nn.Module] = [nn.Conv2d(cin, cin, 3, stride, 1, groups=cin)]
+        if squeeze:
+            mixer.append(SqueezeExcite(cin))
+        if stride == 2:
+            mixer.append(nn.Conv2d(cin, cout, 1))
+        self.tokens = nn.Sequential(*mixer)
+        self.channels = nn.Sequential(nn.Conv2d(cout, 2 * cout, 1), nn.GELU(), nn.Conv2d(2 * cout, cout, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        return x + self.channels(x)
+
+
+class EdgeSamEncoder(nn.Module):
+    """RepViT-M1 at 1024 px, its last two stages fused: (1, 3, 1024, 1024) -> (1, 256, 64, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = REPVIT_STAGES[0][0]
+        self.stem = nn.Sequential(nn.Conv2d(3, first // 2, 3, 2, 1), nn.GELU(), nn.Conv2d(first // 2, first, 3, 2, 1))
+        stages, cin = [], first
+        for stage, (width, blocks) in enumerate(REPVIT_STAGES):
+            layers = []
+            for i in range(blocks):
+                stride = 2 if stage > 0 and i == 0 else 1
+                # Every other block gates its channels, the downsampling and the last one do not.
+                squeeze = i % 2 == (1 if stage > 0 else 0) and i < blocks - 1
+                layers.append(RepVitBlock(cin, width, stride, squeeze))
+                cin = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(stages)
+        self.fuse16 = nn.Conv2d(REPVIT_STAGES[2][0], SAM_DIM, 1, bias=False)
+        self.fuse32 = nn.Conv2d(REPVIT_STAGES[3][0], SAM_DIM, 1, bias=False)
+        self.neck = sam_neck(SAM_DIM)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        up = F.interpolate(self.fuse32(maps[3]), scale_factor=2.0, mode="bilinear")
+        y: Tensor = self.neck(self.fuse16(maps[2]) + up)
+        return y
+
+
+class ResidualBlock(nn.Module):
+    """ResNet's basic block (arXiv 1512.03385, figure 5), batch norm folded."""
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1)
+        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1)
+        self.shortcut = nn.Identity() if stride == 1 and cin == cout else nn.Conv2d(cin, cout, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.conv2(F.relu(self.conv1(x))))
+
+
+class NanoSamEncoder(nn.Module):
+    """ResNet-18 at 1024 px and NanoSAM's upsampling neck: (1, 3, 1024, 1024) -> (1, 256, 64, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        cin = 64
+        for width in (64, 128, 256, 512):
+            layers += [ResidualBlock(cin, width, 1 if width == 64 else 2), ResidualBlock(width, width, 1)]
+            cin = width
+        for _ in range(3):
+            layers += [nn.Conv2d(cin, SAM_DIM, 3, 1, 1), nn.GELU()]
+            cin = SAM_DIM
+        layers += [nn.ConvTranspose2d(cin, cin, 3, 2, 1, 1), nn.GELU(), nn.Conv2d(cin, cin, 3, 1, 1), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(cin, SAM_DIM, 1))
+        self.position = nn.Parameter(torch.zeros(1, SAM_DIM, 64, 64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        y: Tensor = self.layers(image) + self.position
         return y
 
 
@@ -215,16 +324,6 @@ class SamDecoder(nn.Module):
         return (weights @ up.flatten(2)).unflatten(2, (256, 256)), self.iou(tokens[:, 0])
 
 
-@dataclass(frozen=True)
-class PeerGraphs:
-    """A rival as ONNX: an encoder for (1, 3, side, side) and a decoder for one prompt of two points."""
-
-    label: str
-    encoder: bytes
-    decoder: bytes
-    side: int
-
-
 def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> bytes:
     """Trace a module in eval mode into ONNX bytes."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -234,18 +333,22 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> 
         return path.read_bytes()
 
 
-def mobile_sam() -> PeerGraphs:
-    """MobileSAM's architecture (10.1 M parameters) with random weights."""
+ENCODERS: dict[str, tuple[str, type[nn.Module]]] = {
+    "mobilesam": ("MobileSAM", MobileSamEncoder),
+    "edgesam": ("EdgeSAM", EdgeSamEncoder),
+    "nanosam": ("NanoSAM", NanoSamEncoder),
+}
+
+
+def build_peer(name: str) -> PeerGraphs:
+    """A rival's architecture with random weights as ONNX."""
+    title, encoder_class = ENCODERS[name]
     torch.manual_seed(0)
-    image = torch.zeros(1, 3, SAM_SIDE, SAM_SIDE)
-    encoder = to_onnx(MobileSamEncoder(), (image,), ["image"])
+    encoder = to_onnx(encoder_class(), (torch.zeros(1, 3, SAM_SIDE, SAM_SIDE),), ["image"])
     prompt = (
         torch.zeros(1, SAM_DIM, 64, 64),
         torch.tensor([[[100.0, 100.0], [900.0, 700.0]]]),
         torch.tensor([[2.0, 3.0]]),
     )
-    decoder = to_onnx(SamDecoder(), prompt, ["embedding", "points", "labels"])
-    return PeerGraphs("MobileSAM (architecture, random weights)", encoder, decoder, SAM_SIDE)
-
-
-PEERS = {"mobilesam": mobile_sam}
+    decoder = to_onnx(SamDecoder(), prompt, ["image_embeddings", "point_coords", "point_labels"])
+    return PeerGraphs(f"{title} (architecture, random weights)", encoder, decoder)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyseg.bench.measure import Ratio, Timing, alternate, ratio
 from tinyseg.bench.scenarios import FRAME_HEIGHT, FRAME_WIDTH, boxes, scene
-from tinyseg.engines import create_engine
-from tinyseg.engines.base import GraphSource
-from tinyseg.errors import InputError, NotInstalled
+from tinyseg.errors import DataError, InputError, NotInstalled, engine_errors
 from tinyseg.segmenter import Segmenter, SegmenterInfo
 
-if TYPE_CHECKING:
-    from tinyseg.bench.peers import PeerGraphs
-
-PEER_NAMES = ("mobilesam",)
+PEER_NAMES = ("mobilesam", "edgesam", "nanosam")
+PEER_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -51,30 +49,87 @@ class SpeedReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class PeerGraphs:
+    """A rival as ONNX: an encoder for one image, and a decoder with the input names of SAM's export."""
+
+    label: str
+    encoder: bytes
+    decoder: bytes
+
+
 def load_peer(name: str) -> PeerGraphs:
     """A rival's architecture by name. Raises InputError or NotInstalled."""
     if name not in PEER_NAMES:
         raise InputError(f"there is no peer {name!r}; known are {', '.join(PEER_NAMES)}")
     if importlib.util.find_spec("torch") is None:
         raise NotInstalled("a peer's graph is built with torch; run: pip install 'tinyseg[peers]'")
-    from tinyseg.bench.peers import PEERS  # noqa: PLC0415 - needs torch, which only peers do
+    from tinyseg.bench.peers import build_peer  # noqa: PLC0415 - needs torch, which only peers do
 
-    return PEERS[name]()
-
-
-def peer_calls(peer: PeerGraphs, threads: int | None) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Encoder and decoder of a rival on ONNX Runtime, fp32, as callables."""
-    engine = create_engine("onnxruntime", "fp32", threads).engine
-    encoder = engine.compile(GraphSource("peer encoder", peer.encoder, {}, {"features": ()}), {})
-    decoder = engine.compile(GraphSource("peer decoder", peer.decoder, {}, {"masks": (), "iou": ()}), {})
-    image = np.zeros((1, 3, peer.side, peer.side), np.float32)
-    features = encoder.run({"image": image})["features"]
-    prompt = np.array([[[256.0, 112.0], [768.0, 496.0]]], np.float32)
-    feeds = {"embedding": features, "points": prompt, "labels": np.array([[2.0, 3.0]], np.float32)}
-    return (lambda: encoder.run({"image": image})), (lambda: decoder.run(feeds))
+    return build_peer(name)
 
 
-def compare_predict(seg: Segmenter, peer: str, rounds: int) -> SpeedReport:
+def read_peer(encoder: Path, decoder: Path) -> PeerGraphs:
+    """A rival's real files. Raises DataError."""
+    try:
+        return PeerGraphs(f"{encoder.name} and {decoder.name}", encoder.read_bytes(), decoder.read_bytes())
+    except OSError as exc:
+        raise DataError(f"{exc.filename} cannot be read: {exc.strerror or exc}") from exc
+
+
+def peer_calls(peer: PeerGraphs, threads: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Encoder and decoder of a rival on ONNX Runtime, fp32, as callables that return their outputs.
+
+    Inputs are known by the names and ranks of SAM's ONNX exports and their kin. Raises EngineError or DataError.
+    """
+    import onnxruntime as ort  # noqa: PLC0415 - imported where it is needed
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # As our own sessions: the other graph's idle threads do not slow this one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    with engine_errors("onnxruntime", f"opening {peer.label}"):
+        encoder, decoder = (
+            ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            for data in (peer.encoder, peer.decoder)
+        )
+    with engine_errors("onnxruntime", f"running {peer.label}"):
+        image = {encoder.get_inputs()[0].name: peer_image(encoder.get_inputs()[0])}
+        features = [f for f in encoder.run(None, image) if f.ndim == 4]
+        if not features:
+            raise DataError(f"{peer.label}: the encoder gives no (1, C, h, w) embedding")
+        feeds = {i.name: decoder_feed(i.name, features[0]) for i in decoder.get_inputs()}
+        decoder.run(None, feeds)
+    return (lambda: encoder.run(None, image)), (lambda: decoder.run(None, feeds))
+
+
+def peer_image(value: Any) -> NDArray[Any]:
+    """A black image for an encoder's input: (1, 3, S, S) or (S, S, 3), 1024 where the graph leaves sizes open."""
+    default = (1, 3, PEER_SIDE, PEER_SIDE) if len(value.shape) == 4 else (PEER_SIDE, PEER_SIDE, 3)
+    shape = tuple(d if isinstance(d, int) else default[i] for i, d in enumerate(value.shape))
+    return np.zeros(shape, np.uint8 if "uint8" in value.type else np.float32)
+
+
+def decoder_feed(name: str, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a SAM-like decoder wants under a name, for one box. Raises DataError for unknown names."""
+    known = {
+        "embedding": features,
+        "coord": np.array([[[256.0, 112.0], [768.0, 496.0]]], np.float32),
+        "label": np.array([[2.0, 3.0]], np.float32),
+        "has_mask": np.zeros(1, np.float32),
+        "mask": np.zeros((1, 1, 256, 256), np.float32),
+        "orig": np.array([720.0, 1280.0], np.float32),
+    }
+    for part, value in known.items():
+        if part in name:
+            return value
+    raise DataError(
+        f"the decoder has an input {name!r} that is not one of SAM's export; expected names with {', '.join(known)}"
+    )
+
+
+def compare_predict(seg: Segmenter, graphs: PeerGraphs, rounds: int) -> SpeedReport:
     """Embed one frame, prompt one box, make the mask in the frame's pixels; one frame at a time.
 
     Ours is timed from the frame to the mask. A rival's time is its encoder and decoder alone: its resizing, its mask's
@@ -91,7 +146,6 @@ def compare_predict(seg: Segmenter, peer: str, rounds: int) -> SpeedReport:
         return embedding.predict(box=box, multimask=False, zoom="off")
 
     embedding = seg.embed(frame)
-    graphs = load_peer(peer)
     encode, decode = peer_calls(graphs, seg.info.threads)
     names = [
         f"tinyseg on {seg.info.engine} {seg.info.precision}, frame to mask",

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinyseg
 from tinyseg.bench.measure import Timing, alternate, ratio
-from tinyseg.bench.rivals import compare_predict, load_peer, peer_calls
+from tinyseg.bench.rivals import compare_predict, decoder_feed, load_peer
+from tinyseg.cli import main
 
 
 def test_rounds_alternate() -> None:
@@ -29,29 +32,44 @@ def test_a_peer_without_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         load_peer("mobilesam")
 
 
-def test_mobilesams_architecture_has_the_papers_size_and_shapes() -> None:
+# Millions of parameters. MobileSAM: TinyViT stores one attention bias for every offset, ours one for every pair; they
+# are left out. EdgeSAM's paper gives 5.5 for its encoder, ResNet-18 has 11.2 without its classifier.
+SIZES = {"mobilesam": (5.5, 6.2), "edgesam": (5.0, 6.0), "nanosam": (14.5, 15.5)}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_architectures_have_the_papers_sizes_and_shapes(name: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[peers]')")
     from tinyseg.bench import peers  # noqa: PLC0415 - needs torch
 
-    encoder, decoder = peers.MobileSamEncoder(), peers.SamDecoder()
-    # 6.1 M without the doubled attention biases, which TinyViT stores once per offset; SAM's decoder has 4.06 M.
-    biases = sum(p.numel() for n, p in encoder.named_parameters() if n.endswith("attention.bias"))
-    assert 5.5e6 < sum(p.numel() for p in encoder.parameters()) - biases < 6.2e6
-    assert 3.9e6 < sum(p.numel() for p in decoder.parameters()) < 4.2e6
+    encoder = peers.ENCODERS[name][1]()
+    parameters = sum(p.numel() for n, p in encoder.named_parameters() if not n.endswith(("attention.bias", "position")))
+    assert SIZES[name][0] * 1e6 < parameters < SIZES[name][1] * 1e6
     with torch.inference_mode():
-        features = encoder.eval()(torch.zeros(1, 3, 1024, 1024))
-    assert features.shape == (1, 256, 64, 64)
+        assert encoder.eval()(torch.zeros(1, 3, 1024, 1024)).shape == (1, 256, 64, 64)
+    assert 3.9e6 < sum(p.numel() for p in peers.SamDecoder().parameters()) < 4.2e6
 
 
-def test_we_are_many_times_faster_than_mobilesam() -> None:
-    """The project's reason to exist, with room for a noisy machine: the README's figure is above 20."""
+def test_we_are_many_times_faster_than_mobilesam(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The project's reason to exist, with room for a noisy machine; the same graphs as files give the same."""
     pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[peers]')")
-    report = compare_predict(tinyseg.load(engine="onnxruntime"), "mobilesam", 3)
+    graphs = load_peer("mobilesam")
+    report = compare_predict(tinyseg.load(engine="onnxruntime"), graphs, 3)
     assert report.times_faster.value > 10 and report.prompt_times_faster.value > 3
     assert "random weights" in report.peer.label and "times faster" in report.to_text()
+    (tmp_path / "e.onnx").write_bytes(graphs.encoder)
+    (tmp_path / "d.onnx").write_bytes(graphs.decoder)
+    arguments = ["bench", "--peer-onnx", str(tmp_path / "e.onnx"), str(tmp_path / "d.onnx"), "--rounds", "3"]
+    assert main([*arguments, "--engine", "onnxruntime", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["times_faster"]["value"] > 10
 
 
-def test_peer_calls_run(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[peers]')")
-    encode, decode = peer_calls(load_peer("mobilesam"), 2)
-    assert set(encode()) == {"features"} and set(decode()) == {"masks", "iou"}  # type: ignore[call-overload]
+def test_wrong_peers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--peer", "nobody", "--engine", "fake"]) == 2
+    assert main(["bench", "--peer", "mobilesam", "--all", "--engine", "fake"]) == 2
+    assert main(["bench", "--peer-onnx", "a.onnx", "b.onnx", "--engine", "fake"]) == 2
+    (tmp_path / "a.onnx").write_bytes(b"junk")
+    assert main(["bench", "--peer-onnx", str(tmp_path / "a.onnx"), str(tmp_path / "a.onnx"), "--engine", "fake"]) == 3
+    assert capsys.readouterr().err.count("tinyseg: ") == 4
+    with pytest.raises(tinyseg.DataError, match="has an input 'noise'"):
+        decoder_feed("noise", np.zeros((1, 256, 64, 64), np.float32))

@@ -10,6 +10,7 @@ import pytest
 
 import tinyseg
 from tinyseg.bench import measure, rows, scenarios
+from tinyseg.bench import profile as profile_room
 from tinyseg.bench.rows import BenchRow
 from tinyseg.cli import main
 
@@ -116,3 +117,14 @@ def test_stability_and_disturbance() -> None:
     assert "slower than the first" in measure.disturbances([10.0] * 30 + [13.0] * 30, None)
     assert "busy" in measure.disturbances(steady, 99.0)
     assert "spread widely" in measure.disturbances([10.0, 20.0] * 30, None)
+
+
+def test_the_profile_accounts_for_the_whole_call(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--profile", "--engine", "onnxruntime", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    total = sum(found["stages_ms"].values())
+    assert set(found["stages_ms"]) == set(profile_room.STAGES) and 0.5 < total / found["predict_ms"] < 1.5
+    assert found["stages_ms"]["encoder"] == max(found["stages_ms"].values())
+    text = profile_room.Profile(found["stages_ms"], found["predict_ms"]).to_text()
+    assert all(name in text for name in profile_room.STAGES) and "#" in text
+    assert main(["bench", "--profile", "--all"]) == 2

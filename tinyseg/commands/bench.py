@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--peer",
         metavar="NAME",
-        help="time a rival's architecture in alternating rounds: mobilesam (needs the peers extra)",
+        help="beside a rival's architecture with random weights: mobilesam, edgesam or nanosam (needs the peers extra)",
     )
+    parser.add_argument("--peer-onnx", nargs=2, metavar=("ENCODER", "DECODER"), help="beside a rival's real ONNX files")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="rounds beside a rival (default: 25)")
+    parser.add_argument("--profile", action="store_true", help="where the time of a frame goes, by stage")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A.json", "B.json"), help="what changed between two files beyond the noise"
     )
@@ -62,16 +65,30 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench import rows, scenarios  # noqa: PLC0415
-    from tinyseg.bench.rivals import compare_predict  # noqa: PLC0415
+    from tinyseg.bench.profile import profile  # noqa: PLC0415
+    from tinyseg.bench.rivals import compare_predict, load_peer, read_peer  # noqa: PLC0415
 
     if args.compare:
         before, after = (rows.read_json(Path(p)) for p in args.compare)
         print(rows.compare(before, after))
         return 0
-    if args.peer:
-        if args.all or args.scenario or args.csv:
-            raise InputError("--peer is a run of its own; leave --scenario, --all and --csv out")
-        report = compare_predict(load_segmenter(args), args.peer, args.rounds)
+    if args.profile:
+        if args.peer or args.peer_onnx or args.all or args.scenario or args.csv:
+            raise InputError("--profile is a run of its own; leave --peer, --scenario, --all and --csv out")
+        seg = load_segmenter(args)
+        found_stages = profile(seg)
+        emit(
+            json.dumps({"segmenter": asdict(seg.info), **asdict(found_stages)}, indent=1),
+            f"{seg.info}\n\n{found_stages.to_text()}",
+            args.json,
+        )
+        return 0
+    if args.peer or args.peer_onnx:
+        if args.all or args.scenario or args.csv or (args.peer and args.peer_onnx):
+            raise InputError("--peer and --peer-onnx are runs of their own; leave --scenario, --all and --csv out")
+        seg = load_segmenter(args)
+        graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
+        report = compare_predict(seg, graphs, args.rounds)
         emit(json.dumps(report.to_json(), indent=1), report.to_text(), args.json)
         return 0
     if not args.seconds > 0 or args.frames < 100:
