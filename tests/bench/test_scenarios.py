@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.bench import measure, rows, scenarios
+from tinyseg.bench import measure, report, rivals, rows, scenarios
 from tinyseg.bench import profile as profile_room
 from tinyseg.bench.rows import BenchRow
 from tinyseg.cli import main
@@ -128,3 +128,31 @@ def test_the_profile_accounts_for_the_whole_call(capsys: pytest.CaptureFixture[s
     text = profile_room.Profile(found["stages_ms"], found["predict_ms"]).to_text()
     assert all(name in text for name in profile_room.STAGES) and "#" in text
     assert main(["bench", "--profile", "--all"]) == 2
+
+
+def test_a_report_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[report]')")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'tinyseg[report]')")
+    monkeypatch.setattr("tinyseg.commands.bench.ALL", ("encode", "predict"))
+    monkeypatch.setattr(report, "PEER_NAMES", ("nanosam",))
+    out = tmp_path / "results"
+    assert main(["bench", "--all", "--report", str(out), "--rounds", "3", *FAST]) == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "accuracy-speed.png", "accuracy-speed.svg", "report.md", "rivals.json", "rows.json"
+    ]  # fmt: skip
+    text = (out / "report.md").read_text()
+    assert "NanoSAM" in text and "130.1 images/s" in text and "accuracy-speed.svg" in text
+    assert [r.scenario for r in rows.read_json(out / "rows.json")] == ["encode", "predict"]
+    assert main(["bench", "--report", str(out), *FAST]) == 2
+
+
+def test_the_plot_marks_published_accuracies() -> None:
+    seg = tinyseg.load(engine="fake")
+    timing = measure.Timing("x (y)", (10.0,))
+    one = measure.Ratio(1.0, 1.0, 1.0)
+    rival = rivals.SpeedReport(seg.info, (1280, 720), timing, timing, timing, timing, one, one)
+    points = report.plot_points(seg, {"mobilesam": rival})
+    assert [p.measured for p in points] == [True, False] and "as published" in points[1].label
+    assert points[1].frames_per_second == 100.0 and points[1].box_miou == 0.734

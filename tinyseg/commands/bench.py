@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ EXAMPLES = """scenarios (1280x720 frames):
   startup     start of a process to its first mask     memory      20,000 frames through the loop
 
 examples:
-  tinyseg bench --all --json here.json
+  tinyseg bench --all --report results/here
   tinyseg bench --scenario loop --engine openvino
   tinyseg bench --peer mobilesam
   tinyseg bench --compare before.json after.json"""
@@ -57,6 +59,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="also write the rows, with all samples, to a file ('-': print JSON instead)"
     )
+    parser.add_argument(
+        "--report", metavar="DIR", help="with --all: also time all rivals, and write report, rows and plot"
+    )
     parser.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     add_engine_options(parser)
     parser.set_defaults(run=run)
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench import rows, scenarios  # noqa: PLC0415
     from tinyseg.bench.profile import profile  # noqa: PLC0415
+    from tinyseg.bench.report import write_report  # noqa: PLC0415
     from tinyseg.bench.rivals import compare_predict, load_peer, read_peer  # noqa: PLC0415
 
     if args.compare:
@@ -91,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         report = compare_predict(seg, graphs, args.rounds)
         emit(json.dumps(report.to_json(), indent=1), report.to_text(), args.json)
         return 0
+    if args.report and not args.all:
+        raise InputError("--report goes with --all")
     if not args.seconds > 0 or args.frames < 100:
         raise InputError("--seconds must be positive and --frames at least 100")
     names = [*(args.scenario or []), *(ALL if args.all else ())] or ["predict"]
@@ -102,6 +110,14 @@ def run(args: argparse.Namespace) -> int:
         )
         for name in dict.fromkeys(names)
     ]
+    if args.report:
+        command = shlex.join(["tinyseg", *(sys.argv[1:] or ["bench"])])
+        emit(
+            rows.to_json(found),
+            write_report(load_segmenter(args), found, Path(args.report), command, args.rounds),
+            args.json,
+        )
+        return 0
     if args.csv:
         write_bytes(Path(args.csv), rows.to_csv(found).encode())
     emit(rows.to_json(found), rows.to_markdown(found), args.json)
