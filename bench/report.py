@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyseg.bench.rivals import PEER_NAMES, SpeedReport, compare_predict, load_peer
+from tinyseg.bench.rivals import PEER_NAMES, SpeedReport, compare_predict, load_peer, run_peer
 from tinyseg.bench.rows import BenchRow, to_json, to_markdown
 from tinyseg.errors import NotInstalled
 from tinyseg.images import write_bytes
@@ -84,7 +84,9 @@ def draw_plot(points: list[PlotPoint], folder: Path, device: str) -> list[Path]:
 def write_report(seg: Segmenter, rows: list[BenchRow], folder: Path, command: str, rounds: int) -> str:
     """Measure the rivals, and write report.md, rows.json, rivals.json and the plot; returns the report's text."""
     folder.mkdir(parents=True, exist_ok=True)
-    rivals: dict[str, SpeedReport] = {name: compare_predict(seg, load_peer(name), rounds) for name in PEER_NAMES}
+    rivals: dict[str, SpeedReport] = {
+        name: compare_predict(seg, run_peer(load_peer(name), seg.info.threads), rounds) for name in PEER_NAMES
+    }
     pictures = draw_plot(plot_points(seg, rivals), folder, rows[0].device)
     lines = [
         f"# Speed on {rows[0].device}", "", f"Made by `{command}`.", "", to_markdown(rows), "",

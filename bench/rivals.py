@@ -77,8 +77,17 @@ def read_peer(encoder: Path, decoder: Path) -> PeerGraphs:
         raise DataError(f"{exc.filename} cannot be read: {exc.strerror or exc}") from exc
 
 
-def peer_calls(peer: PeerGraphs, threads: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Encoder and decoder of a rival on ONNX Runtime, fp32, as callables that return their outputs.
+@dataclass(frozen=True)
+class Rival:
+    """Somebody else's model, ready to run on inputs of its own: its image encoder, and one box prompt."""
+
+    label: str
+    encode: Callable[[], object]
+    decode: Callable[[], object]
+
+
+def run_peer(peer: PeerGraphs, threads: int) -> Rival:
+    """A rival's graphs on ONNX Runtime, fp32.
 
     Inputs are known by the names and ranks of SAM's ONNX exports and their kin. Raises EngineError or DataError.
     """
@@ -101,7 +110,8 @@ def peer_calls(peer: PeerGraphs, threads: int) -> tuple[Callable[[], object], Ca
             raise DataError(f"{peer.label}: the encoder gives no (1, C, h, w) embedding")
         feeds = {i.name: decoder_feed(i.name, features[0]) for i in decoder.get_inputs()}
         decoder.run(None, feeds)
-    return (lambda: encoder.run(None, image)), (lambda: decoder.run(None, feeds))
+    label = f"{peer.label} on onnxruntime {ort.__version__} fp32"
+    return Rival(label, lambda: encoder.run(None, image), lambda: decoder.run(None, feeds))
 
 
 def peer_image(value: Any) -> NDArray[Any]:
@@ -129,7 +139,7 @@ def decoder_feed(name: str, features: NDArray[np.float32]) -> NDArray[np.float32
     )
 
 
-def compare_predict(seg: Segmenter, graphs: PeerGraphs, rounds: int) -> SpeedReport:
+def compare_predict(seg: Segmenter, rival: Rival, rounds: int) -> SpeedReport:
     """Embed one frame, prompt one box, make the mask in the frame's pixels; one frame at a time.
 
     Ours is timed from the frame to the mask. A rival's time is its encoder and decoder alone: its resizing, its mask's
@@ -146,16 +156,15 @@ def compare_predict(seg: Segmenter, graphs: PeerGraphs, rounds: int) -> SpeedRep
         return embedding.predict(box=box, multimask=False, zoom="off")
 
     embedding = seg.embed(frame)
-    encode, decode = peer_calls(graphs, seg.info.threads)
     names = [
         f"tinyseg on {seg.info.engine} {seg.info.precision}, frame to mask",
         f"tinyseg on {seg.info.engine} {seg.info.precision}, one more prompt",
-        f"{graphs.label} on onnxruntime fp32, encoder",
-        f"{graphs.label} on onnxruntime fp32, decoder",
+        f"{rival.label}, encoder",
+        f"{rival.label}, decoder",
     ]
-    found = alternate(dict(zip(names, (ours, prompt, encode, decode))), rounds)
+    found = alternate(dict(zip(names, (ours, prompt, rival.encode, rival.decode))), rounds)
     whole, more, encoder, decoder = (found[n] for n in names)
     both = tuple(a + b for a, b in zip(encoder.samples_ms, decoder.samples_ms))
-    total = Timing(f"{graphs.label} on onnxruntime fp32, encoder and decoder", both)
+    total = Timing(f"{rival.label}, encoder and decoder", both)
     size = (FRAME_WIDTH, FRAME_HEIGHT)
     return SpeedReport(seg.info, size, whole, more, total, decoder, ratio(total, whole), ratio(decoder, more))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import tinyseg
+from tinyseg.bench import baseline
 from tinyseg.bench.measure import Timing, alternate, ratio
-from tinyseg.bench.rivals import compare_predict, decoder_feed, load_peer
+from tinyseg.bench.rivals import compare_predict, decoder_feed, load_peer, run_peer
 from tinyseg.cli import main
 
 
@@ -54,7 +55,7 @@ def test_we_are_many_times_faster_than_mobilesam(tmp_path: Path, capsys: pytest.
     """The project's reason to exist, with room for a noisy machine; the same graphs as files give the same."""
     pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[peers]')")
     graphs = load_peer("mobilesam")
-    report = compare_predict(tinyseg.load(engine="onnxruntime"), graphs, 3)
+    report = compare_predict(tinyseg.load(engine="onnxruntime"), run_peer(graphs, 2), 3)
     assert report.times_faster.value > 10 and report.prompt_times_faster.value > 3
     assert "random weights" in report.peer.label and "times faster" in report.to_text()
     (tmp_path / "e.onnx").write_bytes(graphs.encoder)
@@ -73,3 +74,39 @@ def test_wrong_peers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.count("tinyseg: ") == 4
     with pytest.raises(tinyseg.DataError, match="has an input 'noise'"):
         decoder_feed("noise", np.zeros((1, 256, 64, 64), np.float32))
+
+
+def test_sam2_runs_beside_us(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its smallest size, cut down to a few blocks: the plumbing, not the figure."""
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed (pip install 'tinyseg[baseline]')")
+    few = baseline.HieraSize(32, 1, (1, 1, 2, 1), (3, 3, 3), (8, 4, 14, 7), 7)
+    monkeypatch.setitem(baseline.SIZES, "tiny", few)
+    arguments = ["bench", "--baseline", "tiny", "--random-weights", "--rounds", "3", "--engine", "onnxruntime"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "SAM 2 Hiera tiny (random weights)" in printed and "130.1 images/s" in printed and "times faster" in printed
+
+
+def test_wrong_baselines_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["bench", "--baseline", "huge", "--random-weights", "--engine", "fake"]) == 2
+    assert main(["bench", "--baseline", "tiny", "--engine", "fake"]) == 2
+    assert main(["bench", "--baseline", str(tmp_path), "--engine", "fake"]) == 2
+    assert capsys.readouterr().err.count("tinyseg: ") == 3
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(tinyseg.NotInstalled, match=r"tinyseg\[baseline\]"):
+        baseline.load_baseline("tiny", True)
+
+
+def test_the_sizes_are_sam2s() -> None:
+    """Hiera-B+ has 80.8 M parameters with its decoder in the paper's table; counted without running it."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[baseline]')")
+    pytest.importorskip("transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')")
+    with torch.device("meta"):
+        model = baseline.build(baseline.SIZES["base-plus"])
+    image_encoder = sum(p.numel() for p in model.vision_encoder.parameters())
+    assert 68e6 < image_encoder < 71e6

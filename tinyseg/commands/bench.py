@@ -24,6 +24,7 @@ examples:
   tinyseg bench --all --report results/here
   tinyseg bench --scenario loop --engine openvino
   tinyseg bench --peer mobilesam
+  tinyseg bench --baseline base-plus --random-weights --rounds 5
   tinyseg bench --compare before.json after.json"""
 ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop")
 
@@ -51,6 +52,12 @@ def add_parser(commands: Any) -> None:
         help="beside a rival's architecture with random weights: mobilesam, edgesam or nanosam (needs the peers extra)",
     )
     parser.add_argument("--peer-onnx", nargs=2, metavar=("ENCODER", "DECODER"), help="beside a rival's real ONNX files")
+    parser.add_argument(
+        "--baseline", metavar="MODEL",
+        help="beside SAM 2 itself: a folder or hub name with weights, or with --random-weights a size: tiny, small, "
+        "base-plus or large (needs the baseline extra)",
+    )  # fmt: skip
+    parser.add_argument("--random-weights", action="store_true", help="with --baseline SIZE: speed alone")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="rounds beside a rival (default: 25)")
     parser.add_argument("--profile", action="store_true", help="where the time of a frame goes, by stage")
     parser.add_argument(
@@ -70,9 +77,10 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench import rows, scenarios  # noqa: PLC0415
+    from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
     from tinyseg.bench.profile import profile  # noqa: PLC0415
     from tinyseg.bench.report import write_report  # noqa: PLC0415
-    from tinyseg.bench.rivals import compare_predict, load_peer, read_peer  # noqa: PLC0415
+    from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
 
     if args.compare:
         before, after = (rows.read_json(Path(p)) for p in args.compare)
@@ -89,13 +97,21 @@ def run(args: argparse.Namespace) -> int:
             args.json,
         )
         return 0
-    if args.peer or args.peer_onnx:
-        if args.all or args.scenario or args.csv or (args.peer and args.peer_onnx):
-            raise InputError("--peer and --peer-onnx are runs of their own; leave --scenario, --all and --csv out")
+    rivals = [r for r in (args.peer, args.peer_onnx, args.baseline) if r]
+    if rivals:
+        if args.all or args.scenario or args.csv or len(rivals) > 1:
+            raise InputError(
+                "--peer, --peer-onnx and --baseline are runs of their own; leave --scenario, --all and --csv out"
+            )
         seg = load_segmenter(args)
-        graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
-        report = compare_predict(seg, graphs, args.rounds)
-        emit(json.dumps(report.to_json(), indent=1), report.to_text(), args.json)
+        if args.baseline:
+            rival = load_baseline(args.baseline, args.random_weights)
+        else:
+            graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
+            rival = run_peer(graphs, seg.info.threads)
+        report = compare_predict(seg, rival, args.rounds)
+        text = report.to_text() if not args.baseline else f"{report.to_text()}\n\n{rows.SAM2_PROTOCOL}"
+        emit(json.dumps(report.to_json(), indent=1), text, args.json)
         return 0
     if args.report and not args.all:
         raise InputError("--report goes with --all")
