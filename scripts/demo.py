@@ -12,7 +12,8 @@ from tinyseg.images import read_image, write_image
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = [
-    Prompt(points=[[215, 330]], labels=[1], box=[0, 10, 372, 512]),  # the astronaut
+    # The astronaut: a box, a click on her, two beside her on the flag.
+    Prompt(points=[[215, 330], [40, 100], [40, 190]], labels=[1, 0, 0], box=[30, 14, 370, 512]),
     Prompt(box=[388, 2, 452, 268]),  # the shuttle behind her
 ]
 ROUNDS = 20
