@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.device import load_average
-from tinyseg.engines import available_cores
 from tinyseg.progress import progress
 
 WARM_UP = 5  # untimed calls of everything first
@@ -18,6 +16,7 @@ BOOTSTRAP_DRAWS = 1000
 STABLE_WITHIN = 0.02  # of the median, half the width of its 95% interval
 MIN_SAMPLES = 30
 CHECK_EVERY = 15  # samples between two looks at the interval
+BUSY = 0.15  # of all cores' time, while we do nothing
 DRIFT = 0.10  # the last third slower than the first by this much: throttling, or somebody else's work
 
 
@@ -78,13 +77,11 @@ def until_stable(call: Callable[[], object], label: str, seconds: float) -> Timi
             return Timing(label, tuple(samples))
 
 
-def disturbances(samples: Sequence[float], load_before: float | None) -> str:
+def disturbances(samples: Sequence[float], busy_before: float | None) -> str:
     """What a reader should know: a busy machine, clocks that fell, two speeds."""
     found = []
-    if load_before is not None and load_before > 0.5 * available_cores():
-        found.append(
-            f"the machine was busy before the start (load average {load_before:.1f} on {available_cores()} cores)"
-        )
+    if busy_before is not None and busy_before > BUSY:
+        found.append(f"the machine was busy before the start ({100 * busy_before:.0f}% of its cores' time)")
     array: NDArray[np.float64] = np.asarray(samples, np.float64)
     third = len(array) // 3
     if third >= 5:
@@ -97,11 +94,6 @@ def disturbances(samples: Sequence[float], load_before: float | None) -> str:
     if high > 1.4 * low:
         found.append(f"times spread widely (p10 {low:.2f} ms, p90 {high:.2f} ms)")
     return "; ".join(found)
-
-
-def busy() -> float | None:
-    """The load average, to be taken before a measurement."""
-    return load_average()
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyseg import device
 from tinyseg.bench.accuracy import iou
-from tinyseg.bench.measure import WARM_UP, Timing, busy, disturbances, is_stable, median_interval, until_stable
+from tinyseg.bench.measure import WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
 from tinyseg.engines import available_cores
 from tinyseg.errors import EngineError, InputError, TinysegError
@@ -111,7 +111,7 @@ def run(request: Request) -> BenchRow:
     prompts = prompts_of(request.scenario)
     streams = available_cores() if request.threads is None else request.threads
     several = request.scenario in ("batch", "loop", "memory")
-    load_before = busy()
+    busy_before = device.busy_share()
     start = time.perf_counter()
     seg = load(
         request.model, request.engine, request.precision, threads=request.threads, streams=streams if several else 1
@@ -120,7 +120,7 @@ def run(request: Request) -> BenchRow:
     first_ms = 1e3 * (time.perf_counter() - start)
     reference_iou = check_against_reference(seg)
     found = SCENARIOS[request.scenario.partition("-")[0]](seg, request, prompts)
-    return make_row(request, seg, found, reference_iou, first_ms, load_before)
+    return make_row(request, seg, found, reference_iou, first_ms, busy_before)
 
 
 def prompts_of(scenario: str) -> int:
@@ -257,10 +257,12 @@ def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
             running.run()
         steady = stamps[WARM_UP - 1 :]
         rates.append((len(steady) - 1) / (steady[-1] - steady[0]))
-        times += [1e3 * (b - a) for a, b in itertools.pairwise(steady)]
+        # Streams that finish together deliver together: only rounds of all streams are evenly spaced.
+        spaced = steady[:: seg.info.streams]
+        times += [1e3 * (b - a) / seg.info.streams for a, b in itertools.pairwise(spaced)]
     efficiency = float(np.median(np.array(rates) / np.array(engine_rates)))
     extra = {"engine_fps": float(np.median(engine_rates)), "loop_efficiency": efficiency}
-    stages = "source, resize, encoder, decoder, full-resolution mask, sink; times are between two results"
+    stages = "source, resize, encoder, decoder, full-resolution mask, sink; times are a frame's share of a round of all streams"
     return Found(Timing("loop", tuple(times)), "throughput", stages, float(np.median(rates)), extra=extra)
 
 
@@ -318,7 +320,7 @@ SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
 
 
 def make_row(
-    request: Request, seg: Segmenter, found: Found, reference_iou: float, first_ms: float, load_before: float | None
+    request: Request, seg: Segmenter, found: Found, reference_iou: float, first_ms: float, busy_before: float | None
 ) -> BenchRow:
     samples = found.timing.samples_ms
     low, high = median_interval(samples)
@@ -341,7 +343,7 @@ def make_row(
         first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(), device_memory_mb=None,
         device=device.processor_name(), cores=available_cores(), clock_mhz=device.clock_mhz(),
         governor=device.governor(), power_mode=device.power_mode(), temperature_c=device.temperature_celsius(),
-        notes=disturbances(samples, load_before), engine_fps=extra.get("engine_fps"),
+        notes=disturbances(samples, busy_before), engine_fps=extra.get("engine_fps"),
         loop_efficiency=extra.get("loop_efficiency"), memory_slope_mb=extra.get("memory_slope_mb"),
         utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), tinyseg_version=__version__,
         commit=source_commit(), samples_ms=samples,

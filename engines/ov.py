@@ -65,15 +65,26 @@ class OvEngine:
 
 
 class OvRunner:
-    """One infer request. Inputs are read where they lie, outputs are views of the request's own memory."""
+    """One infer request. Inputs are read where they lie, outputs are views of the request's own memory.
+
+    Shapes are fixed, so addresses are too: an input that is the same array as last time is not bound again, and the
+    views of the outputs are made once. In a loop nothing but the inference is left.
+    """
 
     def __init__(self, request: openvino.InferRequest, outputs: list[str], engine: str) -> None:
-        self._request, self._outputs, self._engine = request, outputs, engine
+        self._request, self._engine = request, engine
+        self._bound: dict[str, NDArray[np.float32]] = {}
+        self._views = {name: request.get_tensor(name).data for name in outputs}
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with engine_errors(self._engine, "running a graph"):
-            results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-            return {name: results[name] for name in self._outputs}
+            for name, array in feeds.items():
+                if self._bound.get(name) is not array:
+                    # OpenVINO shares writable memory only; what an Embedding keeps is read-only and is copied, once.
+                    self._request.set_tensor(name, openvino.Tensor(array, shared_memory=array.flags.writeable))
+                    self._bound[name] = array
+            self._request.infer(share_outputs=True)
+        return dict(self._views)
 
 
 class OvGraph:

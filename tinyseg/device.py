@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 
@@ -53,12 +53,22 @@ def power_mode() -> str | None:
     return status or None
 
 
-def load_average() -> float | None:
-    """Processes that wanted to run in the last minute."""
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):
+def busy_share(seconds: float = 0.3) -> float | None:
+    """Share of all cores' time that was in use while this process waited (Linux): what others are doing."""
+
+    def times() -> tuple[int, int] | None:
+        fields = (_read(Path("/proc/stat")) or "").partition("\n")[0].split()[1:]
+        if len(fields) < 5:
+            return None
+        numbers = [int(f) for f in fields]
+        return sum(numbers), numbers[3] + numbers[4]  # all, idle and waiting for disks
+
+    before = times()
+    time.sleep(seconds)
+    after = times()
+    if before is None or after is None or after[0] == before[0]:
         return None
+    return 1.0 - (after[1] - before[1]) / (after[0] - before[0])
 
 
 def resident_megabytes() -> float | None:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox, letterbox
 from tinyseg.masks import Masks
 from tinyseg.model import Model, open_model
-from tinyseg.prompts import Prompt, decoder_inputs, place_prompt, point_count
+from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
 from tinyseg.zoom import prompted_box, second_look
 
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
@@ -102,6 +103,8 @@ class Workspace:
         self._input: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
         self._masks: NDArray[np.bool_] = np.empty((0, 0, 0, 0), np.bool_)
         self._runners: OrderedDict[CompiledGraph, Runner] = OrderedDict()
+        self._placed: tuple[Sequence[Prompt], Letterbox, list[Prompt]] | None = None
+        self._inputs: tuple[list[Prompt], Letterbox, DecoderInputs] | None = None
 
     def input(self, view: Letterbox) -> NDArray[np.float32]:
         """(1, 3, h, w) encoder input."""
@@ -116,6 +119,18 @@ class Workspace:
         if self._masks.shape != shape:
             self._masks = np.empty(shape, np.bool_)
         return self._masks
+
+    def placed(self, prompts: Sequence[Prompt], frame: Letterbox, make: Callable[[], list[Prompt]]) -> list[Prompt]:
+        """Prompts checked against a frame: those of the last frame if it had the same prompts and size."""
+        if self._placed is None or self._placed[0] is not prompts or self._placed[1] != frame:
+            self._placed = (prompts, frame, make())
+        return self._placed[2]
+
+    def decoder_inputs(self, placed: list[Prompt], view: Letterbox, make: Callable[[], DecoderInputs]) -> DecoderInputs:
+        """Placed prompts laid out for a view: those of the last frame if they are the same."""
+        if self._inputs is None or self._inputs[0] is not placed or self._inputs[1] != view:
+            self._inputs = (placed, view, make())
+        return self._inputs[2]
 
     def run(self, graph: CompiledGraph, feeds: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run a graph; the outputs are valid until the same graph runs here again."""
@@ -187,19 +202,20 @@ class Segmenter:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """All prompts in as few engine calls as possible -> logits (B, 4, h, w) and predicted IoU (B, 4)."""
         slots = _at_least(max(point_count(p) for p in prompts), SLOT_COUNTS)
+        if len(prompts) > BATCH_SIZES[-1]:
+            workspace = None  # a second chunk would overwrite what the first one left there
         logits, scores = [], []
         for start in range(0, len(prompts), BATCH_SIZES[-1]):
             chunk = prompts[start : start + BATCH_SIZES[-1]]
             batch = _at_least(len(chunk), BATCH_SIZES)
             graph = self._decoders.get(_decoder_dimensions(view.grid, batch, slots))
-            inputs = decoder_inputs(chunk, frame, view, batch, slots)
+            make = partial(decoder_inputs, chunk, frame, view, batch, slots)
+            inputs = make() if workspace is None else workspace.decoder_inputs(prompts, view, make)
             feeds = {
                 **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask,
                 "has_mask": inputs.has_mask,
             }  # fmt: skip
-            # A second chunk would overwrite what the first one left in a workspace.
-            reuse = workspace is not None and len(prompts) <= BATCH_SIZES[-1]
-            out = workspace.run(graph, feeds) if workspace is not None and reuse else graph.run(feeds)
+            out = graph.run(feeds) if workspace is None else workspace.run(graph, feeds)
             logits.append(out["logits"][: len(chunk)])
             scores.append(out["iou"][: len(chunk)])
         if len(logits) == 1:
@@ -270,14 +286,8 @@ class Embedding:
     ) -> list[Masks]:
         """predict_batch, with a workspace's buffers if given (one mask for each prompt then)."""
         _check_choices(multimask, zoom)
-        placed = []
-        for i, prompt in enumerate(prompts):
-            if not isinstance(prompt, Prompt):
-                raise InputError(f"prompt {i} must be a tinyseg.Prompt, but is a {type(prompt).__name__}")
-            try:
-                placed.append(place_prompt(prompt, self.geometry))
-            except InputError as exc:
-                raise type(exc)(f"prompt {i}: {exc}") from exc
+        make = partial(_place_all, prompts, self.geometry)
+        placed = make() if workspace is None else workspace.placed(prompts, self.geometry, make)
         if not placed:
             return []
         logits, scores = self.segmenter._decode(self.features, self.geometry, self.geometry, placed, workspace)
@@ -351,6 +361,19 @@ class Embedding:
     def logits_in_frame(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Low-resolution logits (K, h, w) of this frame -> (K, H, W) logits in the frame's pixels."""
         return np.stack([pixels.upsample(one, self.geometry) for one in logits])
+
+
+def _place_all(prompts: Sequence[Prompt], frame: Letterbox) -> list[Prompt]:
+    """All prompts checked against a frame; the error names the prompt."""
+    placed = []
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, Prompt):
+            raise InputError(f"prompt {i} must be a tinyseg.Prompt, but is a {type(prompt).__name__}")
+        try:
+            placed.append(place_prompt(prompt, frame))
+        except InputError as exc:
+            raise type(exc)(f"prompt {i}: {exc}") from exc
+    return placed
 
 
 def _check_choices(multimask: Any, zoom: Any) -> None:

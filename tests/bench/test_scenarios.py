@@ -115,7 +115,7 @@ def test_stability_and_disturbance() -> None:
     assert not measure.is_stable(steady[:10])
     assert not measure.is_stable(rng.uniform(5, 15, 40).tolist())
     assert "slower than the first" in measure.disturbances([10.0] * 30 + [13.0] * 30, None)
-    assert "busy" in measure.disturbances(steady, 99.0)
+    assert "busy" in measure.disturbances(steady, 0.9)
     assert "spread widely" in measure.disturbances([10.0, 20.0] * 30, None)
 
 
