@@ -102,7 +102,7 @@ def read_json(path: Path) -> list[BenchRow]:
 COLUMNS = {
     "scenario": "scenario", "kind": "kind", "engine": "engine", "precision": "precision", "prompts": "prompts",
     "fps": "per second", "p50_ms": "p50 ms", "p90_ms": "p90 ms", "p99_ms": "p99 ms", "loop_efficiency": "loop/engine",
-    "reference_iou": "IoU with fp32",
+    "reference_iou": "IoU with fp32", "accuracy_box_miou": "box mIoU",
 }  # fmt: skip
 
 

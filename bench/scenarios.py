@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from tinyseg import device
-from tinyseg.bench.accuracy import iou
+from tinyseg.bench.accuracy import iou, measure
 from tinyseg.bench.measure import WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
+from tinyseg.dataset import read_photos
 from tinyseg.engines import available_cores
-from tinyseg.errors import EngineError, InputError, TinysegError
+from tinyseg.errors import DataError, EngineError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
@@ -51,6 +52,35 @@ class Request:
     threads: int | None = None
     seconds: float = 10.0
     frames: int = MEMORY_FRAMES  # of the scenario "memory"
+    accuracy: Accuracy | None = None  # of this engine and precision, if it was measured
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Box mIoU of an engine and precision on a data set."""
+
+    engine: str
+    precision: str
+    data: str
+    box_miou: float
+
+
+def measure_accuracy(request: Request, data: Path) -> Accuracy:
+    """Box mIoU of what the request would run, on a labelled data set. Raises DataError."""
+    seg = load(request.model, request.engine, request.precision, threads=request.threads)
+    report = measure(seg, read_photos(data))
+    if not report.by_set:
+        raise DataError(f"{data} holds no instance to measure on")
+    return Accuracy(seg.info.engine, seg.info.precision, data.name, report.by_set[-1].box)
+
+
+def stated_accuracy(seg: Segmenter) -> Accuracy | None:
+    """What the model's card says of this engine and precision; another artefact's figure is not borrowed."""
+    card = seg.model.card.get("accuracy", {})
+    overall = next((r["box"] for r in card.get("by_set", []) if r["set"] == "all"), None)
+    if overall is None or (card.get("engine"), card.get("precision")) != (seg.info.engine, seg.info.precision):
+        return None
+    return Accuracy(seg.info.engine, seg.info.precision, str(card.get("data")), float(overall))
 
 
 def scene(index: int = 0) -> np.ndarray:
@@ -326,10 +356,7 @@ def make_row(
     low, high = median_interval(samples)
     p50, p90, p99 = (float(v) for v in np.percentile(samples, (50, 90, 99)))
     view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
-    accuracy = seg.model.card.get("accuracy", {})
-    # The card's figure is of one engine and precision; another artefact may not borrow it.
-    same = accuracy.get("engine") == seg.info.engine and accuracy.get("precision") == seg.info.precision
-    overall = next((r for r in accuracy.get("by_set", []) if r["set"] == "all"), None) if same else None
+    accuracy = request.accuracy or stated_accuracy(seg)
     extra = found.extra
     return BenchRow(
         scenario=request.scenario, kind=found.kind, fps=found.fps or 1e3 / p50, p50_ms=p50, p90_ms=p90, p99_ms=p99,
@@ -339,7 +366,7 @@ def make_row(
         precision=seg.info.precision, threads=seg.info.threads, streams=seg.info.streams,
         frame_size=f"{FRAME_WIDTH}x{FRAME_HEIGHT}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
         prompts=found.prompts, reference_iou=reference_iou,
-        accuracy_box_miou=overall["box"] if overall else None, accuracy_data=accuracy.get("data") if overall else None,
+        accuracy_box_miou=accuracy.box_miou if accuracy else None, accuracy_data=accuracy.data if accuracy else None,
         first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(), device_memory_mb=None,
         device=device.processor_name(), cores=available_cores(), clock_mhz=device.clock_mhz(),
         governor=device.governor(), power_mode=device.power_mode(), temperature_c=device.temperature_celsius(),

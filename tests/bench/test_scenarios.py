@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from dataclasses import fields, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -156,3 +158,20 @@ def test_the_plot_marks_published_accuracies() -> None:
     points = report.plot_points(seg, {"mobilesam": rival})
     assert [p.measured for p in points] == [True, False] and "as published" in points[1].label
     assert points[1].frames_per_second == 100.0 and points[1].box_miou == 0.734
+
+
+def test_accuracy_is_of_the_same_engine(tmp_path: Path) -> None:
+    """The card's figure is of one engine; with --data any engine gets its own."""
+    request = scenarios.Request("encode", engine="onnxruntime", seconds=0.01)
+    stated = scenarios.stated_accuracy(tinyseg.load(engine="onnxruntime"))
+    assert stated is not None and 0.5 < stated.box_miou < 1
+    assert scenarios.stated_accuracy(tinyseg.load(engine="fake")) is None
+    row = scenarios.run(replace(request, accuracy=scenarios.Accuracy("onnxruntime", "fp32", "mine", 0.5)))
+    assert row.accuracy_box_miou == 0.5 and row.accuracy_data == "mine"
+    (tmp_path / "images").mkdir()
+    with gzip.open(tmp_path / "annotations.jsonl.gz", "wt") as file:
+        square = [[40, 30], [120, 30], [120, 90], [40, 90]]
+        file.write(json.dumps({"file": "a.png", "width": 160, "height": 120, "source": "s", "instances": [[square]]}))
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((120, 160, 3), np.uint8))
+    measured = scenarios.measure_accuracy(scenarios.Request("encode", engine="fake"), tmp_path)
+    assert measured.engine == "fake" and measured.box_miou > 0.9 and measured.data == tmp_path.name

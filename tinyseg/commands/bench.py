@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--report", metavar="DIR", help="with --all: also time all rivals, and write report, rows and plot"
     )
+    parser.add_argument("--data", metavar="DATA", help="also measure box mIoU of the same engine on this labelled data")
     parser.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     add_engine_options(parser)
     parser.set_defaults(run=run)
@@ -120,12 +121,10 @@ def run(args: argparse.Namespace) -> int:
     names = [*(args.scenario or []), *(ALL if args.all else ())] or ["predict"]
     for name in names:
         scenarios.prompts_of(name)  # a wrong name is told before anything is timed
-    found = [
-        scenarios.run(
-            scenarios.Request(name, args.model, args.engine, args.precision, args.threads, args.seconds, args.frames)
-        )
-        for name in dict.fromkeys(names)
-    ]
+    request = scenarios.Request("", args.model, args.engine, args.precision, args.threads, args.seconds, args.frames)
+    if args.data:
+        request = replace(request, accuracy=scenarios.measure_accuracy(request, Path(args.data)))
+    found = [scenarios.run(replace(request, scenario=name)) for name in dict.fromkeys(names)]
     if args.report:
         command = shlex.join(["tinyseg", *(sys.argv[1:] or ["bench"])])
         emit(
