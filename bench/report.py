@@ -88,6 +88,7 @@ def write_report(seg: Segmenter, rows: list[BenchRow], folder: Path, command: st
         name: compare_predict(seg, run_peer(load_peer(name), seg.info.threads), rounds) for name in PEER_NAMES
     }
     pictures = draw_plot(plot_points(seg, rivals), folder, rows[0].device)
+    card = seg.model.card.get("accuracy", {})
     lines = [
         f"# Speed on {rows[0].device}", "", f"Made by `{command}`.", "", to_markdown(rows), "",
         "## Beside rivals, in alternating rounds", "",
@@ -95,7 +96,8 @@ def write_report(seg: Segmenter, rows: list[BenchRow], folder: Path, command: st
         "resizing and full-resolution masks are in our time and not in theirs.", "", "```",
         *(line for report in rivals.values() for line in (report.to_text(), "")), "```", "",
         f"![accuracy against frame rate]({pictures[0].name})", "",
-        f"Rivals' accuracies are published ones (arXiv 2410.04960); ours is measured on the {OUR_SET} set of the evaluation data.",
+        f"Rivals' accuracies are published ones (arXiv 2410.04960); ours is of the model's card: the {OUR_SET} set of the "
+        f"evaluation data, on {card.get('engine', '?')} {card.get('precision', '?')}.",
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
     write_bytes(folder / "rows.json", to_json(rows).encode())

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyseg import device
 from tinyseg.bench.accuracy import iou, measure
-from tinyseg.bench.measure import WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
+from tinyseg.bench.measure import MIN_SAMPLES, WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
 from tinyseg.dataset import read_photos
 from tinyseg.engines import available_cores
@@ -31,7 +31,7 @@ from tinyseg.sinks import CallbackSink, FrameResult
 from tinyseg.sources import SyntheticSource
 from tinyseg.version import __version__
 
-NAMES = ("encode", "prompt", "predict", "batch", "prompts-N", "loop", "startup", "memory")
+NAMES = ("encode", "prompt", "predict", "batch", "prompts-N", "loop", "loop-latency", "startup", "memory")
 FRAME_WIDTH, FRAME_HEIGHT = 1280, 720
 BATCH_FRAMES = 16
 # Mask IoU with fp32 on ONNX Runtime below which no time is printed.
@@ -149,7 +149,8 @@ def run(request: Request) -> BenchRow:
     seg.embed(scene()).predict(box=boxes(1)[0], multimask=False, zoom="off")
     first_ms = 1e3 * (time.perf_counter() - start)
     reference_iou = check_against_reference(seg)
-    found = SCENARIOS[request.scenario.partition("-")[0]](seg, request, prompts)
+    kind = "prompts" if request.scenario.startswith("prompts-") else request.scenario
+    found = SCENARIOS[kind](seg, request, prompts)
     return make_row(request, seg, found, reference_iou, first_ms, busy_before)
 
 
@@ -296,6 +297,25 @@ def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
     return Found(Timing("loop", tuple(times)), "throughput", stages, float(np.median(rates)), extra=extra)
 
 
+def loop_latency(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """The loop with one frame in flight: from a frame being there to its masks being there.
+
+    The source gives frames at half the rate that predict() reaches, so that none of them waits for the one before.
+    """
+    frame, box = scene(), boxes(1)[0]
+    alone = until_stable(lambda: seg.embed(frame).predict(box=box, multimask=False, zoom="off"), "alone", 1.0)
+    rate = 500.0 / alone.p50_ms
+    latencies: list[float] = []
+    sink = CallbackSink(lambda result: latencies.append(result.latency_ms))
+    count = max(MIN_SAMPLES, int(rate * request.seconds)) + WARM_UP
+    with Loop(
+        seg, SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, count, frame_rate=rate), sink, [Prompt(box=box)]
+    ) as running:
+        running.run()
+    stages = "wait for a worker, resize, encoder, decoder, full-resolution mask; frames come at half the possible rate"
+    return Found(Timing("loop-latency", tuple(latencies[WARM_UP:])), "latency", stages, fps=rate)
+
+
 STARTUP_CODE = """
 import numpy, tinyseg
 seg = tinyseg.load({model!r}, {engine!r}, {precision!r}, threads={threads!r})
@@ -344,7 +364,7 @@ def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
 
 
 SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
-    "encode": encode, "prompt": prompt, "predict": predict, "prompts": prompts, "batch": batch, "loop": loop,
+    "encode": encode, "prompt": prompt, "predict": predict, "prompts": prompts, "batch": batch, "loop": loop, "loop-latency": loop_latency,
     "startup": startup, "memory": memory,
 }  # fmt: skip
 

@@ -6,7 +6,10 @@ sink is closed, also after an error or Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ from tinyseg.prompts import Prompt
 from tinyseg.sources import Frame
 
 DEFAULT_FRAME_RATE = 30.0  # of videos from sources that do not tell theirs
+DISK_CHECK_FRAMES = 30
+DISK_RESERVE_BYTES = 64 << 20  # what a video needs to be finished properly
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class VideoSink(Sink):
         self._part = path.with_name(f".{path.stem}.part{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._frames = 0
 
     def write(self, result: FrameResult) -> None:
         picture = result.picture()
@@ -121,6 +127,12 @@ class VideoSink(Sink):
                     f"{self._path}: this build of OpenCV has no {code} encoder, or the folder cannot be written"
                 )
             self._writer, self._size = writer, size
+        # OpenCV does not tell when a disk is full, and a broken video cannot be mended.
+        if self._frames % DISK_CHECK_FRAMES == 0 and shutil.disk_usage(self._path.parent).free < DISK_RESERVE_BYTES:
+            raise DataError(
+                f"{self._path}: the disk is full but for {DISK_RESERVE_BYTES >> 20} MiB; the video so far is whole"
+            )
+        self._frames += 1
         if size != self._size:
             raise DataError(f"{self._path}: frames changed from {self._size} to {size}; a video has one size")
         self._writer.write(picture)
@@ -142,16 +154,17 @@ class PngSink(Sink):
 
 
 class JsonLinesSink(Sink):
-    """One JSON line a frame: COCO RLE, box, area and score of every object."""
+    """One JSON line a frame: COCO RLE, box, area and score of every object. A full disk loses no line that was there."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        self._whole = 0  # bytes of complete lines
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._part = path.with_name(f".{path.name}.part")
-            self._file = self._part.open("w")
+            self._file = self._part.open("wb", buffering=0)
         except OSError as exc:
             raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-        self._path = path
 
     def write(self, result: FrameResult) -> None:
         objects = []
@@ -164,9 +177,16 @@ class JsonLinesSink(Sink):
                 }
             )  # fmt: skip
         row = {"frame": result.frame.index, "name": result.frame.name, "objects": objects}
-        self._file.write(json.dumps({**row, "latency_ms": round(result.latency_ms, 3)}) + "\n")
+        line = (json.dumps({**row, "latency_ms": round(result.latency_ms, 3)}) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as exc:
+            raise DataError(f"{self._path}: {exc.strerror or exc}; the lines before are whole") from exc
+        self._whole += len(line)
 
     def close(self) -> None:
+        self._file.truncate(self._whole)
         self._file.close()
         self._part.replace(self._path)
 
@@ -178,9 +198,14 @@ class RawSink(Sink):
         self._stream = stream
 
     def write(self, result: FrameResult) -> None:
-        for answer in result.answers:
-            self._stream.write((answer.masks[answer.best].view(np.uint8) * np.uint8(255)).data)
-        self._stream.flush()
+        try:
+            for answer in result.answers:
+                self._stream.write((answer.masks[answer.best].view(np.uint8) * np.uint8(255)).data)
+            self._stream.flush()
+        except BrokenPipeError:  # the reader has enough; the command line ends quietly
+            raise
+        except OSError as exc:
+            raise DataError(f"raw masks cannot be written: {exc.strerror or exc}") from exc
 
 
 SINK_HELP = "null, window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks on standard output)"

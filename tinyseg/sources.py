@@ -230,7 +230,9 @@ class LiveSource(Source):
         self.reconnections = 0
         self._capture = opener()
         if not self._capture.isOpened():
-            raise DataError(f"{label} does not open; check that it is there and that no other program uses it")
+            raise DataError(
+                f"{label} does not open; is it there, may you read it (cameras on Linux: group video), does another program use it?"
+            )
         self.frame_rate = float(self._capture.get(cv2.CAP_PROP_FPS)) or 0.0
 
     def read(self) -> NDArray[np.uint8] | None:

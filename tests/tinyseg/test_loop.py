@@ -345,3 +345,50 @@ def test_the_packaged_model_runs_in_several_streams() -> None:
         loop.run()
     assert [i for i, _ in sink.results] == list(range(16))
     assert sink.results[0] == (0, sink.results[8][1])  # the same picture, the same answer
+
+
+def test_a_full_disk_leaves_whole_lines(seg: tinyseg.Segmenter, tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path / "m.jsonl")
+    real = sink._file
+
+    class Full:
+        """Takes so many bytes, then writes half a line, as a full disk does."""
+
+        left = 700
+
+        def write(self, data: bytes) -> int:
+            taken = data[: self.left] if len(data) > self.left else data
+            self.left -= len(taken)
+            return real.write(taken) or 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    sink._file = Full()  # type: ignore[assignment]
+    with (
+        pytest.raises(tinyseg.DataError, match=r"No space left.*lines before are whole"),
+        Loop(seg, ArraySource(frames(50)), sink, [BOX]) as loop,
+    ):
+        loop.run()
+    rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert rows and [r["frame"] for r in rows] == list(range(len(rows)))
+
+
+def test_a_video_stops_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: tinyseg.Segmenter
+) -> None:
+    monkeypatch.setattr("tinyseg.sinks.DISK_RESERVE_BYTES", 1 << 62)
+    with (
+        pytest.raises(tinyseg.DataError, match="disk is full"),
+        Loop(fake, ArraySource(frames(5)), VideoSink(tmp_path / "o.avi"), [BOX]) as loop,
+    ):
+        loop.run()
+
+
+def test_a_source_without_frames_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--box", "8,8,40,40", "--engine", "fake"]
+    assert main(["run", "synthetic:64x48:0", *arguments]) == 2
+    assert "gave no frame" in capsys.readouterr().err
+    (tmp_path / "x.mp4").write_bytes(b"not a video")
+    assert main(["run", str(tmp_path / "x.mp4"), *arguments]) == 2
+    assert "not a video" in capsys.readouterr().err

@@ -18,7 +18,8 @@ EXAMPLES = """scenarios (1280x720 frames):
   encode      embed one frame                          prompt      one more prompt on an embedding
   predict     frame to full-resolution mask, one box   prompts-N   the same with N prompts
   batch       a pile of frames, offline throughput     loop        source to sink, beside the bare engine
-  startup     start of a process to its first mask     memory      20,000 frames through the loop
+  startup     start of a process to its first mask     loop-latency  the loop with one frame in flight
+  memory      20,000 frames through the loop
 
 examples:
   tinyseg bench --all --report results/here
@@ -26,7 +27,7 @@ examples:
   tinyseg bench --peer mobilesam
   tinyseg bench --baseline base-plus --random-weights --rounds 5
   tinyseg bench --compare before.json after.json"""
-ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop")
+ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop", "loop-latency")
 
 
 def add_parser(commands: Any) -> None:

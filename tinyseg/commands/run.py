@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
             loop.run()
         except KeyboardInterrupt:
             interrupted = True
+    if loop.stats.frames == 0 and not interrupted:
+        raise DataError(f"{args.source} gave no frame")
     out = sys.stderr if args.sink == "raw" else sys.stdout
     if watched:
         sys.stderr.write("\n")
