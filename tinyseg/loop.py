@@ -77,7 +77,7 @@ class Loop:
         self._on_tick, self._tick_seconds = on_tick, tick_seconds
         streams = segmenter.info.streams
         # For throughput one more worker than streams: its pixels are made while the others' networks run, so no stream
-        # waits for Python (0.93 -> 0.97 of the bare engine's rate on two cores). For latency one frame at a time.
+        # waits for Python (on two cores 5% more frames with OpenVINO). For latency one frame at a time.
         self._workers = streams + 1 if streams > 1 else 1
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
