@@ -18,7 +18,7 @@ from tinyseg.engines import CompiledGraph, Runner, create_engine
 from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox, letterbox
 from tinyseg.masks import Masks
-from tinyseg.model import Model, open_model
+from tinyseg.model import PACKAGED, Model, open_model
 from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
 from tinyseg.zoom import prompted_box, second_look
 
@@ -155,9 +155,13 @@ class Segmenter:
         """What runs, and why; precision and threads are read back from a compiled graph."""
         graph = self._decoders.get(_decoder_dimensions((32, 32), 1, SLOT_COUNTS[0])).info
         return SegmenterInfo(
-            self.model.name, str(self.model.path), self.model.sha256, graph.engine, graph.version, graph.precision,
+            self.model.name, self._path_shown(), self.model.sha256, graph.engine, graph.version, graph.precision,
             graph.threads, graph.streams, graph.device, self._reason,
         )  # fmt: skip
+
+    def _path_shown(self) -> str:
+        """Reports are shared: where a package lies on somebody's disk is nobody's business."""
+        return "packaged" if self.model.path == PACKAGED else str(self.model.path)
 
     def compiled(self, view: Letterbox, prompts: int = 1) -> tuple[CompiledGraph, CompiledGraph]:
         """The encoder and decoder that serve a view, for so many prompts of up to four points: for benchmarks."""

@@ -213,7 +213,7 @@ def test_info_says_what_runs(real: tinyseg.Segmenter, fake: tinyseg.Segmenter) -
     info = real.info
     assert info.engine in ("onnxruntime", "openvino") and info.precision == "fp32" and info.threads >= 1
     assert len(info.model_sha256) == 64 and info.engine in str(info) and info.reason == "asked for"
-    assert fake.info.engine == "fake"
+    assert fake.info.engine == "fake" and fake.info.model_path == "packaged"
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
