@@ -20,7 +20,7 @@ from tinyseg.bench.accuracy import iou, measure
 from tinyseg.bench.measure import MIN_SAMPLES, WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
 from tinyseg.dataset import read_photos
-from tinyseg.engines import available_cores
+from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, EngineError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.loop import Loop
@@ -386,7 +386,7 @@ def make_row(
         scenario=request.scenario, kind=found.kind, fps=found.fps or 1e3 / p50, p50_ms=p50, p90_ms=p90, p99_ms=p99,
         mean_ms=float(np.mean(samples)), std_ms=float(np.std(samples)), count=len(samples), warm_up=found.warm_up,
         stable=is_stable(samples), median_low_ms=low, median_high_ms=high, stages=found.stages, model=seg.model.name,
-        model_sha256=seg.model.sha256, engine=seg.info.engine, engine_version=seg.info.engine_version,
+        model_sha256=seg.info.model_sha256, engine=seg.info.engine, engine_version=seg.info.engine_version,
         precision=seg.info.precision, threads=seg.info.threads, streams=seg.info.streams,
         frame_size=f"{FRAME_WIDTH}x{FRAME_HEIGHT}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
         prompts=found.prompts, reference_iou=reference_iou,

@@ -1,10 +1,11 @@
-"""``python -m tinyseg.distill train|export``: train a student, and turn a checkpoint into a model folder."""
+"""``python -m tinyseg.distill train|export|quantize``: train a student, make a model folder of it, add int8 graphs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,11 @@ TRAIN_EXAMPLE = """example:
   tinyseg segment photo.jpg --point 100,100 --model my-model
 
 Run the same train command again to go on where it stopped (Ctrl-C, --minutes, or a crash)."""
+
+
+QUANTIZE_EXAMPLE = """example:
+  python -m tinyseg.distill quantize packaged --data train.tar --eval eval.tar --out my-int8-model
+  tinyseg segment photo.jpg --point 100,100 --model my-int8-model --precision int8"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--out", required=True, metavar="DIR", help="run folder: checkpoint, curves, configuration")
     train.add_argument(
         "--backbone", metavar="FILE", help="npz with MobileNetV2 weights to start from (default: random)"
+    )
+    train.add_argument(
+        "--start", metavar="DIR", help="model folder whose weights to start from, such as the packaged model's"
     )
     train.add_argument(
         "--steps", type=int, default=6000, metavar="N", help="length of the whole training (default: 6000)"
@@ -74,7 +83,60 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--card", metavar="FILE", help="JSON whose keys (licence, provenance, accuracy) go into model.json"
     )
+    quantize = commands.add_parser(
+        "quantize", help="add int8 graphs to a model", epilog=QUANTIZE_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    quantize.add_argument("model", metavar="MODEL", help="model folder or zip, a checkpoint.pt, or 'packaged'")
+    quantize.add_argument(
+        "--data", nargs="+", required=True, metavar="PATH", help="photos with instances to calibrate on (tar or folder)"
+    )
+    quantize.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
+    quantize.add_argument(
+        "--photos", type=int, default=48, metavar="N", help="calibrate on so many of them (default: 48)"
+    )
+    quantize.add_argument("--seed", type=int, default=0, metavar="N", help="which photos are taken (default: 0)")
+    quantize.add_argument(
+        "--keep", action="append", default=[], metavar="GRAPH:NODE", help="leave a convolution in float (repeatable)"
+    )
+    quantize.add_argument(
+        "--eval", metavar="DATA", help="labelled photos: accuracy of every engine and precision before and after"
+    )
+    quantize.add_argument(
+        "--rounds", type=int, default=40, metavar="N", help="rounds of timing before and after (default: 40)"
+    )
     return parser
+
+
+def run_quantize(args: argparse.Namespace) -> None:
+    """Calibrate, quantize, write, and measure before and after on this device."""
+    from tinyseg import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
+    from tinyseg.bench.precisions import compare_precisions, table, to_card  # noqa: PLC0415
+    from tinyseg.dataset import read_photos  # noqa: PLC0415
+    from tinyseg.distill import quantize as room  # noqa: PLC0415
+    from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
+    from tinyseg.distill.data import split_validation  # noqa: PLC0415
+    from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
+    from tinyseg.model import open_model  # noqa: PLC0415
+
+    if args.photos < 1 or args.rounds < 1:
+        raise InputError("--photos and --rounds must be at least 1")
+    with tempfile.TemporaryDirectory() as folder:
+        place = None if args.model == "packaged" else Path(args.model)
+        if place is not None and place.suffix == ".pt":
+            place = export_folder(place, Path(folder) / "exported")
+        model = open_model(place)
+        training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
+        photos = pick_photos(training, args.photos, args.seed)
+        graphs, reports = room.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
+        facts = {"data": [Path(p).name for p in args.data], "photos": len(photos), "seed": args.seed}
+        out = Path(args.out)
+        room.write_folder(model, graphs, reports, facts, out)
+    print(room.to_text(reports))
+    rows = compare_precisions(str(out), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
+    data = Path(args.eval).name if args.eval else None
+    room.record_measured(out, to_card(rows, device.processor_name(), data))
+    print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {out}")
 
 
 def oversampling(texts: Sequence[str]) -> dict[str, float]:
@@ -101,12 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
             config = train_room.TrainConfig(
-                data=tuple(args.data), out=args.out, backbone=args.backbone, steps=args.steps, minutes=args.minutes,
+                data=tuple(args.data), out=args.out, backbone=args.backbone, start=args.start,
+                steps=args.steps, minutes=args.minutes,
                 batch_size=args.batch_size, instances=args.instances, learning_rate=args.learning_rate, seed=args.seed,
                 device=args.device, workers=args.workers, validate_every=args.validate_every,
                 oversample=oversampling(args.oversample),
             )  # fmt: skip
             train_room.train(config)
+        elif args.command == "quantize":
+            run_quantize(args)
         else:
             card = json.loads(Path(args.card).read_text()) if args.card else None
             zoom = {"side": 256, "factor": args.zoom_factor, "below": args.zoom_below}

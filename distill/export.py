@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
 from tinyseg.distill.train import load_checkpoint
+from tinyseg.folders import new_folder
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
 from tinyseg.model import FORMAT
 from tinyseg.version import __version__
@@ -154,7 +153,8 @@ def names_only(config: Mapping[str, Any]) -> dict[str, Any]:
     row = dict(config)
     row.pop("out", None)
     row["data"] = [Path(p).name for p in config["data"]]
-    row["backbone"] = Path(config["backbone"]).name if config["backbone"] else None
+    for key in ("backbone", "start"):
+        row[key] = Path(config[key]).name if config.get(key) else None
     return row
 
 
@@ -173,9 +173,7 @@ def export(
     student.load_state_dict(saved["average"])
     student.eval()
     fold_batch_norm(student)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=out.name + ".", dir=out.parent))
-    try:
+    with new_folder(out) as folder:
         rows: dict[str, Any] = {}
         for graph in SHAPES:
             module = copy.deepcopy(getattr(student, graph))
@@ -183,7 +181,7 @@ def export(
             require_close(module, model, graph, TRACE_TOLERANCE)
             store_as_fp16(model)
             data = require_close(module, model, graph, STORED_TOLERANCE)
-            (temporary / f"{graph}.onnx").write_bytes(data)
+            (folder / f"{graph}.onnx").write_bytes(data)
             digest = hashlib.sha256(data).hexdigest()
             rows[graph] = {"file": f"{graph}.onnx", "sha256": digest, "bytes": len(data), **SHAPES[graph]}
         content = {
@@ -203,14 +201,5 @@ def export(
             },
             **(card or {}),
         }
-        (temporary / "model.json").write_text(json.dumps(content, indent=1) + "\n")
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-        temporary.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
     return out

@@ -30,6 +30,7 @@ from tinyseg.distill.losses import RoundLoss, round_loss
 from tinyseg.distill.model import POSITION_UNIT, Student, load_backbone
 from tinyseg.distill.prompts import correct, first_prompts
 from tinyseg.distill.validation import normalise, validate
+from tinyseg.distill.warm_start import load_folder
 from tinyseg.errors import InputError
 
 EMA_DECAY = 0.998
@@ -46,6 +47,7 @@ class TrainConfig:
     data: tuple[str, ...]
     out: str
     backbone: str | None = None
+    start: str | None = None
     steps: int = 6000
     minutes: float | None = None
     batch_size: int = 8
@@ -65,7 +67,9 @@ class TrainConfig:
             raise InputError("--steps, --batch-size and --instances must be at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
-        for path in (*self.data, *([self.backbone] if self.backbone else [])):
+        if self.backbone and self.start:
+            raise InputError("--start brings its own backbone: give --start or --backbone, not both")
+        for path in (*self.data, *(p for p in (self.backbone, self.start) if p)):
             if not Path(path).exists():
                 raise InputError(f"{path} does not exist")
 
@@ -187,6 +191,9 @@ def train(config: TrainConfig) -> Path:
     if saved is None and config.backbone is not None:
         some = calibration_images(batches)
         load_backbone(student.encoder, Path(config.backbone), some)
+    if saved is None and config.start is not None:
+        load_folder(student, Path(config.start), lambda s: run_once(s, batches))
+        print(f"starting from the weights in {config.start}", flush=True)
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(_parameter_groups(student, config), betas=(0.9, 0.99), fused=True)
     average = copy.deepcopy(student).eval().requires_grad_(False)
@@ -291,3 +298,17 @@ def calibration_images(batches: TrainingBatches) -> Tensor:
         if batch.image.shape[1] >= 320:
             images.append(batch.image[:, :320, :320])
     return normalise(torch.from_numpy(np.concatenate(images)))
+
+
+def run_once(student: Student, batches: TrainingBatches) -> None:
+    """Encoder and decoder on one batch of samples that no step of the training uses."""
+    batch = batches[10**6]
+    target = torch.from_numpy(batch.coverage).flatten(0, 1).float() / 255.0
+    boxes = torch.from_numpy(batch.boxes).flatten(0, 1)
+    prompts = first_prompts(target, boxes, POINT_SLOTS, torch.Generator().manual_seed(0))
+    features = student.encoder(normalise(torch.from_numpy(batch.image)))
+    instances = len(target) // len(batch.image)
+    student.decoder(
+        *(f.repeat_interleave(instances, 0) for f in features),
+        prompts.points, prompts.labels, prompts.mask, prompts.has_mask,
+    )  # fmt: skip

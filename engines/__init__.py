@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from dataclasses import dataclass
+from typing import Any
 
 from tinyseg.engines.base import PRECISIONS, CompiledGraph, Engine, GraphInfo, GraphSource, Runner
+from tinyseg.engines.cpu import available_cores
+from tinyseg.engines.precision import PrecisionFacts, choose_precision
 from tinyseg.errors import EngineNotInstalled, PrecisionUnavailable, UnknownEngine
 
-__all__ = ["ENGINES", "CompiledGraph", "Engine", "EngineChoice", "GraphInfo", "GraphSource", "Runner", "create_engine"]
+__all__ = [
+    "ENGINES",
+    "CompiledGraph",
+    "Engine",
+    "EngineChoice",
+    "GraphInfo",
+    "GraphSource",
+    "PrecisionFacts",
+    "Runner",
+    "create_engine",
+    "is_installed",
+    "offered_precisions",
+]
 
 
 @dataclass(frozen=True)
 class EngineRow:
     """Where an engine's adapter lives and what it needs."""
 
-    module: str  # has create(precision, threads, streams) -> Engine
+    module: str  # has precisions() -> names, best first, and create(precision, threads, streams) -> Engine
     package: str  # what must be importable
     install: str  # the command that installs it
 
@@ -30,8 +44,8 @@ ENGINES = {
     "onnxruntime": EngineRow("tinyseg.engines.ort", "onnxruntime", "pip install onnxruntime"),
     "fake": EngineRow("tinyseg.engines.fake", "numpy", "pip install numpy"),
 }
-# What "auto" tries, best first. OpenVINO uses bf16 where the processor has it and was the faster one on every CPU
-# measured so far; ONNX Runtime is always installed.
+# What "auto" tries, best first. OpenVINO was the faster one on every CPU measured so far; ONNX Runtime is always
+# installed.
 AUTO_ORDER = ("openvino", "onnxruntime")
 
 
@@ -43,39 +57,51 @@ class EngineChoice:
     reason: str
 
 
-def create_engine(name: str, precision: str, threads: int | None, streams: int = 1) -> EngineChoice:
+def create_engine(
+    name: str, precision: str, threads: int | None, streams: int = 1, facts: PrecisionFacts | None = None
+) -> EngineChoice:
     """Open an engine by name, or the best one installed for "auto".
 
     precision: "auto" or one of PRECISIONS. threads: for CPU engines, None for all cores that this process may use.
-    streams: how many runs are to go on at the same time; they share the threads.
+    streams: how many runs are to go on at the same time; they share the threads. facts: of the model that is to run,
+    for "auto" precision and for graphs that it carries; None for a model with fp32 graphs alone.
     Raises UnknownEngine, EngineNotInstalled or PrecisionUnavailable.
     """
     if precision not in PRECISIONS:
         raise PrecisionUnavailable(f"precision must be one of {', '.join(PRECISIONS)}, but is {precision!r}")
     count = max(available_cores() if threads is None else threads, streams)
+    reason = "engine as asked for"
     if name == "auto":
-        installed = [n for n in AUTO_ORDER if importlib.util.find_spec(ENGINES[n].package) is not None]
+        installed = [n for n in AUTO_ORDER if is_installed(n)]
         if not installed:
             raise EngineNotInstalled(f"no inference engine is installed; run: {ENGINES['onnxruntime'].install}")
         missing = [n for n in AUTO_ORDER if n not in installed]
         reason = f"auto: the first installed of {', '.join(AUTO_ORDER)}"
         if missing:
             reason += f"; {', '.join(missing)} not installed ({ENGINES[missing[0]].install})"
-        return EngineChoice(_open(installed[0], precision, count, streams), reason)
+        name = installed[0]
     if name not in ENGINES:
         raise UnknownEngine(f"there is no engine {name!r}; known are auto, {', '.join(ENGINES)}")
-    if importlib.util.find_spec(ENGINES[name].package) is None:
+    if not is_installed(name):
         raise EngineNotInstalled(f"engine {name!r} is not installed; run: {ENGINES[name].install}")
-    return EngineChoice(_open(name, precision, count, streams), "asked for")
+    module: Any = importlib.import_module(ENGINES[name].module)
+    offered = offered_precisions(name)
+    if precision == "auto":
+        precision, why = choose_precision(name, offered, facts or PrecisionFacts())
+        reason = f"{reason}; {why}"
+    elif precision not in offered:
+        raise PrecisionUnavailable(f"{name} offers {', '.join(offered)} on this device, not {precision}")
+    engine: Engine = module.create(precision, count, streams)
+    return EngineChoice(engine, reason)
 
 
-def _open(name: str, precision: str, threads: int, streams: int) -> Engine:
-    engine: Engine = importlib.import_module(ENGINES[name].module).create(precision, threads, streams)
-    return engine
+def is_installed(name: str) -> bool:
+    """Whether an engine's package can be imported."""
+    return importlib.util.find_spec(ENGINES[name].package) is not None
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def offered_precisions(name: str) -> tuple[str, ...]:
+    """What an installed engine offers on this device, its own favourite first; int8 wants graphs made for it."""
+    module: Any = importlib.import_module(ENGINES[name].module)
+    offered: tuple[str, ...] = module.precisions()
+    return offered

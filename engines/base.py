@@ -28,6 +28,8 @@ class GraphSource:
     data: bytes
     inputs: Mapping[str, SymbolicShape]
     outputs: Mapping[str, SymbolicShape]
+    precision: str = "fp32"  # of the graph itself: int8 graphs carry Q/DQ nodes
+    sha256: str = ""  # of data
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,26 @@ class CompiledGraph(Protocol):
 
 
 class Engine(Protocol):
-    """An adapter around one inference library."""
+    """An adapter around one inference library, opened for a device and a precision."""
 
     name: str
     version: str
-    precision: str  # what "auto" was resolved to
+    precision: str
+
+    def identity(self) -> Mapping[str, str]:
+        """Everything but graph and shapes that makes a built engine useless when it changes."""
+        ...
 
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> CompiledGraph:
         """Compile a graph with every named dimension set. Raises EngineError."""
+        ...
+
+    def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        """Compile a graph into bytes that :meth:`restore` opens without compiling. Raises EngineError."""
+        ...
+
+    def restore(self, blob: bytes, graph: GraphSource, dimensions: Mapping[str, int]) -> CompiledGraph:
+        """Open what :meth:`build` made for the same graph, dimensions and identity. Raises EngineError."""
         ...
 
 

@@ -6,21 +6,25 @@ are cut out) and an earlier mask with that mask; all four masks are alike, with 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.engines.base import Arrays, GraphInfo, GraphSource, concrete_shapes
-from tinyseg.errors import EngineError, PrecisionUnavailable
+from tinyseg.errors import EngineError
 
+FAKE_BLOB = b"fake engine "
 DISK_RADIUS = 24.0
 STEEPNESS = 0.5  # logit per model pixel of distance to the outline
 
 
+def precisions() -> tuple[str, ...]:
+    return ("fp32",)
+
+
 def create(precision: str, threads: int, streams: int) -> FakeEngine:
-    if precision not in ("auto", "fp32"):
-        raise PrecisionUnavailable(f"the fake engine computes in fp32 only, not {precision}")
     return FakeEngine(streams)
 
 
@@ -32,7 +36,19 @@ class FakeEngine:
     def __init__(self, streams: int) -> None:
         self._streams = streams
 
+    def identity(self) -> dict[str, str]:
+        return {"engine": self.name, "version": self.version, "precision": self.precision}
+
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> FakeGraph:
+        return FakeGraph(graph, dimensions, self._streams)
+
+    def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        """Its compiled form is a few words, checked when it is restored."""
+        return FAKE_BLOB + json.dumps(dict(dimensions), sort_keys=True).encode()
+
+    def restore(self, blob: bytes, graph: GraphSource, dimensions: Mapping[str, int]) -> FakeGraph:
+        if blob != self.build(graph, dimensions):
+            raise EngineError("this is not an engine that the fake builder made for these shapes")
         return FakeGraph(graph, dimensions, self._streams)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Mapping
 
@@ -9,28 +10,26 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from tinyseg.engines import cpu
 from tinyseg.engines.base import Arrays, GraphInfo, GraphSource, concrete_shapes
-from tinyseg.errors import PrecisionUnavailable, engine_errors
+from tinyseg.errors import engine_errors
 
 DEVICE = "CPU"
-# Our names and OpenVINO's.
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+# Our names and OpenVINO's. What an int8 graph leaves in float is computed in fp32.
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
+
+
+def precisions() -> tuple[str, ...]:
+    """What the plugin offers on this processor; bf16 first where it multiplies it natively."""
+    with engine_errors("openvino", "starting"):
+        able = set(openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    return tuple(p for p, name in CAPABILITIES.items() if name in able)
 
 
 def create(precision: str, threads: int, streams: int) -> OvEngine:
-    """Open the engine; "auto" means bf16 where the processor multiplies it natively, else fp32."""
     with engine_errors("openvino", "starting"):
-        core = openvino.Core()
-        able = set(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
-    offered = [p for p, name in CAPABILITIES.items() if name in able]
-    if precision == "auto":
-        precision = "bf16" if "bf16" in offered else "fp32"
-    if precision not in offered:
-        raise PrecisionUnavailable(
-            f"openvino offers {', '.join(offered)} for this model on this processor, not {precision}"
-        )
-    return OvEngine(core, precision, threads, streams)
+        return OvEngine(openvino.Core(), precision, threads, streams)
 
 
 class OvEngine:
@@ -45,23 +44,53 @@ class OvEngine:
         self._threads = threads
         self._streams = streams
 
-    def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
-        config = {
+    def _config(self) -> dict[str, str | int]:
+        return {
             "PERFORMANCE_HINT": "LATENCY" if self._streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": self._streams,
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self._threads,
         }
+
+    def identity(self) -> dict[str, str]:
+        config = {name: str(value) for name, value in self._config().items()}
+        # The whole version with its build number: exported models are tied to it.
+        return {
+            "engine": self.name, "version": openvino.__version__, "device": cpu.fingerprint(),
+            "precision": self.precision, **config,
+        }  # fmt: skip
+
+    def _compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> openvino.CompiledModel:
         with engine_errors(self.name, f"compiling the {graph.name}"):
             model = self._core.read_model(graph.data, b"")
             model.reshape(concrete_shapes(graph.inputs, dimensions))
-            compiled = self._core.compile_model(model, DEVICE, config)
+            return self._core.compile_model(model, DEVICE, self._config())
+
+    def _open(self, compiled: openvino.CompiledModel, graph: GraphSource) -> OvGraph:
+        with engine_errors(self.name, f"opening the {graph.name}"):
             hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             streams = int(compiled.get_property("NUM_STREAMS"))
         effective = next((ours for ours, theirs in HINTS.items() if theirs == hint), hint)
+        if graph.precision == "int8":
+            effective = "int8"
         info = GraphInfo(self.name, self.version, DEVICE, effective, threads, streams)
         return OvGraph(compiled, list(graph.outputs), info)
+
+    def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
+        return self._open(self._compile(graph, dimensions), graph)
+
+    def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        compiled = self._compile(graph, dimensions)
+        with engine_errors(self.name, f"exporting the {graph.name}"):
+            stream = io.BytesIO()
+            compiled.export_model(stream)
+            return stream.getvalue()
+
+    def restore(self, blob: bytes, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
+        with engine_errors(self.name, f"restoring the {graph.name}"):
+            compiled = self._core.import_model(blob, DEVICE, self._config())
+        return self._open(compiled, graph)
 
 
 class OvRunner:

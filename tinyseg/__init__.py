@@ -6,6 +6,7 @@ out = emb.predict(points=[[x, y]], labels=[1])        # Masks: .masks (K, H, W) 
 """
 
 from tinyseg.errors import (
+    CacheError,
     DataError,
     EngineError,
     EngineNotInstalled,
@@ -15,10 +16,12 @@ from tinyseg.errors import (
     NativeModuleError,
     NotInstalled,
     NotReadyError,
+    ParityError,
     PrecisionUnavailable,
     PromptError,
     TinysegError,
     UnknownEngine,
+    WrongDevice,
 )
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
@@ -28,6 +31,7 @@ from tinyseg.segmenter import Embedding, Segmenter, SegmenterInfo, load
 from tinyseg.version import __version__
 
 __all__ = [
+    "CacheError",
     "DataError",
     "Embedding",
     "EngineError",
@@ -41,6 +45,7 @@ __all__ = [
     "NativeModuleError",
     "NotInstalled",
     "NotReadyError",
+    "ParityError",
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
@@ -49,6 +54,7 @@ __all__ = [
     "SegmenterInfo",
     "TinysegError",
     "UnknownEngine",
+    "WrongDevice",
     "__version__",
     "load",
 ]

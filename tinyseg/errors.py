@@ -9,7 +9,10 @@
     ├── EngineError (also RuntimeError)  an engine that cannot do what it was asked
     │   ├── EngineNotInstalled           its package is missing
     │   ├── UnknownEngine                there is no such engine
-    │   └── PrecisionUnavailable         this engine, device or model does not offer the precision
+    │   ├── PrecisionUnavailable         this engine, device or model does not offer the precision
+    │   ├── ParityError                  a compiled graph's masks differ from the fp32 reference's
+    │   ├── WrongDevice                  a compiled folder was made for another device or engine version
+    │   └── CacheError                   the cache of built engines cannot be used
     ├── NotInstalled                     an optional package is missing (EngineNotInstalled is one)
     ├── NativeModuleError                the compiled pixel core is missing
     └── NotReadyError (also RuntimeError)  a call that needs another one first
@@ -23,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "CacheError",
     "DataError",
     "EngineError",
     "EngineNotInstalled",
@@ -32,10 +36,12 @@ __all__ = [
     "NativeModuleError",
     "NotInstalled",
     "NotReadyError",
+    "ParityError",
     "PrecisionUnavailable",
     "PromptError",
     "TinysegError",
     "UnknownEngine",
+    "WrongDevice",
 ]
 
 
@@ -81,6 +87,18 @@ class UnknownEngine(EngineError):
 
 class PrecisionUnavailable(EngineError):
     """This engine, device or model does not offer the precision."""
+
+
+class ParityError(EngineError):
+    """A compiled graph's masks differ from the fp32 reference's by more than its precision allows."""
+
+
+class WrongDevice(EngineError):
+    """A compiled folder was made for another device, engine version or setting."""
+
+
+class CacheError(EngineError):
+    """The cache of built engines cannot be used."""
 
 
 class NativeModuleError(TinysegError):

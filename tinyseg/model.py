@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyseg.engines.base import GraphSource, SymbolicShape
-from tinyseg.errors import ModelError
+from tinyseg.engines.precision import PrecisionFacts
+from tinyseg.errors import ModelError, PrecisionUnavailable
 
 FORMAT = 1
 PACKAGED = Path(__file__).parent / "models" / "base"
@@ -34,9 +36,48 @@ class Model:
     name: str
     long_side: int  # of the encoder's input for a whole frame, pixels
     zoom: ZoomRule
-    graphs: Mapping[str, GraphSource]
-    sha256: str  # of the graphs' own sha256 sums, in order of name: tells models apart
+    graphs: Mapping[str, GraphSource]  # in fp32: what every other precision is compared with
     card: Mapping[str, Any]  # the whole model.json: provenance, licence, accuracy
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions that the model carries graphs of its own for; engines can lower fp32 to bf16 and fp16 themselves."""
+        return ("fp32", *self.card.get("precisions", {}))
+
+    @property
+    def precision_facts(self) -> PrecisionFacts:
+        """What was measured of the precisions, for the choice of "auto"."""
+        measured = self.card.get("measured", {})
+        with _card_errors(self.path):
+            lost = {str(p): float(v) for p, v in measured.get("lost_points", {}).items()}
+            speed = {e: {str(p): float(v) for p, v in row.items()} for e, row in measured.get("speed", {}).items()}
+        return PrecisionFacts(self.precisions, lost, speed)
+
+    def variant(self, precision: str) -> Mapping[str, GraphSource]:
+        """The graphs of a precision that the model carries, checked. Raises PrecisionUnavailable or ModelError."""
+        if precision == "fp32":
+            return self.graphs
+        if precision not in self.precisions:
+            raise PrecisionUnavailable(
+                f"model {self.name} carries no {precision} graphs (only {', '.join(self.precisions)}); make them with: "
+                f"python -m tinyseg.distill quantize {self.path} --data PHOTOS --out DIR"
+            )
+        rows = self.card["precisions"][precision]["graphs"]
+        with _card_errors(self.path):
+            return {n: _graph(self.path, n, {**self.card["graphs"][n], **row}, precision) for n, row in rows.items()}
+
+
+def digest(graphs: Mapping[str, GraphSource]) -> str:
+    """sha256 of the graphs' own sha256 sums, in order of name: tells what runs apart."""
+    return hashlib.sha256("".join(graphs[name].sha256 for name in sorted(graphs)).encode()).hexdigest()
+
+
+@contextmanager
+def _card_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise ModelError(f"{place}: model.json lacks or misstates {exc}; get the model again") from exc
 
 
 def open_model(path: str | Path | None) -> Model:
@@ -51,40 +92,37 @@ def open_model(path: str | Path | None) -> Model:
             f"there is no model at {place}; give a folder or zip with model.json, or None for the packaged model"
         )
     try:
-        card = json.loads(_read(place, "model.json"))
+        card = json.loads(read_member(place, "model.json"))
     except (ValueError, UnicodeDecodeError) as exc:
         raise ModelError(f"{place}: model.json is not valid JSON ({exc}); get the model again") from exc
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise ModelError(f"{place}: model.json has format {found!r}, this version of tinyseg reads {FORMAT}")
-    try:
-        graphs = {name: _graph(place, name, row) for name, row in card["graphs"].items()}
+    with _card_errors(place):
+        graphs = {name: _graph(place, name, row, "fp32") for name, row in card["graphs"].items()}
         missing = {"encoder", "decoder"} - set(graphs)
         if missing:
             raise ModelError(f"{place}: model.json names no {' and no '.join(sorted(missing))}")
         zoom = ZoomRule(int(card["zoom"]["side"]), float(card["zoom"]["factor"]), float(card["zoom"]["below"]))
-        sums = "".join(card["graphs"][name]["sha256"] for name in sorted(graphs))
-        digest = hashlib.sha256(sums.encode()).hexdigest()
-        return Model(place, str(card["name"]), int(card["long_side"]), zoom, graphs, digest, card)
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise ModelError(f"{place}: model.json lacks or misstates {exc}; get the model again") from exc
+        return Model(place, str(card["name"]), int(card["long_side"]), zoom, graphs, card)
 
 
-def _graph(place: Path, name: str, row: Mapping[str, Any]) -> GraphSource:
-    data = _read(place, row["file"])
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != row["sha256"]:
+def _graph(place: Path, name: str, row: Mapping[str, Any], precision: str) -> GraphSource:
+    data = read_member(place, row["file"])
+    found = hashlib.sha256(data).hexdigest()
+    if found != row["sha256"]:
         raise ModelError(
-            f"{place}: {row['file']} is damaged (sha256 {digest[:12]}..., model.json says {row['sha256'][:12]}...); get the model again"
+            f"{place}: {row['file']} is damaged (sha256 {found[:12]}..., model.json says {row['sha256'][:12]}...); get the model again"
         )
-    return GraphSource(name, data, _shapes(row["inputs"]), _shapes(row["outputs"]))
+    return GraphSource(name, data, _shapes(row["inputs"]), _shapes(row["outputs"]), precision, found)
 
 
 def _shapes(rows: Mapping[str, list[Any]]) -> dict[str, SymbolicShape]:
     return {name: tuple(d if isinstance(d, str) else int(d) for d in shape) for name, shape in rows.items()}
 
 
-def _read(place: Path, name: str) -> bytes:
+def read_member(place: Path, name: str) -> bytes:
+    """A file of a model folder or zip. Raises ModelError."""
     try:
         if place.is_dir():
             return (place / name).read_bytes()

@@ -13,6 +13,7 @@ from tinyseg.pixels import resample_grid, shrink_mask
 
 # Labels of the decoder's point slots, as in SAM's ONNX export.
 LABEL_PADDING = -1.0
+LABEL_POSITIVE = 1.0
 LABEL_BOX_TOP_LEFT = 2.0
 LABEL_BOX_BOTTOM_RIGHT = 3.0
 

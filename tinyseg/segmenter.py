@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
-from tinyseg.engines import CompiledGraph, Runner, create_engine
-from tinyseg.errors import InputError
-from tinyseg.geometry import Letterbox, letterbox
+from tinyseg.compiled import UNCHECKED, Builder, CompiledFolder, open_compiled
+from tinyseg.engines import CompiledGraph, GraphSource, Runner, create_engine
+from tinyseg.engines.cache import open_cache
+from tinyseg.engines.precision import NATIVE
+from tinyseg.errors import InputError, WrongDevice
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.masks import Masks
-from tinyseg.model import PACKAGED, Model, open_model
+from tinyseg.model import PACKAGED, Model, digest, open_model
 from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
 from tinyseg.zoom import prompted_box, second_look
 
@@ -44,6 +47,7 @@ class SegmenterInfo:
     streams: int
     device: str
     reason: str
+    cache: str  # of built engines: "on", "off" and why, or "not needed"
 
     def __str__(self) -> str:
         return (
@@ -62,18 +66,55 @@ def load(
 ) -> Segmenter:
     """Open a model on an engine.
 
-    model: a model folder or zip, None for the packaged one. engine: "auto", "onnxruntime" or "openvino". precision:
-    "auto", "fp32", "bf16", ... as the engine offers. threads: CPU threads, None for all cores of this process. streams:
+    model: a model folder or zip, or a folder that ``tinyseg compile`` wrote; None for the packaged model. engine: "auto",
+    "onnxruntime" or "openvino". precision: "fp32", "bf16", "fp16" or "int8" as engine and model offer; "auto" is the fastest
+    that keeps the masks, by the figures in model.json. threads: CPU threads, None for all cores of this process. streams:
     1 for the lowest latency of one frame; more let as many frames run at the same time, each on a share of the threads,
     for the highest throughput (:class:`tinyseg.Loop`, or your own threads).
-    Raises ModelError, UnknownEngine, EngineNotInstalled or PrecisionUnavailable.
+
+    What an engine compiled is compared with the fp32 reference before it is used, and kept in a cache (TINYSEG_CACHE).
+    Raises ModelError, UnknownEngine, EngineNotInstalled, PrecisionUnavailable, WrongDevice or CacheError here, ParityError
+    and other EngineErrors when a size is first compiled.
     """
     for name, count in (("threads", threads), ("streams", streams)):
         if not (count is None and name == "threads") and (not isinstance(count, int) or count < 1):
             raise InputError(f"{name} must be a positive whole number, but is {count!r}")
     opened = open_model(model)
-    choice = create_engine(engine, precision, threads, streams)
-    return Segmenter(opened, choice.engine.compile, choice.reason)
+    folder = open_compiled(opened)
+    if folder is not None:
+        return _load_compiled(opened, folder, engine, precision, threads, streams)
+    choice = create_engine(engine, precision, threads, streams, opened.precision_facts)
+    needs_cache = (choice.engine.name, choice.engine.precision) not in UNCHECKED
+    cache, told = open_cache() if needs_cache else (None, "not needed")
+    builder = Builder(opened, choice.engine, cache)
+    return Segmenter(opened, builder, choice.reason, graphs_for(opened, choice.engine.precision), told)
+
+
+def graphs_for(model: Model, precision: str) -> Mapping[str, GraphSource]:
+    """The graphs that an engine is given for a precision: the model's own, or fp32 for the engine to lower."""
+    if precision in NATIVE and precision not in model.precisions:
+        return model.graphs
+    return model.variant(precision)
+
+
+def _load_compiled(
+    model: Model, folder: CompiledFolder, engine: str, precision: str, threads: int | None, streams: int
+) -> Segmenter:
+    if engine not in ("auto", folder.engine) or precision not in ("auto", folder.precision):
+        raise WrongDevice(
+            f"{folder.path} holds engines for {folder.engine} in {folder.precision}, not for {engine} in {precision}; "
+            "load the model that it was compiled from"
+        )
+    opened = create_engine(folder.engine, folder.precision, threads, streams, model.precision_facts).engine
+    folder.require_device(opened)
+    build = Builder(model, opened, None)
+
+    def compile_graph(graph: GraphSource, dimensions: Mapping[str, int]) -> CompiledGraph:
+        # Sizes that the folder was not compiled for are compiled now, and checked, each time the program starts.
+        return folder.restore(opened, graph, dimensions) or build(graph, dimensions)
+
+    graphs = graphs_for(model, folder.precision)
+    return Segmenter(model, compile_graph, "compiled folder", graphs, "not needed (compiled folder)")
 
 
 class _ShapeCache:
@@ -144,19 +185,31 @@ class Workspace:
 class Segmenter:
     """A model on an engine. Safe to use from several threads; make one with :func:`load`."""
 
-    def __init__(self, model: Model, compile_graph: Callable[..., CompiledGraph], reason: str) -> None:
+    def __init__(
+        self,
+        model: Model,
+        compile_graph: Callable[[GraphSource, Mapping[str, int]], CompiledGraph],
+        reason: str,
+        graphs: Mapping[str, GraphSource] | None = None,
+        cache: str = "not needed",
+    ) -> None:
+        """graphs: the model's graphs in the precision that runs, None for fp32. cache: what to say of it."""
         self.model = model
-        self._encoders = _ShapeCache(lambda d: compile_graph(model.graphs["encoder"], d))
-        self._decoders = _ShapeCache(lambda d: compile_graph(model.graphs["decoder"], d))
+        used = model.graphs if graphs is None else graphs
+        self._encoders = _ShapeCache(lambda d: compile_graph(used["encoder"], d))
+        self._decoders = _ShapeCache(lambda d: compile_graph(used["decoder"], d))
         self._reason = reason
+        self._sha256 = digest(used)
+        self._cache = cache
 
     @property
     def info(self) -> SegmenterInfo:
         """What runs, and why; precision and threads are read back from a compiled graph."""
-        graph = self._decoders.get(_decoder_dimensions((32, 32), 1, SLOT_COUNTS[0])).info
+        rows = self.model.zoom.side // LOGIT_STRIDE  # the second look's decoder, which most programs need anyway
+        graph = self._decoders.get(_decoder_dimensions((rows, rows), 1, SLOT_COUNTS[0])).info
         return SegmenterInfo(
-            self.model.name, self._path_shown(), self.model.sha256, graph.engine, graph.version, graph.precision,
-            graph.threads, graph.streams, graph.device, self._reason,
+            self.model.name, self._path_shown(), self._sha256, graph.engine, graph.version, graph.precision,
+            graph.threads, graph.streams, graph.device, self._reason, self._cache,
         )  # fmt: skip
 
     def _path_shown(self) -> str:
@@ -238,6 +291,19 @@ def _encoder_dimensions(view: Letterbox) -> dict[str, int]:
 
 def _decoder_dimensions(grid: tuple[int, int], prompts: int, points: int) -> dict[str, int]:
     return {"prompts": prompts, "points": points, **_feature_dimensions(grid)}
+
+
+def graph_shapes(view: Letterbox, zoom_side: int, prompts: Sequence[int]) -> dict[str, list[dict[str, int]]]:
+    """Dimensions by graph that serve a view and second looks, with so many prompts at once: what to compile ahead."""
+    look = Letterbox(zoom_side, zoom_side, (0, 0, zoom_side, zoom_side), (zoom_side, zoom_side), (zoom_side, zoom_side))
+    batches = sorted({_at_least(n, BATCH_SIZES) for n in prompts if n <= BATCH_SIZES[-1]} or {BATCH_SIZES[-1]})
+    shapes: dict[str, list[dict[str, int]]] = {"encoder": [], "decoder": []}
+    for one, counts in ((view, batches), (look, [1])):
+        shapes["encoder"].append(_encoder_dimensions(one))
+        shapes["decoder"] += [_decoder_dimensions(one.grid, n, SLOT_COUNTS[0]) for n in counts]
+    return {
+        name: [dict(pairs) for pairs in dict.fromkeys(tuple(d.items()) for d in rows)] for name, rows in shapes.items()
+    }
 
 
 def _feature_dimensions(grid: tuple[int, int]) -> dict[str, int]:

@@ -10,7 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from tinyseg import device
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.images import write_bytes
 
@@ -24,6 +26,7 @@ EXAMPLES = """scenarios (1280x720 frames):
 examples:
   tinyseg bench --all --report results/here
   tinyseg bench --scenario loop --engine openvino
+  tinyseg bench --precisions --data eval.tar
   tinyseg bench --peer mobilesam
   tinyseg bench --baseline base-plus --random-weights --rounds 5
   tinyseg bench --compare before.json after.json"""
@@ -60,6 +63,10 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="with --baseline SIZE: speed alone")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="rounds beside a rival (default: 25)")
+    parser.add_argument(
+        "--precisions", action="store_true",
+        help="every engine and precision of this device in one run; with --data also what each loses in mean IoU",
+    )  # fmt: skip
     parser.add_argument("--profile", action="store_true", help="where the time of a frame goes, by stage")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A.json", "B.json"), help="what changed between two files beyond the noise"
@@ -78,7 +85,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
-    from tinyseg.bench import rows, scenarios  # noqa: PLC0415
+    from tinyseg.bench import precisions, rows, scenarios  # noqa: PLC0415
     from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
     from tinyseg.bench.profile import profile  # noqa: PLC0415
     from tinyseg.bench.report import write_report  # noqa: PLC0415
@@ -87,6 +94,16 @@ def run(args: argparse.Namespace) -> int:
     if args.compare:
         before, after = (rows.read_json(Path(p)) for p in args.compare)
         print(rows.compare(before, after))
+        return 0
+    if args.precisions:
+        if args.peer or args.peer_onnx or args.baseline or args.all or args.scenario or args.csv or args.profile:
+            raise InputError(
+                "--precisions is a run of its own; leave --scenario, --all, --csv, --profile and rivals out"
+            )
+        photos = read_photos(Path(args.data)) if args.data else None
+        compared = precisions.compare_precisions(args.model, photos, threads=args.threads, rounds=args.rounds)
+        card = precisions.to_card(compared, device.processor_name(), Path(args.data).name if args.data else None)
+        emit(json.dumps(card, indent=1), f"{device.processor_name()}\n\n{precisions.table(compared)}", args.json)
         return 0
     if args.profile:
         if args.peer or args.peer_onnx or args.all or args.scenario or args.csv:

@@ -14,7 +14,7 @@ from typing import Any
 from tinyseg.commands.options import add_engine_options
 from tinyseg.commands.segment import parse_prompts
 from tinyseg.device import temperature_celsius
-from tinyseg.engines import available_cores
+from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, PromptError
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.prompts import Prompt

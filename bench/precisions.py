@@ -1,0 +1,143 @@
+"""Every engine and precision of this device side by side: speed from one run, size, and the accuracy of the same engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from tinyseg.bench.accuracy import AccuracyReport, measure
+from tinyseg.bench.measure import alternate, ratio
+from tinyseg.bench.rows import markdown_table
+from tinyseg.bench.scenarios import boxes, scene
+from tinyseg.dataset import Photo
+from tinyseg.engines import ENGINES, is_installed, offered_precisions
+from tinyseg.errors import EngineError, InputError
+from tinyseg.model import Model, open_model
+from tinyseg.prompts import Prompt
+from tinyseg.segmenter import Segmenter, graphs_for, load
+
+ROUNDS = 40
+CPU_ENGINES = tuple(n for n in ENGINES if n != "fake")
+
+
+@dataclass(frozen=True)
+class PrecisionRow:
+    """One engine in one precision. Ratios are of the same run, with their 95% intervals."""
+
+    engine: str
+    version: str
+    precision: str
+    megabytes: float  # of the graphs that it is given
+    predict_ms: float  # one 1280x720 frame and one box to a full-resolution mask, median
+    against_fp32: float  # speed over the same engine's fp32
+    against_fp32_low: float
+    against_fp32_high: float
+    lost_points: float | None  # largest loss of box or 1-click mIoU against fp32 on any set, in points
+    accuracy: dict[str, dict[str, float]] | None  # box and click1 by set
+
+
+def combinations(model: Model) -> list[tuple[str, str]]:
+    """(engine, precision) of everything that is installed here and that the model has graphs for."""
+    found = []
+    for engine in CPU_ENGINES:
+        if not is_installed(engine):
+            continue
+        for precision in offered_precisions(engine):
+            try:
+                graphs_for(model, precision)
+            except EngineError:
+                continue
+            found.append((engine, precision))
+    return sorted(found, key=lambda pair: (pair[0], pair[1] != "fp32", pair[1]))
+
+
+def predict_once(seg: Segmenter) -> None:
+    """One frame and one box, without a second look: the same work for every precision."""
+    asked = Prompt(box=boxes(1)[0])
+    seg.embed(scene()).predict(box=asked.box, multimask=False, zoom="off")
+
+
+def figures(report: AccuracyReport) -> dict[str, dict[str, float]]:
+    return {row.set: {"box": row.box, "click1": row.click1} for row in report.by_set}
+
+
+def most_lost_points(reference: dict[str, dict[str, float]], other: dict[str, dict[str, float]]) -> float:
+    """The largest fall of any figure of any set, in points of IoU (0.01); negative if all rose."""
+    return max(100 * (row[name] - other[group][name]) for group, row in reference.items() for name in row)
+
+
+def compare_precisions(
+    model_path: str | None,
+    photos: Sequence[Photo] | None = None,
+    *,
+    threads: int | None = None,
+    rounds: int = ROUNDS,
+    only: Sequence[tuple[str, str]] | None = None,
+) -> list[PrecisionRow]:
+    """Measure every combination (or ``only`` these), fp32 of every engine first. Raises InputError if there is none."""
+    model = open_model(model_path)
+    pairs = [p for p in combinations(model) if only is None or p in only]
+    if not pairs:
+        raise InputError("no engine of this device runs any of the precisions asked for")
+    segs = {pair: load(model_path, *pair, threads=threads) for pair in pairs}
+    timings = alternate({" ".join(p): (lambda s=s: predict_once(s)) for p, s in segs.items()}, rounds)  # type: ignore[misc]
+    reports = {p: figures(measure(s, photos)) for p, s in segs.items()} if photos else {}
+    rows = []
+    for engine, precision in pairs:
+        seg = segs[engine, precision]
+        own, base = timings[f"{engine} {precision}"], timings.get(f"{engine} fp32")
+        speed = ratio(base, own) if base is not None else None
+        # Sets are compared with the reference engine's fp32, or with what there is of fp32.
+        reference = reports.get(("onnxruntime", "fp32")) or reports.get((engine, "fp32"))
+        found = reports.get((engine, precision))
+        rows.append(
+            PrecisionRow(
+                engine=engine, version=seg.info.engine_version, precision=precision,
+                megabytes=sum(len(g.data) for g in graphs_for(model, precision).values()) / 1e6,
+                predict_ms=own.p50_ms, against_fp32=speed.value if speed else float("nan"),
+                against_fp32_low=speed.low if speed else float("nan"),
+                against_fp32_high=speed.high if speed else float("nan"),
+                lost_points=most_lost_points(reference, found) if reference and found else None, accuracy=found,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def table(rows: Sequence[PrecisionRow]) -> str:
+    """Markdown: accuracy beside speed."""
+    sets = list(rows[0].accuracy or {})
+    cells = [
+        [
+            "engine",
+            "precision",
+            "MB",
+            "predict ms",
+            "against fp32 (95%)",
+            "points lost",
+            *(f"{s} box / click" for s in sets),
+        ]
+    ]
+    for row in rows:
+        low, high = row.against_fp32_low, row.against_fp32_high
+        cells.append(
+            [
+                f"{row.engine} {row.version}", row.precision, f"{row.megabytes:.1f}", f"{row.predict_ms:.2f}",
+                f"{row.against_fp32:.2f} ({low:.2f} to {high:.2f})",
+                "not measured" if row.lost_points is None else f"{row.lost_points:+.2f}",
+                *(f"{f['box']:.3f} / {f['click1']:.3f}" for f in (row.accuracy or {}).values()),
+            ]
+        )  # fmt: skip
+    return "\n".join(markdown_table(cells))
+
+
+def to_card(rows: Sequence[PrecisionRow], device: str, data: str | None) -> dict[str, object]:
+    """The "measured" part of a model.json, by which "auto" chooses a precision."""
+    speed: dict[str, dict[str, float]] = {}
+    lost: dict[str, float] = {}
+    for row in rows:
+        speed.setdefault(row.engine, {})[row.precision] = round(row.against_fp32, 3)
+        if row.lost_points is not None:
+            lost[row.precision] = round(max(lost.get(row.precision, -100.0), row.lost_points), 2)
+    return {
+        "device": device, "data": data, "speed": speed, "lost_points": lost, "rows": [asdict(r) for r in rows],
+    }  # fmt: skip

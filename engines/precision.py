@@ -1,0 +1,53 @@
+"""Which precision "auto" means: the fastest one that keeps the masks, by the figures measured for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tinyseg.engines.cpu import int8_instruction
+
+# Points of mean IoU that a precision may lose on any evaluation set before "auto" leaves it out.
+MOST_LOST_POINTS = 0.5
+NATIVE = ("fp32", "bf16", "fp16")  # engines lower a float graph to these themselves
+
+
+@dataclass(frozen=True)
+class PrecisionFacts:
+    """What a model's model.json says of its precisions.
+
+    carried: precisions with graphs of their own. lost_points: by precision, the largest loss of mean IoU in points on
+    any set and prompt. speed: by engine and precision, frames a second over those of fp32 in the same run, on a
+    processor with the instructions that the precision wants.
+    """
+
+    carried: tuple[str, ...] = ("fp32",)
+    lost_points: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts) -> tuple[str, str]:
+    """(precision, reason) for an engine that offers these precisions on this device, its own favourite first."""
+    usable = [p for p in offered if p in NATIVE or p in facts.carried]
+    measured = facts.speed.get(engine, {})
+    left_out = []
+    candidates = {}
+    for precision in usable:
+        # The parity gate vouches for what an engine lowers itself; int8 has to have been measured.
+        lost = facts.lost_points.get(precision, 0.0 if precision in NATIVE else None)
+        if precision not in measured or lost is None:
+            continue
+        if lost > MOST_LOST_POINTS:
+            left_out.append(f"{precision} loses {lost:.1f} points")
+        elif precision == "int8" and int8_instruction() is None:
+            left_out.append("int8 was measured with instructions that this processor lacks")
+        else:
+            candidates[precision] = measured[precision]
+    if not candidates:
+        native = next(p for p in usable if p in NATIVE)
+        return native, f"{native}: the engine's own choice, nothing was measured for this model on {engine}"
+    best = max(candidates, key=lambda p: candidates[p])
+    reason = f"{best}: measured {candidates[best]:.2f} times as fast as fp32 on {engine}"
+    if best in facts.lost_points:
+        reason += f", loses {facts.lost_points[best]:.2f} points of IoU at most"
+    return best, "; ".join([reason, *left_out])

@@ -1,0 +1,221 @@
+"""The parity gate, compiled folders, and finding the layer that went wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.bisect import bisect
+from tinyseg.cli import main
+from tinyseg.compiled import Builder, write_folder
+from tinyseg.engines import GraphSource, create_engine
+from tinyseg.engines.cache import open_cache
+from tinyseg.errors import DataError, ModelError, ParityError, WrongDevice
+from tinyseg.geometry import letterbox
+from tinyseg.model import open_model
+from tinyseg.parity import Parity, Reference, measure
+from tinyseg.segmenter import graph_shapes
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[compile]')")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def shapes() -> dict[str, list[dict[str, int]]]:
+    return graph_shapes(letterbox(160, 96, 160), 128, [1, 3])
+
+
+def spoiled(graph: GraphSource, bias: str, by: float) -> GraphSource:
+    """The graph with one convolution's bias moved: a build that computes something else."""
+    model = onnx.load_from_string(graph.data)
+    (weight,) = [w for w in model.graph.initializer if w.name.removesuffix("_fp16") == bias]
+    array = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array((array + by).astype(array.dtype), weight.name))
+    return replace(graph, data=model.SerializeToString(), sha256="00" * 32)
+
+
+def test_shapes_cover_the_frame_and_second_looks() -> None:
+    found = shapes()
+    assert [(d["width"], d["height"]) for d in found["encoder"]] == [(160, 96), (128, 128)]
+    assert [(d["columns4"], d["rows4"], d["prompts"]) for d in found["decoder"]] == [
+        (40, 24, 1),
+        (40, 24, 4),
+        (32, 32, 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_the_reference_agrees_with_itself(name: str) -> None:
+    model = open_model(None)
+    dimensions = shapes()[name][-1]
+    compiled = create_engine("onnxruntime", "fp32", 2).engine.compile(model.graphs[name], dimensions)
+    parity = measure(Reference(model), name, compiled, dimensions, "fp32")
+    assert parity.passed and parity.mask_iou == 1.0 and parity.noise < 1e-4 and parity.masks >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "bias"), [("encoder", "lateral8.0.bias"), ("decoder", "layers.0.block.project.0.bias")]
+)
+def test_a_build_that_computes_something_else_is_refused(name: str, bias: str, cache: Path) -> None:
+    model = open_model(None)
+    engine = create_engine("onnxruntime", "int8", 2).engine
+    builder = Builder(model, engine, open_cache()[0])
+    builder(model.variant("int8")[name], shapes()[name][0])
+    with pytest.raises(ParityError, match=rf"the {name} .* does not keep the masks in int8.*--bisect"):
+        builder(spoiled(model.graphs[name], bias, 3.0), shapes()[name][0])
+    assert len(list((cache / "engines").glob("[0-9a-f]*"))) == 1  # the good one; the other was never kept
+
+
+def test_nan_does_not_pass() -> None:
+    assert not Parity("encoder", "fp16", 1.0, float("inf"), 9).passed
+    assert not Parity("encoder", "fp16", 0.0, 0.0, 0).passed
+
+
+def test_bisect_names_the_layer() -> None:
+    model = open_model(None)
+    engine = create_engine("onnxruntime", "fp32", 2).engine
+    dimensions = shapes()["encoder"][0]
+    clean = bisect(model, model.graphs["encoder"], engine, dimensions)
+    assert clean.first_wrong is None and len(clean.layers) > 60 and "none of" in clean.to_text()
+    found = bisect(model, spoiled(model.graphs["encoder"], "blocks.7.layers.2.0.bias", 2.0), engine, dimensions)
+    assert found.first_wrong is not None and "blocks.7/layers/layers.2" in found.first_wrong.name
+    assert "first wrong at Conv /blocks.7/" in found.to_text()
+
+
+def box_answer(seg: tinyseg.Segmenter) -> tinyseg.Masks:
+    frame = np.full((96, 160, 3), 50, np.uint8)
+    frame[20:70, 40:110] = 210
+    return seg.embed(frame).predict(box=(40, 20, 110, 70), multimask=False)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("onnxruntime", "int8"), ("openvino", "int8"), ("onnxruntime", "fp32")]
+)
+def test_compiled_folder(
+    engine: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
+    out = tmp_path / "compiled"
+    command = ["compile", "--engine", engine, "--precision", precision, "--size", "160x96"]
+    assert main([*command, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "4 engines for 160x96 frames" in told and ("mask IoU" in told) == (precision == "int8")
+    assert main(command) == 0
+    assert "4 of them from the cache" in capsys.readouterr().out
+    expected = box_answer(tinyseg.load(engine=engine, precision=precision))
+
+    # The folder needs neither the cache nor a compiler.
+    monkeypatch.setenv("TINYSEG_CACHE_MB", "0")
+    module = {"onnxruntime": "ort.OrtEngine", "openvino": "ov.OvEngine"}[engine]
+
+    def compiles(*_: object) -> None:
+        raise AssertionError("a compiled folder must not compile")
+
+    monkeypatch.setattr(f"tinyseg.engines.{module}.compile", compiles)
+    seg = tinyseg.load(out)
+    assert np.array_equal(box_answer(seg).logits, expected.logits)
+    assert seg.info.engine == engine and seg.info.precision == precision and "compiled folder" in seg.info.reason
+
+
+def compiled_folder(tmp_path: Path) -> Path:
+    out = tmp_path / "compiled"
+    assert (
+        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 0
+    )
+    return out
+
+
+def test_compiled_folder_refuses_what_it_was_not_made_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = compiled_folder(tmp_path)
+    capsys.readouterr()
+    with pytest.raises(WrongDevice, match="holds engines for onnxruntime in int8"):
+        tinyseg.load(out, engine="openvino")
+    with pytest.raises(WrongDevice, match="holds engines for onnxruntime in int8"):
+        tinyseg.load(out, precision="fp32")
+    assert main(["compile", str(out)]) == 3
+    assert "compiled already" in capsys.readouterr().err
+    card = json.loads((out / "model.json").read_text())
+    card["compiled"]["identity"]["device"] = "armv9-000000000000"
+    card["compiled"]["identity"]["version"] = "0.1"
+    (out / "model.json").write_text(json.dumps(card))
+    with pytest.raises(WrongDevice, match=r"(?s)version was 0.1, here it is .*device was armv9.*tinyseg compile"):
+        tinyseg.load(out)
+
+
+def test_damaged_compiled_folder(tmp_path: Path) -> None:
+    out = compiled_folder(tmp_path)
+    engine = next(out.glob("encoder-*.engine"))
+    engine.write_bytes(engine.read_bytes()[:-1])
+    (out / "decoder-0.engine").unlink()
+    with pytest.raises(ModelError, match=r"damaged; compile the model again|holds no decoder-0.engine"):
+        tinyseg.load(out).embed(np.zeros((64, 64, 3), np.uint8)).predict(points=[[9, 9]], labels=[1], zoom="off")
+    card = json.loads((out / "model.json").read_text())
+    del card["compiled"]["engines"]
+    (out / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="misstates its compiled engines"):
+        tinyseg.load(out)
+
+
+def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = compiled_folder(tmp_path)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tinyseg.compiled.json.dumps", full)
+    assert (
+        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 2
+    )
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "big"], "--size takes WIDTHxHEIGHT"),
+        (["--prompts", "0"], "--prompts takes positive"),
+        (["missing-model"], "there is no model at missing-model"),
+        (["a", "--model", "b"], "given twice"),
+        (["--precision", "fp16", "--engine", "onnxruntime"], "offers fp32, int8 on this device, not fp16"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", *arguments]) in (2, 3)
+    assert message in capsys.readouterr().err
+
+
+def test_out_of_disk_while_writing_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    builder = Builder(open_model(None), create_engine("fake", "auto", 1).engine, None)
+
+    def nothing(graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        return b""
+
+    with pytest.raises(DataError, match="cannot be written"):
+        write_folder(builder, {}, {}, tmp_path / "file" / "out", nothing)
+
+
+def test_a_model_without_int8_says_how_to_make_it(tmp_path: Path) -> None:
+    model = open_model(None)
+    folder = tmp_path / "plain"
+    shutil.copytree(model.path, folder)
+    card = json.loads((folder / "model.json").read_text())
+    card.pop("precisions"), card.pop("measured", None)
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(tinyseg.PrecisionUnavailable, match=r"carries no int8 graphs.*tinyseg.distill quantize"):
+        tinyseg.load(folder, precision="int8")
