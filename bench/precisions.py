@@ -17,7 +17,7 @@ from tinyseg.prompts import Prompt
 from tinyseg.segmenter import Segmenter, graphs_for, load
 
 ROUNDS = 40
-CPU_ENGINES = tuple(n for n in ENGINES if n != "fake")
+REAL_ENGINES = tuple(n for n in ENGINES if n != "fake")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PrecisionRow:
 def combinations(model: Model) -> list[tuple[str, str]]:
     """(engine, precision) of everything that is installed here and that the model has graphs for."""
     found = []
-    for engine in CPU_ENGINES:
+    for engine in REAL_ENGINES:
         if not is_installed(engine):
             continue
         for precision in offered_precisions(engine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -117,6 +118,7 @@ def run_quantize(args: argparse.Namespace) -> None:
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
     from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
+    from tinyseg.folders import new_folder  # noqa: PLC0415
     from tinyseg.model import open_model  # noqa: PLC0415
 
     if args.photos < 1 or args.rounds < 1:
@@ -130,13 +132,16 @@ def run_quantize(args: argparse.Namespace) -> None:
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = room.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
         facts = {"data": [Path(p).name for p in args.data], "photos": len(photos), "seed": args.seed}
-        out = Path(args.out)
-        room.write_folder(model, graphs, reports, facts, out)
-    print(room.to_text(reports))
-    rows = compare_precisions(str(out), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
-    data = Path(args.eval).name if args.eval else None
-    room.record_measured(out, to_card(rows, device.processor_name(), data))
-    print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {out}")
+        print(room.to_text(reports), flush=True)
+        # Measured before it takes its place: graphs that the parity gate refuses never get there.
+        made = Path(folder) / "quantized"
+        room.write_folder(model, graphs, reports, facts, made)
+        rows = compare_precisions(str(made), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
+        data = Path(args.eval).name if args.eval else None
+        room.record_measured(made, to_card(rows, device.processor_name(), data))
+        with new_folder(Path(args.out)) as out:
+            shutil.copytree(made, out, dirs_exist_ok=True)
+    print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {args.out}")
 
 
 def oversampling(texts: Sequence[str]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinyseg.distill.calibration import Feeds
 from tinyseg.distill.export import store_as_fp16
+from tinyseg.engines.typed import load_graph
 from tinyseg.errors import InputError
 from tinyseg.folders import new_folder
 from tinyseg.model import Model, read_member
@@ -66,23 +67,6 @@ class Range:
             if error < best[0]:
                 best = (error, scale, zero)
         return best[1], best[2]
-
-
-def float_graph(data: bytes) -> onnx.ModelProto:
-    """An exported graph with its fp16-stored weights as plain fp32 initializers."""
-    model = onnx.load_from_string(data)
-    weights = {w.name: w for w in model.graph.initializer}
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type == "Cast" and node.input[0] in weights:
-            weight = weights[node.input[0]]
-            array = numpy_helper.to_array(weight).astype(np.float32)
-            weight.CopyFrom(numpy_helper.from_array(array, node.output[0]))
-        else:
-            nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model
 
 
 def convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -350,7 +334,7 @@ def quantize_model(
     for name, source in model.graphs.items():
         rng = np.random.default_rng(0)
         chosen = [feeds[name][i] for i in rng.permutation(len(feeds[name]))[:RANGE_FEEDS]]
-        float_model = float_graph(source.data)
+        float_model = load_graph(source.data)
         tensors = quantized_tensors(float_model, convolutions(float_model))
         ranges = measure_ranges(float_model, tensors, chosen)
         rows = sensitivity(float_model, ranges, chosen[:SENSITIVITY_FEEDS])

@@ -1,4 +1,6 @@
-"""Inference engines behind one protocol: ONNX Runtime, OpenVINO, and a fake one for tests.
+"""Inference engines behind one protocol: ONNX Runtime, OpenVINO, TensorRT, and a fake one for tests.
+
+An engine may be followed by a device: "onnxruntime:cuda", "openvino:gpu", "tensorrt:dla0".
 
 Libraries are imported only when their engine is asked for.
 """
@@ -34,7 +36,7 @@ __all__ = [
 class EngineRow:
     """Where an engine's adapter lives and what it needs."""
 
-    module: str  # has precisions() -> names, best first, and create(precision, threads, streams) -> Engine
+    module: str  # has DEVICES, precisions(device) -> names, best first, and create(precision, threads, streams, device)
     package: str  # what must be importable
     install: str  # the command that installs it
 
@@ -42,6 +44,11 @@ class EngineRow:
 ENGINES = {
     "openvino": EngineRow("tinyseg.engines.ov", "openvino", "pip install 'tinyseg[openvino]'"),
     "onnxruntime": EngineRow("tinyseg.engines.ort", "onnxruntime", "pip install onnxruntime"),
+    "tensorrt": EngineRow(
+        "tinyseg.engines.trt",
+        "tensorrt",
+        "pip install 'tinyseg[compile]' tensorrt pycuda (on a Jetson both come with JetPack)",
+    ),
     "fake": EngineRow("tinyseg.engines.fake", "numpy", "pip install numpy"),
 }
 # What "auto" tries, best first. OpenVINO was the faster one on every CPU measured so far; ONNX Runtime is always
@@ -60,7 +67,7 @@ class EngineChoice:
 def create_engine(
     name: str, precision: str, threads: int | None, streams: int = 1, facts: PrecisionFacts | None = None
 ) -> EngineChoice:
-    """Open an engine by name, or the best one installed for "auto".
+    """Open an engine by name, with or without a device ("onnxruntime:cuda"), or the best one installed for "auto".
 
     precision: "auto" or one of PRECISIONS. threads: for CPU engines, None for all cores that this process may use.
     streams: how many runs are to go on at the same time; they share the threads. facts: of the model that is to run,
@@ -80,18 +87,25 @@ def create_engine(
         if missing:
             reason += f"; {', '.join(missing)} not installed ({ENGINES[missing[0]].install})"
         name = installed[0]
+    name, _, device = name.partition(":")
     if name not in ENGINES:
         raise UnknownEngine(f"there is no engine {name!r}; known are auto, {', '.join(ENGINES)}")
     if not is_installed(name):
         raise EngineNotInstalled(f"engine {name!r} is not installed; run: {ENGINES[name].install}")
     module: Any = importlib.import_module(ENGINES[name].module)
-    offered = offered_precisions(name)
+    device = device or module.DEVICES[0]
+    if device not in module.DEVICES:
+        known = ", ".join(f"{name}:{d}" for d in module.DEVICES)
+        raise UnknownEngine(f"engine {name!r} has no device {device!r}; known are {known}")
+    offered = offered_precisions(name, device)
     if precision == "auto":
-        precision, why = choose_precision(name, offered, facts or PrecisionFacts())
+        # Figures were measured on processors; other devices go by what they are made for.
+        known_facts = facts if facts is not None and device == "cpu" else PrecisionFacts()
+        precision, why = choose_precision(name, offered, known_facts)
         reason = f"{reason}; {why}"
     elif precision not in offered:
         raise PrecisionUnavailable(f"{name} offers {', '.join(offered)} on this device, not {precision}")
-    engine: Engine = module.create(precision, count, streams)
+    engine: Engine = module.create(precision, count, streams, device)
     return EngineChoice(engine, reason)
 
 
@@ -100,8 +114,8 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(ENGINES[name].package) is not None
 
 
-def offered_precisions(name: str) -> tuple[str, ...]:
-    """What an installed engine offers on this device, its own favourite first; int8 wants graphs made for it."""
+def offered_precisions(name: str, device: str | None = None) -> tuple[str, ...]:
+    """What an installed engine offers on a device, its favourite first; int8 wants graphs made for it."""
     module: Any = importlib.import_module(ENGINES[name].module)
-    offered: tuple[str, ...] = module.precisions()
+    offered: tuple[str, ...] = module.precisions(device or module.DEVICES[0])
     return offered

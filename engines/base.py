@@ -6,15 +6,32 @@ fixed shapes. Adapters are small; everything about prompts, frames and masks sta
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 # A shape whose entries are numbers or names of dimensions.
 SymbolicShape = tuple["int | str", ...]
+
+
+class DeviceTensor(ABC):
+    """float32 values that lie in a device's memory. ``numpy.asarray(tensor)`` copies them into this process's memory."""
+
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @abstractmethod
+    def copy(self) -> DeviceTensor:
+        """The same values elsewhere on the device."""
+
+    @abstractmethod
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
+
+
 Arrays = Mapping[str, NDArray[np.float32]]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -64,7 +81,9 @@ class CompiledGraph(Protocol):
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Run once. feeds: C-contiguous float32 arrays of the compiled shapes, by input name.
 
-        Returns arrays by output name that belong to the caller. Safe to call from several threads.
+        Returns arrays by output name that belong to the caller. Engines with memory of their own may return an
+        encoder's outputs as :class:`DeviceTensor`, which their decoder takes as they are. Safe to call from several
+        threads.
         """
         ...
 

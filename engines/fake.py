@@ -20,11 +20,14 @@ DISK_RADIUS = 24.0
 STEEPNESS = 0.5  # logit per model pixel of distance to the outline
 
 
-def precisions() -> tuple[str, ...]:
+DEVICES = ("cpu",)
+
+
+def precisions(device: str) -> tuple[str, ...]:
     return ("fp32",)
 
 
-def create(precision: str, threads: int, streams: int) -> FakeEngine:
+def create(precision: str, threads: int, streams: int, device: str) -> FakeEngine:
     return FakeEngine(streams)
 
 

@@ -12,69 +12,90 @@ from numpy.typing import NDArray
 
 from tinyseg.engines import cpu
 from tinyseg.engines.base import Arrays, GraphInfo, GraphSource, concrete_shapes
-from tinyseg.errors import engine_errors
+from tinyseg.errors import EngineError, engine_errors
 
-DEVICE = "CPU"
+# OpenVINO's devices under our names: Intel and Arm processors, Intel GPUs, Intel NPUs.
+DEVICES = ("cpu", "gpu", "npu")
 # Our names and OpenVINO's. What an int8 graph leaves in float is computed in fp32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
-def precisions() -> tuple[str, ...]:
-    """What the plugin offers on this processor; bf16 first where it multiplies it natively."""
+def _core(device: str) -> openvino.Core:
+    """OpenVINO with a device that it sees. Raises EngineError."""
     with engine_errors("openvino", "starting"):
-        able = set(openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
-    return tuple(p for p, name in CAPABILITIES.items() if name in able)
+        core = openvino.Core()
+        seen = {d.partition(".")[0] for d in core.available_devices}
+    if device.upper() not in seen:
+        raise EngineError(
+            f"openvino sees no {device.upper()} here, only {', '.join(sorted(seen))}; install the device's driver, or use "
+            "engine='openvino'"
+        )
+    return core
 
 
-def create(precision: str, threads: int, streams: int) -> OvEngine:
-    with engine_errors("openvino", "starting"):
-        return OvEngine(openvino.Core(), precision, threads, streams)
+def precisions(device: str) -> tuple[str, ...]:
+    """What the device offers; bf16 first where a processor multiplies it natively."""
+    core = _core(device)
+    with engine_errors("openvino", "asking the device for its precisions"):
+        able = set(core.get_property(device.upper(), "OPTIMIZATION_CAPABILITIES"))
+    found = tuple(p for p, name in CAPABILITIES.items() if name in able)
+    return found if device == "cpu" else tuple(sorted(found, key=lambda p: p != "fp16"))
+
+
+def create(precision: str, threads: int, streams: int, device: str) -> OvEngine:
+    return OvEngine(_core(device), precision, threads, streams, device.upper())
 
 
 class OvEngine:
-    """Compiles graphs for the CPU plugin: for the latency of one run, or for the throughput of several streams."""
+    """Compiles graphs for a device: for the latency of one run, or for the throughput of several streams."""
 
     name = "openvino"
     version: str = openvino.__version__.split("-")[0]
 
-    def __init__(self, core: openvino.Core, precision: str, threads: int, streams: int) -> None:
-        self._core = core
+    def __init__(self, core: openvino.Core, precision: str, threads: int, streams: int, device: str = "CPU") -> None:
+        self._core, self._device = core, device
         self.precision = precision
         self._threads = threads
         self._streams = streams
 
     def _config(self) -> dict[str, str | int]:
-        return {
+        config: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY" if self._streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": self._streams,
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": self._threads,
         }
+        return {**config, "INFERENCE_NUM_THREADS": self._threads} if self._device == "CPU" else config
 
     def identity(self) -> dict[str, str]:
         config = {name: str(value) for name, value in self._config().items()}
         # The whole version with its build number: exported models are tied to it.
         return {
-            "engine": self.name, "version": openvino.__version__, "device": cpu.fingerprint(),
+            "engine": self.name, "version": openvino.__version__, "device": self._device_identity(),
             "precision": self.precision, **config,
         }  # fmt: skip
+
+    def _device_identity(self) -> str:
+        if self._device == "CPU":
+            return cpu.fingerprint()
+        with engine_errors(self.name, "asking the device for its name"):
+            return str(self._core.get_property(self._device, "FULL_DEVICE_NAME"))
 
     def _compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> openvino.CompiledModel:
         with engine_errors(self.name, f"compiling the {graph.name}"):
             model = self._core.read_model(graph.data, b"")
             model.reshape(concrete_shapes(graph.inputs, dimensions))
-            return self._core.compile_model(model, DEVICE, self._config())
+            return self._core.compile_model(model, self._device, self._config())
 
     def _open(self, compiled: openvino.CompiledModel, graph: GraphSource) -> OvGraph:
         with engine_errors(self.name, f"opening the {graph.name}"):
             hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+            threads = int(compiled.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else 0
             streams = int(compiled.get_property("NUM_STREAMS"))
         effective = next((ours for ours, theirs in HINTS.items() if theirs == hint), hint)
         if graph.precision == "int8":
             effective = "int8"
-        info = GraphInfo(self.name, self.version, DEVICE, effective, threads, streams)
+        info = GraphInfo(self.name, self.version, self._device, effective, threads, streams)
         return OvGraph(compiled, list(graph.outputs), info)
 
     def compile(self, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
@@ -89,7 +110,7 @@ class OvEngine:
 
     def restore(self, blob: bytes, graph: GraphSource, dimensions: Mapping[str, int]) -> OvGraph:
         with engine_errors(self.name, f"restoring the {graph.name}"):
-            compiled = self._core.import_model(blob, DEVICE, self._config())
+            compiled = self._core.import_model(blob, self._device, self._config())
         return self._open(compiled, graph)
 
 

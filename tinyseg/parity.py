@@ -111,7 +111,7 @@ def measure(
         feeds = decoder_feeds(name, width, height, prompts, slots)
         expected = reference.run("decoder", {**features, **feeds})
         if graph == "encoder":
-            others = candidate.run({"image": image})
+            others = {k: np.asarray(v) for k, v in candidate.run({"image": image}).items()}
             _compare(feeds, expected, reference.run("decoder", {**others, **feeds}), ious, noise)
         else:
             _compare(feeds, expected, candidate.run({**features, **feeds}), ious, noise)

@@ -54,7 +54,7 @@ class SamPredictor:
 
     def get_image_embedding(self) -> NDArray[np.float32]:
         """The embedding (1, C, h, w) of the image that is set, at stride 16."""
-        return self._set().features["embedding"]
+        return np.asarray(self._set().features["embedding"])
 
     def predict(
         self,

@@ -246,7 +246,8 @@ class Segmenter:
             return workspace.run(graph, {"image": pixels.prepare(frame, view, workspace.input(view))})
         features = graph.run({"image": pixels.prepare(frame, view)})
         for array in features.values():
-            array.flags.writeable = False
+            if isinstance(array, np.ndarray):  # what stays on a device cannot be written from here
+                array.flags.writeable = False
         return features
 
     def _decode(

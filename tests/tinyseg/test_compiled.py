@@ -176,7 +176,7 @@ def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tinyseg.compiled.json.dumps", full)
+    monkeypatch.setattr("tinyseg.compiled.read_member", full)
     assert (
         main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 2
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.model import PACKAGED, open_model
+from tinyseg.model import PACKAGED, digest, open_model
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_zip_is_the_same_model(copy: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w") as file:
         for part in copy.iterdir():
             file.write(part, part.name)
-    assert open_model(archive).sha256 == open_model(copy).sha256 == open_model(None).sha256
+    assert digest(open_model(archive).graphs) == digest(open_model(copy).graphs) == digest(open_model(None).graphs)
     seg = tinyseg.load(archive, engine="fake")
     assert seg.embed(np.zeros((32, 32, 3), np.uint8)).predict(box=(1, 1, 20, 20)).masks.any()
 

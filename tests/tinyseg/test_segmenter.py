@@ -212,7 +212,7 @@ def test_threads_may_share_a_segmenter(real: tinyseg.Segmenter, scene: Scene) ->
 def test_info_says_what_runs(real: tinyseg.Segmenter, fake: tinyseg.Segmenter) -> None:
     info = real.info
     assert info.engine in ("onnxruntime", "openvino") and info.precision == "fp32" and info.threads >= 1
-    assert len(info.model_sha256) == 64 and info.engine in str(info) and info.reason == "asked for"
+    assert len(info.model_sha256) == 64 and info.engine in str(info) and info.reason == "engine as asked for"
     assert fake.info.engine == "fake" and fake.info.model_path == "packaged"
 
 

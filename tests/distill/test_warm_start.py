@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
+pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
+
+from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill.data import TrainingBatches  # noqa: E402
+from tinyseg.distill.export import example_inputs  # noqa: E402
+from tinyseg.distill.model import Student  # noqa: E402
+from tinyseg.distill.train import TrainConfig, run_once  # noqa: E402
+from tinyseg.distill.warm_start import load_folder  # noqa: E402
+from tinyseg.engines import create_engine  # noqa: E402
+from tinyseg.errors import InputError  # noqa: E402
+from tinyseg.model import PACKAGED, open_model  # noqa: E402
+
+
+def test_the_student_computes_what_the_folder_does(shapes: Path) -> None:
+    torch.manual_seed(0)
+    student = Student()
+    batches = TrainingBatches(read_photos(shapes), 2, 2, 0, {})
+    load_folder(student, PACKAGED, lambda s: run_once(s, batches))
+    student.eval()
+    for name in ("encoder", "decoder"):
+        inputs = example_inputs(name, 4, 6, 2)
+        graph = create_engine("onnxruntime", "fp32", 1).engine.compile(open_model(None).graphs[name], {})
+        source = open_model(None).graphs[name]
+        expected = graph.run({n: x.numpy() for n, x in zip(source.inputs, inputs)})
+        with torch.inference_mode():
+            found = getattr(student, name)(*inputs)
+        for (output, a), b in zip(expected.items(), found):
+            assert np.abs(a - b.numpy()).max() <= 2e-3 * np.abs(a).max(), output
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no encoder.onnx"):
+        load_folder(Student(), tmp_path, lambda _: None)
+    shutil.copy(PACKAGED / "encoder.onnx", tmp_path / "encoder.onnx")
+    shutil.copy(PACKAGED / "encoder.onnx", tmp_path / "decoder.onnx")
+    with pytest.raises(InputError, match="another architecture"):
+        load_folder(Student(), tmp_path, lambda _: None)
+    with pytest.raises(InputError, match="--start or --backbone, not both"):
+        TrainConfig(data=(), out="x", backbone="a", start="b")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from tinyseg.engines import PrecisionFacts, choose_precision, cpu
+
+SPEED = {"openvino": {"fp32": 1.0, "bf16": 1.5, "int8": 1.8}, "onnxruntime": {"fp32": 1.0, "int8": 0.9}}
+
+
+@pytest.fixture(autouse=True)
+def dot_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.engines.precision.int8_instruction", lambda: "avx512_vnni")
+
+
+def facts(int8_loss: float | None = 0.1) -> PrecisionFacts:
+    lost = {"bf16": 0.2} if int8_loss is None else {"bf16": 0.2, "int8": int8_loss}
+    return PrecisionFacts(("fp32", "int8"), lost, SPEED)
+
+
+def test_the_fastest_that_keeps_the_masks() -> None:
+    name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), facts())
+    assert name == "int8" and "1.80 times as fast" in why and "0.10 points" in why
+    assert choose_precision("openvino", ("fp32", "int8"), PrecisionFacts(("fp32",), {}, SPEED))[0] == "fp32"
+    assert choose_precision("onnxruntime", ("fp32", "int8"), facts())[0] == "fp32"  # int8 was measured slower there
+
+
+def test_int8_that_loses_too_much_or_was_never_measured_is_left_out() -> None:
+    name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), facts(0.8))
+    assert name == "bf16" and "int8 loses 0.8 points" in why
+    assert choose_precision("openvino", ("bf16", "fp32", "int8"), facts(None))[0] == "bf16"
+
+
+def test_int8_wants_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.engines.precision.int8_instruction", lambda: None)
+    name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), facts())
+    assert name == "bf16" and "this processor lacks" in why
+
+
+def test_without_figures_the_engine_chooses() -> None:
+    name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), PrecisionFacts(("fp32", "int8")))
+    assert name == "bf16" and "nothing was measured" in why
+
+
+def test_flags_are_those_of_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "flags\t: sse avx2 avx512_vnni\nmodel name : x\nflags\t: sse avx2\n"
+    cpu.flags.cache_clear()
+    monkeypatch.setattr("tinyseg.engines.cpu.Path.read_text", lambda *_, **__: text)
+    assert cpu.flags() == {"sse", "avx2"} and cpu.int8_instruction() is None
+    cpu.flags.cache_clear()
+    monkeypatch.undo()
+    assert cpu.fingerprint() == cpu.fingerprint()
