@@ -25,7 +25,12 @@ from tinyseg.prompts import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PA
 FRAMES = Path(__file__).parent / "frames"
 # Boxes (x0, y0, x1, y1) and clicks (x, y) as shares of the photograph's width and height.
 PROMPTS: dict[str, tuple[tuple[float, ...], ...]] = {
-    "astronaut.jpg": ((0.05, 0.02, 0.72, 1.0), (0.71, 0.0, 0.90, 0.55), (0.44, 0.25), (0.55, 0.67, 1.0, 1.0)),
+    "astronaut.jpg": (
+        (0.05, 0.02, 0.72, 1.0),
+        (0.71, 0.0, 0.90, 0.55),
+        (0.29, 0.03, 0.60, 0.38),
+        (0.55, 0.67, 1.0, 1.0),
+    ),
     "coffee.jpg": ((0.28, 0.03, 0.70, 0.72), (0.13, 0.18, 0.80, 0.97), (0.51, 0.33), (0.53, 0.59, 0.69, 0.82)),
     "cat.jpg": ((0.30, 0.28, 0.47, 0.51), (0.0, 0.0, 0.83, 1.0), (0.58, 0.80), (0.64, 0.35, 0.78, 0.56)),
 }
