@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
-from tinyseg.errors import DataError
+from tinyseg.errors import DataError, InputError
 from tinyseg.images import write_bytes
 
 
@@ -25,13 +25,24 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--set", action="append", metavar="NAME", help="only photos of this set (repeatable)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
+    parser.add_argument(
+        "--detail", action="store_true",
+        help="also edges (boundary IoU and F), noisy boxes and clicks, clicks to 0.85 and 0.90 IoU, trust in the scores",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
+    )
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from tinyseg.bench.accuracy import measure  # noqa: PLC0415 - the runtime does not know the bench
+    # The runtime does not know the bench.
+    from tinyseg.bench.accuracy import measure  # noqa: PLC0415
+    from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
 
+    if args.pictures and not args.detail:
+        raise InputError("--pictures goes with --detail")
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -44,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.data} holds no photo to measure on")
     seg = load_segmenter(args)
     report = measure(seg, photos)
-    content = json.dumps({"data": Path(args.data).name, "segmenter": asdict(seg.info), **report.to_json()}, indent=1)
+    detail = measure_detail(seg, photos, Path(args.pictures) if args.pictures else None) if args.detail else None
+    facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **report.to_json()}
+    if detail is not None:
+        facts["detail"] = detail.to_json()
+    content = json.dumps(facts, indent=1)
     if args.json == "-":
         print(content)
         return 0
@@ -52,4 +67,6 @@ def run(args: argparse.Namespace) -> int:
         write_bytes(Path(args.json), content.encode())
     print(f"mean IoU on {Path(args.data).name}; {seg.info}\n")
     print(report.to_markdown())
+    if detail is not None:
+        print(f"\n{detail.to_markdown()}")
     return 0
