@@ -1,4 +1,4 @@
-"""``python -m tinyseg.distill train|export|quantize``: train a student, make a model folder of it, add int8 graphs."""
+"""``python -m tinyseg.distill label|train|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
 
 from __future__ import annotations
 
@@ -64,6 +64,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SOURCE=FACTOR",
         help="draw photos of a source more often (repeatable)",
     )
+    train.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="learn from a larger model too: tinyseg:FOLDER, sam:NAME_OR_FOLDER, flip:TEACHER, several with commas",
+    )
+    parts = train.add_argument_group("what the teacher says counts beside the ground truth (0: not at all)")
+    parts.add_argument("--distil-masks", type=float, default=0.5, metavar="W", help="its masks (default: 0.5)")
+    parts.add_argument("--distil-iou", type=float, default=0.0, metavar="W", help="its predicted IoU (default: 0)")
+    parts.add_argument("--distil-embedding", type=float, default=0.0, metavar="W", help="its embedding (default: 0)")
+    parts.add_argument(
+        "--distil-hard", action="store_true", help="weigh prompts by how much better the teacher is on them"
+    )
     export = commands.add_parser("export", help="turn a checkpoint into a model folder for the runtime")
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
@@ -84,6 +96,18 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--card", metavar="FILE", help="JSON whose keys (licence, provenance, accuracy) go into model.json"
     )
+    label = commands.add_parser(
+        "label", help="let a teacher label photographs, into a data set to train on",
+        description="Ask a teacher at a grid of clicks, keep what it is sure of. Run again to go on where it stopped.",
+    )  # fmt: skip
+    label.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders or globs")
+    label.add_argument("--teacher", required=True, metavar="NAME", help="as for train: tinyseg:FOLDER, sam:NAME, ...")
+    label.add_argument("--out", required=True, metavar="DIR", help="data set folder")
+    label.add_argument("--grid", type=int, default=12, metavar="N", help="clicks along the longer side (default: 12)")
+    label.add_argument(
+        "--least-iou", type=float, default=0.75, metavar="I", help="predicted IoU to keep (default: 0.75)"
+    )
+    label.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     quantize = commands.add_parser(
         "quantize", help="add int8 graphs to a model", epilog=QUANTIZE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -107,6 +131,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=40, metavar="N", help="rounds of timing before and after (default: 40)"
     )
     return parser
+
+
+def run_label(args: argparse.Namespace) -> None:
+    """Label images with a teacher."""
+    import torch  # noqa: PLC0415
+
+    from tinyseg.distill.label import LabelRule, label  # noqa: PLC0415
+    from tinyseg.distill.teachers import load_teacher  # noqa: PLC0415
+    from tinyseg.images import find_images  # noqa: PLC0415
+
+    if args.grid < 1 or not 0 <= args.least_iou <= 1:
+        raise InputError("--grid must be at least 1, and --least-iou between 0 and 1")
+    teacher = load_teacher(args.teacher, torch.device(args.device))
+    label(teacher, find_images(args.images), Path(args.out), LabelRule(grid=args.grid, least_iou=args.least_iou))
 
 
 def run_quantize(args: argparse.Namespace) -> None:
@@ -164,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             from tinyseg.distill import export as export_room  # noqa: PLC0415 - needs torch, which --help does not
             from tinyseg.distill import train as train_room  # noqa: PLC0415
+            from tinyseg.distill.losses import DistilWeights  # noqa: PLC0415
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
@@ -172,11 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 steps=args.steps, minutes=args.minutes,
                 batch_size=args.batch_size, instances=args.instances, learning_rate=args.learning_rate, seed=args.seed,
                 device=args.device, workers=args.workers, validate_every=args.validate_every,
-                oversample=oversampling(args.oversample),
+                oversample=oversampling(args.oversample), teacher=args.teacher,
+                distil=DistilWeights(args.distil_masks, args.distil_iou, args.distil_embedding, args.distil_hard),
             )  # fmt: skip
             train_room.train(config)
         elif args.command == "quantize":
             run_quantize(args)
+        elif args.command == "label":
+            run_label(args)
         else:
             card = json.loads(Path(args.card).read_text()) if args.card else None
             zoom = {"side": 256, "factor": args.zoom_factor, "below": args.zoom_below}

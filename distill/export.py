@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -155,6 +156,10 @@ def names_only(config: Mapping[str, Any]) -> dict[str, Any]:
     row["data"] = [Path(p).name for p in config["data"]]
     for key in ("backbone", "start"):
         row[key] = Path(config[key]).name if config.get(key) else None
+    if config.get("teacher"):  # hub names stay, folders lose their path
+        row["teacher"] = re.sub(
+            r"[^,:]+", lambda m: Path(m[0]).name if Path(m[0]).exists() else m[0], config["teacher"]
+        )
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -50,3 +50,56 @@ def round_loss(logits: Tensor, iou: Tensor, target: Tensor) -> RoundLoss:
     actual = mask_iou(logits, expanded)
     total = per_mask[:, 0] + per_mask[:, 1:].amin(1) + F.mse_loss(iou, actual, reduction="none").sum(1)
     return RoundLoss(total.mean(), actual[:, 0], actual[:, 1:].amax(1))
+
+
+@dataclass(frozen=True)
+class DistilWeights:
+    """How much each part of what a teacher says counts beside the ground truth; 0 leaves it out.
+
+    masks: bce + dice with the teacher's probabilities (EdgeSAM, section 3.3). iou: squared error of predicted IoU.
+    embedding: l1 after a 1x1 convolution to the teacher's channels (TinySAM, section 3.1). hard: weigh every prompt's
+    masks by sigmoid(IoU of the teacher / IoU of the student - 1), both against the truth (TinySAM, section 3.2).
+    """
+
+    masks: float = 0.5
+    iou: float = 0.0
+    embedding: float = 0.0
+    hard: bool = False
+
+
+class EmbeddingAdapter(nn.Module):
+    """From the student's embedding to a teacher's channels and grid; thrown away after training."""
+
+    def __init__(self, channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, teacher_channels, 1)
+
+    def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
+        """l1 between the projected embedding (B, C, h, w) and the teacher's (B, C', h', w'), over its spread."""
+        projected = F.interpolate(self.project(embedding), teacher.shape[-2:], mode="bilinear", align_corners=False)
+        return (projected - teacher).abs().mean() / teacher.std().clamp(min=1e-6)
+
+
+def distil_loss(
+    logits: Tensor, iou: Tensor, teacher_logits: Tensor, teacher_iou: Tensor, target: Tensor, weights: DistilWeights
+) -> Tensor:
+    """Loss of a student's answers (n, 4, h, w) and (n, 4) to a teacher's of the same shapes; target (n, h, w).
+
+    The student's readings come in no fixed order: each of the teacher's is learned by the one that is nearest to it.
+    """
+    soft = teacher_logits.sigmoid()
+    single = mask_loss(logits[:, :1], soft[:, :1])[:, 0]
+    pairs = torch.stack(
+        [mask_loss(logits[:, 1:], soft[:, k : k + 1].expand_as(logits[:, 1:])) for k in (1, 2, 3)], 1
+    )  # (n, teacher's, student's)
+    readings = pairs.amin(2).mean(1)
+    per_prompt = single + readings
+    if weights.hard:
+        expanded = target.unsqueeze(1)
+        best = mask_iou(teacher_logits, expanded.expand_as(teacher_logits)).amax(1)
+        own = mask_iou(logits, expanded.expand_as(logits)).amax(1).clamp(min=0.05)
+        per_prompt = per_prompt * 2.0 * torch.sigmoid(best / own - 1.0)  # 1 where both are alike
+    total = weights.masks * per_prompt.mean()
+    if weights.iou:
+        total = total + weights.iou * F.mse_loss(iou[:, 0], teacher_iou[:, 0])
+    return total

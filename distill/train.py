@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from tinyseg.dataset import Photo, read_photos
 from tinyseg.distill.data import Batch, TrainingBatches, split_validation
-from tinyseg.distill.losses import RoundLoss, round_loss
-from tinyseg.distill.model import POSITION_UNIT, Student, load_backbone
+from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, RoundLoss, distil_loss, round_loss
+from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, Student, load_backbone
 from tinyseg.distill.prompts import correct, first_prompts
+from tinyseg.distill.teachers import Teacher, load_teacher
 from tinyseg.distill.validation import normalise, validate
 from tinyseg.distill.warm_start import load_folder
 from tinyseg.errors import InputError
@@ -61,6 +62,8 @@ class TrainConfig:
     validate_every: int = 1000
     validation_photos: int = 120
     oversample: dict[str, float] = field(default_factory=dict)
+    teacher: str | None = None  # see teachers.py
+    distil: DistilWeights = field(default_factory=DistilWeights)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
@@ -106,8 +109,21 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
     return groups
 
 
-def training_loss(student: Student, batch: Batch, config: TrainConfig, step: int) -> tuple[Tensor, list[RoundLoss]]:
-    """Mean loss over the rounds of one step; prompts are a pure function of (seed, step)."""
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher, and what learns its embedding."""
+
+    teacher: Teacher
+    adapter: EmbeddingAdapter
+
+
+def training_loss(
+    student: Student, batch: Batch, config: TrainConfig, step: int, teaching: Teaching | None = None
+) -> tuple[Tensor, list[RoundLoss]]:
+    """Mean loss over the rounds of one step; prompts are a pure function of (seed, step).
+
+    A teacher is asked the first round's prompts: the later ones depend on the student's own mistakes.
+    """
     device = torch.device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
     image = normalise(torch.from_numpy(batch.image).to(device))
@@ -118,8 +134,13 @@ def training_loss(student: Student, batch: Batch, config: TrainConfig, step: int
     origin = torch.rand(2, generator=generator, device=device) * room
     rounds = 1 + int(torch.multinomial(torch.tensor(ROUND_SHARES), 1, generator=_cpu(generator, step)))
     with torch.autocast(device.type, torch.bfloat16):
-        features = [f.repeat_interleave(config.instances, 0) for f in student.encoder(image)]
+        encoded = student.encoder(image)
+        features = [f.repeat_interleave(config.instances, 0) for f in encoded]
         prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
+        answer = (
+            None if teaching is None else teaching.teacher.answer(torch.from_numpy(batch.image).to(device), prompts)
+        )
+        taught = torch.zeros((), device=device)
         results: list[RoundLoss] = []
         for i in range(rounds):
             logits, iou = student.decoder(
@@ -128,14 +149,19 @@ def training_loss(student: Student, batch: Batch, config: TrainConfig, step: int
             logits, iou = logits.float(), iou.float()
             with torch.autocast(device.type, enabled=False):
                 results.append(round_loss(logits, iou, target))
+                if i == 0 and teaching is not None and answer is not None:
+                    taught = distil_loss(logits, iou, answer.logits, answer.iou, target, config.distil)
+                    if config.distil.embedding:
+                        near = teaching.adapter(encoded[0].float(), answer.embedding)
+                        taught = taught + config.distil.embedding * near
             if i + 1 < rounds:
                 # Users correct what they were shown: mask 0, or after a first click the best scored reading.
                 shown = torch.where(
                     torch.rand(n, generator=generator, device=device) < 0.5, 0, iou[:, 1:].argmax(1) + 1
                 )  # fmt: skip
-                answer = logits.detach()[torch.arange(n, device=device), shown]
-                prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), answer, target, generator)
-    return torch.stack([r.total for r in results]).mean(), results
+                shown_logits = logits.detach()[torch.arange(n, device=device), shown]
+                prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, target, generator)
+    return torch.stack([r.total for r in results]).mean() + taught, results
 
 
 def _cpu(generator: torch.Generator, step: int) -> torch.Generator:
@@ -195,11 +221,21 @@ def train(config: TrainConfig) -> Path:
         load_folder(student, Path(config.start), lambda s: run_once(s, batches))
         print(f"starting from the weights in {config.start}", flush=True)
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(_parameter_groups(student, config), betas=(0.9, 0.99), fused=True)
+    teaching = None
+    groups = _parameter_groups(student, config)
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, device)
+        teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels).to(device))
+        adapter_parameters = list(teaching.adapter.parameters())
+        groups.append({"params": adapter_parameters, "peak": config.learning_rate, "weight_decay": 0.0})
+        print(f"teacher: {teacher.name}", flush=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
     average = copy.deepcopy(student).eval().requires_grad_(False)
     step, spent = 0, 0.0
     if saved is not None:
         student.load_state_dict(saved["student"])
+        if teaching is not None and saved.get("adapter"):
+            teaching.adapter.load_state_dict(saved["adapter"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         step, spent = int(saved["step"]), float(saved["spent"])
@@ -218,6 +254,7 @@ def train(config: TrainConfig) -> Path:
             checkpoint,
             {
                 "student": student.state_dict(), "average": average.state_dict(),
+                "adapter": teaching.adapter.state_dict() if teaching else {},
                 "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "config": asdict(config),
             },
         )  # fmt: skip
@@ -238,7 +275,7 @@ def train(config: TrainConfig) -> Path:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * max(rate, 0.005)
         optimizer.zero_grad(set_to_none=True)
-        loss, rounds = training_loss(student, batch, config, step)
+        loss, rounds = training_loss(student, batch, config, step, teaching)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
         if torch.isfinite(norm):

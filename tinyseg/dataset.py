@@ -3,7 +3,7 @@
 A dataset is a tar file or a folder with ``annotations.jsonl.gz`` and ``images/``. Every line of the annotations is
 an image: ``{"file", "width", "height", "source", "instances": [[polygon, ...], ...]}`` and optionally ``"set"``, a
 polygon being a list of [x, y] pixel positions. All polygons of an instance are filled together (even-odd), so inner
-ones are holes.
+ones are holes. COCO's instance JSON and folders of SA-1B are read too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import DataError
+from tinyseg.errors import DataError, NotInstalled
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,22 @@ class Photo:
 
 
 def read_photos(path: Path) -> list[Photo]:
-    """All photos of a dataset (tar file or folder), in the order of its annotations. Raises DataError."""
+    """All photos of a dataset, in the order of its annotations. Raises DataError.
+
+    path: a tar file or folder with annotations.jsonl.gz and images/; COCO's instances JSON with its images beside it, in
+    images/ or in a folder named like the JSON's split (instances_val2017.json: val2017/, also one level up); or a folder
+    of SA-1B (name.jpg and name.json side by side).
+    """
     if not path.exists():
         raise DataError(
-            f"there is no data set at {path}; give a tar file or folder with annotations.jsonl.gz and images/"
+            f"there is no data set at {path}; give a tar file or folder with annotations.jsonl.gz and images/, a COCO "
+            "instances JSON, or a folder of SA-1B"
         )
     try:
+        if path.suffix == ".json":
+            return _read_coco(path)
+        if path.is_dir() and not (path / "annotations.jsonl.gz").exists() and any(path.glob("*.json")):
+            return [_sa1b_photo(p) for p in sorted(path.glob("*.json"))]
         lines, places = _open_folder(path) if path.is_dir() else _open_tar(path)
         return [_photo(json.loads(line), places) for line in lines]
     except (OSError, KeyError, ValueError, TypeError, tarfile.TarError) as exc:
@@ -101,3 +111,52 @@ def _photo(row: dict[str, Any], places: _Places) -> Photo:
     ]
     instances = tuple(i for i in polygons if i)
     return Photo(name, row["source"], row.get("set", ""), row["width"], row["height"], instances, *places[name])
+
+
+def _read_coco(path: Path) -> list[Photo]:
+    content = json.loads(path.read_text())
+    split = path.stem.rpartition("_")[2]
+    folders = [path.parent, path.parent / "images", path.parent / split, path.parent.parent / split]
+    by_image: dict[int, list[Any]] = {}
+    for row in content["annotations"]:
+        if not row.get("iscrowd"):
+            by_image.setdefault(row["image_id"], []).append(row["segmentation"])
+    photos = []
+    for image in content["images"]:
+        name = image["file_name"]
+        file = next((f / name for f in folders if (f / name).is_file()), None)
+        if file is None:
+            raise KeyError(f"image {name} in {', '.join(str(f) for f in folders)}")
+        instances = [_polygons_of(s) for s in by_image.get(image["id"], [])]
+        kept = tuple(i for i in instances if i)
+        photos.append(
+            Photo(file.name, "coco", "", image["width"], image["height"], kept, file, None, file.stat().st_size)
+        )
+    return photos
+
+
+def _sa1b_photo(path: Path) -> Photo:
+    content = json.loads(path.read_text())
+    image = content["image"]
+    file = path.with_name(image["file_name"])
+    instances = [_polygons_of(row["segmentation"]) for row in content["annotations"]]
+    kept = tuple(i for i in instances if i)
+    return Photo(file.name, "sa-1b", "", image["width"], image["height"], kept, file, None, file.stat().st_size)
+
+
+def _polygons_of(segmentation: Any) -> tuple[NDArray[np.float32], ...]:
+    """COCO's polygons or run lengths -> polygons (n, 2) of pixel positions."""
+    if isinstance(segmentation, list):
+        # COCO's corners lie on pixel edges, ours name pixels.
+        flat = [np.array(p, np.float32).reshape(-1, 2) - 0.5 for p in segmentation]
+        return tuple(p for p in flat if len(p) >= 3)
+    try:
+        from pycocotools import mask as coco  # noqa: PLC0415 - only data sets with run lengths need it
+    except ModuleNotFoundError as exc:
+        raise NotInstalled("masks as run lengths are read with pycocotools; run: pip install pycocotools") from exc
+    rle = segmentation
+    if isinstance(rle["counts"], list):
+        rle = coco.frPyObjects(rle, *rle["size"])
+    mask = np.asarray(coco.decode(rle), np.uint8)
+    found, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return tuple(np.asarray(c, np.float32).reshape(-1, 2) for c in found if len(c) >= 3)

@@ -1,0 +1,158 @@
+"""Photographs without labels into a data set: a teacher is asked everywhere, and what it is sure of is kept.
+
+Clicks on a grid, as in SAM's mask generator (arXiv 2304.02643, section 4 and appendix B): answers are kept by predicted IoU
+and stability, and thinned by non-maximum suppression over masks. The result is a data set like any other, to train on
+alone or mixed with labelled ones.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyseg.distill.model import LABEL_PADDING, LABEL_POSITIVE
+from tinyseg.distill.prompts import PromptBatch
+from tinyseg.distill.teachers import Teacher
+from tinyseg.errors import DataError
+from tinyseg.geometry import LOGIT_STRIDE, MEAN
+from tinyseg.images import read_image
+from tinyseg.masks import polygons
+from tinyseg.progress import progress
+
+SHARD = 32  # photos a file; what a killed run loses at most
+STABILITY_OFFSET = 1.0
+CHUNK = 48  # prompts the teacher is asked at once
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What is asked, and what is kept."""
+
+    side: int = 512  # the photo's longer side, pixels
+    grid: int = 12  # clicks along the longer side
+    least_iou: float = 0.75
+    least_stability: float = 0.85
+    most_overlap: float = 0.7  # mask IoU above which the lower scored of two is dropped
+    least_share: float = 0.001  # of the photo
+    most_share: float = 0.9
+
+
+def square(photo: NDArray[np.uint8], side: int) -> tuple[Tensor, float]:
+    """((1, side, side, 3) uint8 RGB with the photo at the top left, model pixels per photo pixel)."""
+    height, width = photo.shape[:2]
+    scale = side / max(height, width)
+    small = cv2.resize(photo, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    canvas = np.full((side, side, 3), round(MEAN), np.uint8)
+    canvas[: small.shape[0], : small.shape[1]] = small[..., ::-1]
+    return torch.from_numpy(canvas)[None], scale
+
+
+def label_photo(teacher: Teacher, photo: NDArray[np.uint8], rule: LabelRule) -> list[list[list[list[int]]]]:
+    """Instances of a photo (H, W, 3) BGR as lists of polygons in its pixels, the surest first."""
+    image, scale = square(photo, rule.side)
+    height, width = photo.shape[:2]
+    step = rule.side / rule.grid
+    xs = np.arange(step / 2, width * scale, step)
+    ys = np.arange(step / 2, height * scale, step)
+    clicks = torch.tensor([[x, y] for y in ys for x in xs], dtype=torch.float32)
+    cells = rule.side // LOGIT_STRIDE
+    masks: list[Tensor] = []
+    scores: list[Tensor] = []
+    for points in clicks.split(CHUNK):
+        n = len(points)
+        slots = torch.stack((points, torch.zeros_like(points)), 1)
+        labels = torch.tensor([[float(LABEL_POSITIVE), float(LABEL_PADDING)]]).repeat(n, 1)
+        asked = PromptBatch(slots, labels, torch.zeros(n, 1, cells, cells), torch.zeros(n))
+        answer = teacher.answer(image, asked)
+        masks.append(answer.logits[:, 1:].flatten(0, 1))
+        scores.append(answer.iou[:, 1:].flatten())
+    logits, iou = torch.cat(masks), torch.cat(scores)
+    logits[:, round(height * scale / LOGIT_STRIDE) :] = -1e3
+    logits[:, :, round(width * scale / LOGIT_STRIDE) :] = -1e3
+    inside, outside = ((logits > o).flatten(1).sum(1).float() for o in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    share = (logits > 0).flatten(1).sum(1) / (height * width * scale * scale / LOGIT_STRIDE**2)
+    kept = (iou >= rule.least_iou) & (inside / outside.clamp(min=1) >= rule.least_stability)
+    kept &= (share >= rule.least_share) & (share <= rule.most_share)
+    order = torch.nonzero(kept)[:, 0][iou[kept].argsort(descending=True)]
+    found: list[list[list[list[int]]]] = []
+    chosen: list[Tensor] = []
+    for index in order.tolist():
+        mask = (logits[index] > 0).flatten()
+        if any(_overlap(mask, other) > rule.most_overlap for other in chosen):
+            continue
+        chosen.append(mask)
+        size = (round(cells * LOGIT_STRIDE / scale), round(cells * LOGIT_STRIDE / scale))
+        full = cv2.resize(logits[index].numpy(), size, interpolation=cv2.INTER_LINEAR)[:height, :width] > 0
+        outlines = [p.tolist() for p in polygons(full) if len(p) >= 3]
+        if outlines:
+            found.append(outlines)
+    return found
+
+
+def _overlap(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum().clamp(min=1))
+
+
+def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) -> Path:
+    """Label every image into a data set folder; run again to go on where it stopped. Returns the annotations' file.
+
+    Raises DataError where the folder cannot be written, or holds labels of another teacher or rule.
+    """
+    parts = out / "parts"
+    facts = {"teacher": teacher.name, "rule": rule.__dict__, "images": [p.name for p in images]}
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        (out / "images").mkdir(exist_ok=True)
+        told = out / "labels.json"
+        if told.exists() and json.loads(told.read_text()) != facts:
+            raise DataError(f"{out} holds labels of another teacher, rule or list of images; give another --out")
+        told.write_text(json.dumps(facts))
+        start, photos, instances = time.monotonic(), 0, 0
+        shards = [images[i : i + SHARD] for i in range(0, len(images), SHARD)]
+        for number, shard in enumerate(progress(shards, f"shards of {SHARD} photos")):
+            path = parts / f"{number:05d}.jsonl.gz"
+            if path.exists():
+                continue
+            rows = []
+            for image in shard:
+                photo = read_image(image)
+                found = label_photo(teacher, photo, rule)
+                shutil.copyfile(image, out / "images" / image.name)
+                rows.append(
+                    {
+                        "file": f"images/{image.name}", "width": photo.shape[1], "height": photo.shape[0],
+                        "source": teacher.name, "instances": found,
+                    }
+                )  # fmt: skip
+                photos, instances = photos + 1, instances + len(found)
+            _write(path, "".join(json.dumps(r) + "\n" for r in rows))
+        text = "".join(gzip.decompress(p.read_bytes()).decode() for p in sorted(parts.glob("*.jsonl.gz")))
+        _write(out / "annotations.jsonl.gz", text)
+    except OSError as exc:
+        raise DataError(f"{out} cannot be written ({exc.strerror or exc})") from exc
+    seconds = max(time.monotonic() - start, 1e-9)
+    size = sum(p.stat().st_size for p in parts.glob("*.jsonl.gz"))
+    print(
+        f"{photos} photos labelled with {instances} instances in {seconds:.0f} s ({photos / seconds:.2f} photos/s); "
+        f"{len(images)} in all, {size / 1e6:.2f} MB of labels: {out}"
+    )
+    return out / "annotations.jsonl.gz"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with gzip.open(temporary, "wt") as file:
+        file.write(text)
+    os.replace(temporary, path)

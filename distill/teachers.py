@@ -1,0 +1,263 @@
+"""Teachers: larger promptable models whose answers a student learns from.
+
+Every teacher answers prompts on square samples, as training cuts them: an image (S, S, 3) and K prompts in its pixels to
+mask logits on the stride-4 grid and predicted IoU, and gives its embedding for the embedding loss.
+
+    tinyseg:FOLDER        a model folder of tinyseg, or "tinyseg:packaged"
+    sam:NAME_OR_FOLDER    SAM, SAM-HQ or SAM 2/2.1 through transformers, from the hub or a local folder
+    flip:TEACHER          a teacher that also looks at the mirrored image and answers with the mean of both
+    several, with commas  an ensemble: the mean of the probabilities
+
+Sources: TinySAM (arXiv 2312.13789, sections 3.1 and 3.2), EdgeSAM (arXiv 2312.06660, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinyseg.distill.model import (
+    LABEL_BOX_TOP_LEFT,
+    LABEL_NEGATIVE,
+    LABEL_PADDING,
+    LABEL_POSITIVE,
+    Student,
+)
+from tinyseg.distill.prompts import PromptBatch
+from tinyseg.distill.validation import normalise
+from tinyseg.distill.warm_start import load_folder
+from tinyseg.errors import InputError, NotInstalled
+from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.model import PACKAGED
+
+LOGIT_LIMIT = 12.0
+SAM_SIDE = 1024
+# ImageNet's statistics on [0, 255], which SAM and its successors are fed with.
+SAM_MEAN = (123.675, 116.28, 103.53)
+SAM_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher says to B samples with K prompts each, n = B * K.
+
+    logits (n, 4, S/4, S/4): mask 0 for unambiguous prompts, three readings. iou (n, 4): predicted. embedding (B, C, h, w).
+    """
+
+    logits: Tensor
+    iou: Tensor
+    embedding: Tensor
+
+
+class Teacher(Protocol):
+    """Answers prompts; never trained."""
+
+    name: str
+    channels: int  # of its embedding
+
+    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
+        """image (B, S, S, 3) uint8 RGB; prompts (n = B * K) in sample pixels, those of one image together."""
+        ...
+
+
+class StudentTeacher:
+    """A model folder of tinyseg, run by torch."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.name = f"tinyseg:{folder.name}"
+        self._student = Student().eval().requires_grad_(False)
+        # Its batch norms measure themselves on a fixed noise image; the function does not depend on on what.
+        load_folder(self._student, folder, _measure_on_noise)
+        self._student.to(device)
+        self.channels = 128
+
+    @torch.no_grad()
+    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
+        features = self._student.encoder(normalise(image))
+        count = len(prompts.points) // len(image)
+        logits, iou = self._student.decoder(
+            *(f.repeat_interleave(count, 0) for f in features), prompts.points, prompts.labels, prompts.mask,
+            prompts.has_mask,
+        )  # fmt: skip
+        return Answer(logits.float(), iou.float(), features[0].float())
+
+
+def _measure_on_noise(student: Student) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = student.encoder(torch.rand(2, 3, 256, 256, generator=generator) * 2 - 1)
+    points = torch.rand(2, 4, 2, generator=generator) * 256
+    labels = torch.tensor([[2.0, 3.0, 1.0, -1.0], [-1.0, -1.0, 1.0, 0.0]])
+    student.decoder(*features, points, labels, torch.randn(2, 1, 64, 64, generator=generator), torch.ones(2))
+
+
+class SamTeacher:
+    """SAM, SAM-HQ or SAM 2 of the transformers library."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        try:
+            from transformers import AutoConfig, AutoModel  # noqa: PLC0415 - heavy, and an extra
+        except ModuleNotFoundError as exc:
+            raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[baseline]'") from exc
+        try:
+            config = AutoConfig.from_pretrained(name)
+            model = AutoModel.from_pretrained(name)
+        except (OSError, ValueError) as exc:
+            raise InputError(f"teacher {name!r} cannot be loaded ({str(exc).splitlines()[0]})") from exc
+        self._set(f"sam:{name}", config.model_type, model, device)
+
+    @classmethod
+    def of(cls, name: str, model: Any, device: torch.device) -> SamTeacher:
+        """A model that is loaded already."""
+        teacher = cls.__new__(cls)
+        teacher._set(name, model.config.model_type, model, device)
+        return teacher
+
+    def _set(self, name: str, kind: str, model: Any, device: torch.device) -> None:
+        if kind not in ("sam", "sam_hq", "sam2", "sam2_video"):
+            raise InputError(f"teacher {name!r} is a {kind} model; sam, sam_hq, sam2 and sam2_video can teach")
+        self.name, self._kind, self._device = name, kind, device
+        self._model = model.to(device).eval().requires_grad_(False)
+        vision = model.config.vision_config
+        self._side = int(
+            getattr(vision, "image_size", None) or getattr(model.config, "image_size", SAM_SIDE) or SAM_SIDE
+        )
+        if kind.startswith("sam2"):
+            self._side = int(model.config.prompt_encoder_config.image_size)
+        self.channels = int(model.config.mask_decoder_config.hidden_size)
+
+    @torch.no_grad()
+    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
+        batch, side = image.shape[0], image.shape[1]
+        scale = self._side / side
+        pixels = F.interpolate(
+            image.permute(0, 3, 1, 2).float(), (self._side, self._side), mode="bilinear", antialias=True
+        )  # fmt: skip
+        mean = torch.tensor(SAM_MEAN, device=pixels.device)[:, None, None]
+        std = torch.tensor(SAM_STD, device=pixels.device)[:, None, None]
+        embedding = self._model.get_image_embeddings((pixels - mean) / std)
+        count = len(prompts.points) // batch
+        rows = [self._ask(embedding, i, prompts, scale) for i in range(batch * count)]
+        logits = F.interpolate(
+            torch.cat([r[0] for r in rows]).float(), (side // LOGIT_STRIDE,) * 2, mode="bilinear", align_corners=False
+        )  # fmt: skip
+        whole = embedding[-1] if isinstance(embedding, (list, tuple)) else embedding
+        return Answer(logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), torch.cat([r[1] for r in rows]).float(), whole.float())
+
+    def _ask(self, embedding: Any, index: int, prompts: PromptBatch, scale: float) -> tuple[Tensor, Tensor]:
+        """One prompt: (1, 4, h, w) logits and (1, 4) IoU. Prompts differ in their parts, so they are asked one by one."""
+        parts = list(embedding) if isinstance(embedding, (list, tuple)) else [embedding]
+        image = index // (len(prompts.points) // parts[-1].shape[0])
+        mine = [p[image : image + 1] for p in parts]
+        labels, points = prompts.labels[index], prompts.points[index] * scale
+        clicks = (labels == LABEL_POSITIVE) | (labels == LABEL_NEGATIVE)
+        asked: dict[str, Any] = {"image_embeddings": mine if isinstance(embedding, (list, tuple)) else mine[0]}
+        if clicks.any():
+            asked["input_points"] = points[clicks][None, None]
+            asked["input_labels"] = labels[clicks].long()[None, None]
+        if (labels == LABEL_BOX_TOP_LEFT).any():
+            asked["input_boxes"] = points[:2].reshape(1, 1, 4)
+        if len(asked) == 1:  # a mask alone: its best point stands for it
+            asked["input_points"] = _inside(prompts.mask[index, 0], scale)[None, None, None]
+            asked["input_labels"] = torch.ones(1, 1, 1, dtype=torch.long, device=points.device)
+        single = self._model(**asked, multimask_output=False)
+        several = self._model(**asked, multimask_output=True)
+        masks = torch.cat([single.pred_masks[:, 0, :1], several.pred_masks[:, 0, :3]], 1)
+        scores = torch.cat([single.iou_scores[:, 0, :1], several.iou_scores[:, 0, :3]], 1)
+        return masks, scores
+
+
+def _inside(mask: Tensor, scale: float) -> Tensor:
+    """The position of a mask's highest logit, (2,) in the teacher's pixels."""
+    y, x = divmod(int(mask.flatten().argmax()), mask.shape[-1])
+    return (torch.tensor([x, y], device=mask.device).float() + 0.5) * LOGIT_STRIDE * scale
+
+
+class Flipped:
+    """A teacher that looks at the image and at its mirror image."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+        self.name, self.channels = f"flip:{teacher.name}", teacher.channels
+
+    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
+        width = image.shape[2]
+        straight = self.teacher.answer(image, prompts)
+        points = prompts.points.clone()
+        real = prompts.labels != LABEL_PADDING
+        points[..., 0] = torch.where(real, width - points[..., 0], points[..., 0])
+        box = prompts.labels[:, 0] == LABEL_BOX_TOP_LEFT  # left and right change places
+        left, right = points[:, 0, 0].clone(), points[:, 1, 0].clone()
+        points[:, 0, 0] = torch.where(box, right, left)
+        points[:, 1, 0] = torch.where(box, left, right)
+        mirrored = self.teacher.answer(
+            image.flip(2), PromptBatch(points, prompts.labels, prompts.mask.flip(-1), prompts.has_mask)
+        )  # fmt: skip
+        logits = mean_logits([straight.logits, mirrored.logits.flip(-1)])
+        return Answer(logits, (straight.iou + mirrored.iou) / 2, straight.embedding)
+
+
+class Ensemble:
+    """Several teachers as one: the mean of their probabilities; the embedding is the first one's.
+
+    Readings of an ambiguous prompt come in no fixed order, so they are matched to the first teacher's by their overlap.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self.teachers = list(teachers)
+        self.name, self.channels = ",".join(t.name for t in teachers), teachers[0].channels
+
+    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
+        first, *others = (t.answer(image, prompts) for t in self.teachers)
+        logits, scores = [first.logits], [first.iou]
+        for other in others:
+            order = match_readings(first.logits, other.logits)
+            logits.append(other.logits.gather(1, order[:, :, None, None].expand_as(other.logits)))
+            scores.append(other.iou.gather(1, order))
+        return Answer(mean_logits(logits), torch.stack(scores).mean(0), first.embedding)
+
+
+def match_readings(reference: Tensor, other: Tensor) -> Tensor:
+    """(n, 4) order of the other's masks (n, 4, h, w): mask 0 stays, each reading takes the reference's most alike."""
+    a, b = (x[:, 1:].sigmoid().flatten(2) for x in (reference, other))
+    overlap = a @ b.transpose(1, 2)
+    iou = overlap / (a.sum(2)[:, :, None] + b.sum(2)[:, None, :] - overlap).clamp(min=1e-6)  # (n, 3, 3)
+    order = torch.zeros(len(a), 3, dtype=torch.long, device=a.device)
+    for _ in range(3):  # greedy: the best pair first
+        best = iou.flatten(1).argmax(1)
+        row, column = best // 3, best % 3
+        index = torch.arange(len(a), device=a.device)
+        order[index, row] = column
+        iou[index, row, :] = -1
+        iou[index, :, column] = -1
+    return torch.cat((torch.zeros_like(order[:, :1]), order + 1), 1)
+
+
+def mean_logits(logits: Sequence[Tensor]) -> Tensor:
+    """Logits of the mean probability."""
+    p = torch.stack([x.sigmoid() for x in logits]).mean(0)
+    return torch.logit(p.clamp(1e-5, 1 - 1e-5)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def load_teacher(text: str, device: torch.device) -> Teacher:
+    """A teacher by its name, see above. Raises InputError or NotInstalled."""
+    parts = [p.strip() for p in text.split(",") if p.strip()]
+    if len(parts) != 1:
+        if not parts:
+            raise InputError("--teacher needs a name, such as tinyseg:packaged or sam:facebook/sam-vit-base")
+        return Ensemble([load_teacher(p, device) for p in parts])
+    kind, _, rest = parts[0].partition(":")
+    if kind == "flip" and rest:
+        return Flipped(load_teacher(rest, device))
+    if kind == "tinyseg" and rest:
+        return StudentTeacher(PACKAGED if rest == "packaged" else Path(rest), device)
+    if kind == "sam" and rest:
+        return SamTeacher(rest, device)
+    raise InputError(
+        f"teacher {text!r} is not known; give tinyseg:FOLDER, sam:NAME, flip:TEACHER, or several with commas"
+    )

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
+pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
+
+from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill import data as data_room  # noqa: E402
+from tinyseg.distill.data import TrainingBatches  # noqa: E402
+from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, distil_loss, mask_iou  # noqa: E402
+from tinyseg.distill.model import EMBED_DIM, Student  # noqa: E402
+from tinyseg.distill.prompts import PromptBatch, first_prompts  # noqa: E402
+from tinyseg.distill.teachers import (  # noqa: E402
+    Answer,
+    Ensemble,
+    Flipped,
+    SamTeacher,
+    StudentTeacher,
+    load_teacher,
+    match_readings,
+)
+from tinyseg.distill.train import POINT_SLOTS, Teaching, TrainConfig, train, training_loss  # noqa: E402
+from tinyseg.engines import create_engine  # noqa: E402
+from tinyseg.errors import InputError  # noqa: E402
+from tinyseg.model import PACKAGED, open_model  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def samples(side: int = 64, images: int = 2, prompts: int = 2) -> tuple[torch.Tensor, PromptBatch]:
+    """Noise with prompts of every kind."""
+    generator = torch.Generator().manual_seed(0)
+    image = (torch.rand(images, side, side, 3, generator=generator) * 255).to(torch.uint8)
+    n = images * prompts
+    target = torch.zeros(n, side // 4, side // 4)
+    target[:, 4:10, 3:12] = 1
+    boxes = torch.tensor([[12.0, 16.0, 48.0, 40.0]]).repeat(n, 1)
+    return image, first_prompts(target, boxes, POINT_SLOTS, generator)
+
+
+def sam_models() -> dict[str, object]:
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')"
+    )
+    torch.manual_seed(0)
+    prompt = {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 4}
+    decoder = {"hidden_size": 32, "num_attention_heads": 2, "mlp_dim": 32, "iou_head_hidden_dim": 32}
+    vision = {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 128, "patch_size": 16,
+        "output_channels": 32, "num_pos_feats": 16, "mlp_dim": 32, "global_attn_indexes": [0], "window_size": 4,
+    }  # fmt: skip
+    sam = transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    backbone = {
+        "hidden_size": 16, "num_attention_heads": 1, "image_size": [128, 128], "embed_dim_per_stage": [16, 32, 64, 128],
+        "num_attention_heads_per_stage": [1, 2, 2, 4], "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3],
+        "window_positional_embedding_background_size": [7, 7],
+    }  # fmt: skip
+    vision2 = {
+        "backbone_config": {"model_type": "sam2_hiera_det_model", **backbone}, "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32, "image_size": 128,
+    }  # fmt: skip
+    sam2 = transformers.Sam2Config(vision_config=vision2, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    return {"sam": transformers.SamModel(sam), "sam2": transformers.Sam2Model(sam2)}
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam2"])
+def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
+    teacher = SamTeacher.of(f"random {kind}", sam_models()[kind], CPU)
+    image, prompts = samples()
+    answer = teacher.answer(image, prompts)
+    assert answer.logits.shape == (4, 4, 16, 16) and answer.iou.shape == (4, 4)
+    assert answer.embedding.shape[:2] == (2, teacher.channels)
+    assert torch.isfinite(answer.logits).all() and answer.logits.std() > 0
+    # Another prompt, another answer; the other images' prompts do not matter.
+    moved = PromptBatch(prompts.points + 8, prompts.labels, prompts.mask, prompts.has_mask)
+    assert not torch.equal(teacher.answer(image, moved).logits, answer.logits)
+    one = PromptBatch(prompts.points[2:], prompts.labels[2:], prompts.mask[2:], prompts.has_mask[2:])
+    torch.testing.assert_close(teacher.answer(image[1:], one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_folder_teaches_what_the_runtime_computes() -> None:
+    teacher = StudentTeacher(PACKAGED, CPU)
+    image, prompts = samples()
+    answer = teacher.answer(
+        image[:1], PromptBatch(prompts.points[:2], prompts.labels[:2], prompts.mask[:2], prompts.has_mask[:2])
+    )
+    engine = create_engine("onnxruntime", "fp32", 1).engine
+    model = open_model(None)
+    pixels = ((image[:1].permute(0, 3, 1, 2).float() - 127.5) / 127.5).numpy()
+    features = engine.compile(model.graphs["encoder"], {}).run({"image": np.ascontiguousarray(pixels)})
+    expected = engine.compile(model.graphs["decoder"], {}).run(
+        {
+            **features, "points": prompts.points[:2].numpy(), "labels": prompts.labels[:2].numpy(),
+            "mask": prompts.mask[:2].numpy(), "has_mask": prompts.has_mask[:2].numpy(),
+        }
+    )  # fmt: skip
+    assert np.abs(answer.logits.numpy() - expected["logits"]).max() < 0.01 * np.abs(expected["logits"]).max()
+
+
+class Echo:
+    """Answers with the column of the first point, as a ramp from left to right, and remembers nothing."""
+
+    name, channels = "echo", 1
+
+    def answer(self, image: torch.Tensor, prompts: PromptBatch) -> Answer:
+        side = image.shape[1] // 4
+        columns = (torch.arange(side) + 0.5) * 4
+        ramp = (columns - prompts.points[:, 0, :1]) / 8  # (n, side): positive right of the point
+        logits = ramp[:, None, None, :].expand(-1, 4, side, -1)
+        return Answer(logits, torch.full((len(ramp), 4), 0.5), torch.zeros(len(image), 1, 4, 4))
+
+
+def test_the_mirrored_look_is_mirrored_back() -> None:
+    image, _ = samples()
+    points = torch.tensor([[[10.0, 20.0], [30.0, 40.0]]] * 4)
+    labels = torch.tensor([[2.0, 3.0]] * 4)
+    prompts = PromptBatch(points, labels, torch.zeros(4, 1, 16, 16), torch.zeros(4))
+    answer = Flipped(Echo()).answer(image, prompts)
+    # Straight: right of 10. Mirrored: the box is (34, 20, 54, 40), so right of 34 there, which is left of 30 here.
+    probabilities = answer.logits[0, 0, 0].sigmoid()
+    columns = (torch.arange(16) + 0.5) * 4
+    expected = (torch.sigmoid((columns - 10) / 8) + torch.sigmoid((30 - columns) / 8)) / 2
+    torch.testing.assert_close(probabilities, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_readings_are_matched_before_they_are_averaged() -> None:
+    base = torch.full((2, 4, 8, 8), -9.0)
+    for k, at in enumerate((0, 2, 4, 6)):
+        base[:, k, :, at : at + 2] = 9.0
+    order = torch.tensor([0, 3, 1, 2])
+    shuffled = base[:, order]
+    assert torch.equal(shuffled.gather(1, match_readings(base, shuffled)[:, :, None, None].expand_as(base)), base)
+
+    class Fixed:
+        name, channels = "fixed", 1
+
+        def __init__(self, logits: torch.Tensor) -> None:
+            self.logits = logits
+
+        def answer(self, image: torch.Tensor, prompts: PromptBatch) -> Answer:
+            return Answer(self.logits, torch.ones(2, 4), torch.zeros(1, 1, 1, 1))
+
+    image, prompts = samples()
+    both = Ensemble([Fixed(base), Fixed(shuffled)]).answer(image, prompts)
+    assert torch.equal(both.logits > 0, base > 0)
+
+
+def test_teachers_by_name() -> None:
+    both = load_teacher("tinyseg:packaged,flip:tinyseg:packaged", CPU)
+    assert isinstance(both, Ensemble) and both.channels == EMBED_DIM and "flip:" in both.name
+    for wrong, message in (
+        ("", "--teacher needs a name"), ("resnet", "is not known"), ("sam:", "is not known"),
+        ("tinyseg:nowhere", "not a model folder"), ("sam:./nowhere", "cannot be loaded"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            load_teacher(wrong, CPU)
+
+
+def test_hard_prompts_count_more() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.zeros(2, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    teacher = (target * 12 - 6)[:, None].expand(-1, 4, -1, -1)
+    student = torch.stack([teacher[0], -teacher[1]]) + 0.1 * torch.randn(2, 4, 16, 16, generator=generator)
+    score = torch.full((2, 4), 0.5)
+
+    def loss(i: int, hard: bool) -> float:
+        part = slice(i, i + 1)
+        return float(
+            distil_loss(student[part], score[part], teacher[part], score[part], target[part], DistilWeights(hard=hard))
+        )
+
+    assert mask_iou(student, target[:, None].expand_as(student))[0].min() > 0.99
+    assert loss(0, True) == pytest.approx(loss(0, False), rel=0.02)  # as good as the teacher: as before
+    assert loss(1, True) > 1.9 * loss(1, False)
+    plain = distil_loss(student, score, teacher, score + 0.5, target, DistilWeights(masks=0.0, iou=1.0))
+    assert float(plain) == pytest.approx(0.25)
+
+
+def test_a_student_overfits_a_random_teacher(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part of the loss falls, and reaches student and adapter: on one batch, towards a SAM of random weights."""
+    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
+    torch.manual_seed(0)
+    teacher = SamTeacher.of("random", sam_models()["sam"], CPU)
+    teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels))
+    weights = DistilWeights(masks=1.0, iou=1.0, embedding=1.0, hard=True)
+    config = TrainConfig(data=(), out="x", batch_size=2, instances=2, distil=weights)
+    batch = TrainingBatches(read_photos(shapes), 2, 2, 0, {})[0]
+    student = Student()
+    optimizer = torch.optim.AdamW([*student.parameters(), *teaching.adapter.parameters()], lr=2e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        with_teacher, _ = training_loss(student, batch, config, 0, teaching)
+        with_teacher.backward()
+        optimizer.step()
+        losses.append(float(with_teacher.detach()))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in teaching.adapter.parameters())
+    assert student.encoder.lateral16[0].weight.grad.abs().sum() > 0
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_training_with_a_teacher_resumes(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
+
+    def config(steps: int, out: str) -> TrainConfig:
+        return TrainConfig(
+            data=(str(shapes),), out=str(tmp_path / out), steps=steps, batch_size=2, instances=2, workers=0,
+            validation_photos=1, start=str(PACKAGED), teacher="tinyseg:packaged",
+            distil=DistilWeights(embedding=0.5),
+        )  # fmt: skip
+
+    checkpoint = train(config(2, "run"))
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["step"] == 2 and saved["adapter"]["project.weight"].shape == (EMBED_DIM, EMBED_DIM, 1, 1)
+    assert torch.load(train(config(3, "run")), weights_only=True)["step"] == 3
