@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyseg.errors import InputError, NotInstalled, TinysegError
+from tinyseg.model import PACKAGED
 
 TRAIN_EXAMPLE = """example:
   python -m tinyseg.distill train --data photos.tar --backbone mobilenet_v2.npz --minutes 60 --out runs/first
@@ -39,9 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--backbone", metavar="FILE", help="npz with MobileNetV2 weights to start from (default: random)"
     )
-    train.add_argument(
-        "--start", metavar="DIR", help="model folder whose weights to start from, such as the packaged model's"
-    )
+    train.add_argument("--start", metavar="DIR", help="model folder whose weights to start from, or 'packaged'")
     train.add_argument(
         "--steps", type=int, default=6000, metavar="N", help="length of the whole training (default: 6000)"
     )
@@ -104,9 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--teacher", required=True, metavar="NAME", help="as for train: tinyseg:FOLDER, sam:NAME, ...")
     label.add_argument("--out", required=True, metavar="DIR", help="data set folder")
     label.add_argument("--grid", type=int, default=12, metavar="N", help="clicks along the longer side (default: 12)")
-    label.add_argument(
-        "--least-iou", type=float, default=0.75, metavar="I", help="predicted IoU to keep (default: 0.75)"
-    )
+    label.add_argument("--least-iou", type=float, default=0.6, metavar="I", help="predicted IoU to keep (default: 0.6)")
     label.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     quantize = commands.add_parser(
         "quantize", help="add int8 graphs to a model", epilog=QUANTIZE_EXAMPLE,
@@ -206,8 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
+            start = str(PACKAGED) if args.start == "packaged" else args.start
             config = train_room.TrainConfig(
-                data=tuple(args.data), out=args.out, backbone=args.backbone, start=args.start,
+                data=tuple(args.data), out=args.out, backbone=args.backbone, start=start,
                 steps=args.steps, minutes=args.minutes,
                 batch_size=args.batch_size, instances=args.instances, learning_rate=args.learning_rate, seed=args.seed,
                 device=args.device, workers=args.workers, validate_every=args.validate_every,

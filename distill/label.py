@@ -33,7 +33,7 @@ from tinyseg.progress import progress
 
 SHARD = 32  # photos a file; what a killed run loses at most
 STABILITY_OFFSET = 1.0
-CHUNK = 48  # prompts the teacher is asked at once
+CHUNK = 16  # prompts the teacher is asked at once; more spend their time on fresh memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LabelRule:
 
     side: int = 512  # the photo's longer side, pixels
     grid: int = 12  # clicks along the longer side
-    least_iou: float = 0.75
+    least_iou: float = 0.6
     least_stability: float = 0.85
     most_overlap: float = 0.7  # mask IoU above which the lower scored of two is dropped
     least_share: float = 0.001  # of the photo

@@ -210,7 +210,8 @@ def train(config: TrainConfig) -> Path:
     training, validation = split_validation(photos)
     validation = [p for p in validation if p.instances][: config.validation_photos]
     batches = TrainingBatches(training, config.batch_size, config.instances, config.seed, config.oversample)
-    print(f"{len(training)} photos to train on, {len(validation)} to validate on", flush=True)
+    told = "" if validation else ": too few photos to hold any back, so no figures will be shown"
+    print(f"{len(training)} photos to train on, {len(validation)} to validate on{told}", flush=True)
 
     student = Student()
     saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
@@ -313,7 +314,7 @@ def train(config: TrainConfig) -> Path:
         ending = stop["asked"] or spent >= budget or step >= config.steps
         if ending or step % 250 == 0:
             save()
-        if (ending and not stop["asked"]) or step % config.validate_every == 0:
+        if validation and ((ending and not stop["asked"]) or step % config.validate_every == 0):
             figures = validate(average, validation, device)
             _append(out / "validation.csv", {"step": step, "spent": spent, **figures})
             print("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
