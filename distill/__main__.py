@@ -173,7 +173,9 @@ def run_quantize(args: argparse.Namespace) -> None:
         room.write_folder(model, graphs, reports, facts, made)
         rows = compare_precisions(str(made), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
         data = Path(args.eval).name if args.eval else None
-        room.record_measured(made, to_card(rows, device.processor_name(), data))
+        full = next((r for r in rows if r.precision == "fp32" and r.report), None)
+        accuracy = {"data": data, "engine": full.engine, "precision": "fp32", **(full.report or {})} if full else None
+        room.record_measured(made, to_card(rows, device.processor_name(), data), accuracy)
         with new_folder(Path(args.out)) as out:
             shutil.copytree(made, out, dirs_exist_ok=True)
     print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {args.out}")

@@ -386,10 +386,15 @@ def write_folder(
         (folder / REPORT).write_text(json.dumps([asdict(r) for r in reports], indent=1) + "\n")
 
 
-def record_measured(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Put figures of speed and accuracy into a folder's model.json; "auto" chooses a precision by them."""
+def record_measured(folder: Path, measured: Mapping[str, Any], accuracy: Mapping[str, Any] | None = None) -> None:
+    """Put figures of speed and accuracy into a folder's model.json; "auto" chooses a precision by them.
+
+    accuracy: the tables of ``tinyseg eval`` of the fp32 graphs; None leaves those that are there.
+    """
     card = json.loads((folder / "model.json").read_text())
     card["measured"] = dict(measured)
+    if accuracy is not None:
+        card["accuracy"] = dict(accuracy)
     temporary = folder / "model.json.part"
     temporary.write_text(json.dumps(card, indent=1) + "\n")
     os.replace(temporary, folder / "model.json")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import tinyseg
 from tests.conftest import mask_iou
 from tinyseg import Prompt
+from tinyseg.segmenter import _choose
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -220,3 +221,18 @@ def test_info_says_what_runs(real: tinyseg.Segmenter, fake: tinyseg.Segmenter) -
 def test_wrong_thread_counts_are_refused(threads: Any) -> None:
     with pytest.raises(tinyseg.InputError, match="threads"):
         tinyseg.load(engine="fake", threads=threads)
+
+
+def test_mask_0_takes_the_place_of_the_reading_most_alike_it() -> None:
+    logits = np.full((4, 8, 8), -1.0, np.float32)
+    logits[0, :4] = 1.0  # the upper half
+    logits[1, :, :2] = 1.0
+    logits[2, :5] = 1.0  # the twin: one row more
+    logits[3] = 1.0
+    scores = np.array([0.7, 0.5, 0.6, 0.4], np.float32)
+    several, several_scores = _choose(logits, scores, True)
+    assert np.array_equal(several, logits[[1, 0, 3]]) and several_scores.tolist() == scores[[1, 0, 3]].tolist()
+    single, single_scores = _choose(logits, scores, False)
+    assert np.array_equal(single, logits[:1]) and single_scores.tolist() == scores[:1].tolist()
+    nothing, _ = _choose(np.full((4, 8, 8), -1.0, np.float32), scores, True)
+    assert len(nothing) == 3
