@@ -15,6 +15,7 @@ mask tokens (SAM, appendix A). Rasterised prompts are what interactive segmentat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -385,6 +386,23 @@ class Student(nn.Module):
         self.decoder = Decoder()
 
 
+def norm_put_back(norm: nn.BatchNorm2d, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:
+    """A forward hook for a convolution whose norm was folded into it, leaving it a bias.
+
+    The norm takes mean and variance from what the convolution computes, and scale and shift such that nothing changes.
+    """
+
+    def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
+        var, mean = torch.var_mean(output.float(), (0, 2, 3), correction=0)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+        norm.weight.copy_((var + norm.eps).sqrt())
+        norm.bias.copy_(mean + bias)
+
+    return hook
+
+
 def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
     """Load a MobileNetV2 whose batch norm was folded into its convolutions, and put the batch norm back.
 
@@ -396,23 +414,13 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
     layers = [encoder.stem, *(m for b in encoder.blocks for m in b.modules() if isinstance(m, ConvNorm))]
     hooks = []
 
-    def calibrate(norm: nn.BatchNorm2d, bias: Tensor):  # type: ignore[no-untyped-def]
-        def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
-            var, mean = torch.var_mean(output, (0, 2, 3), correction=0)
-            norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-            norm.running_var.copy_(var)  # type: ignore[union-attr]
-            norm.weight.copy_((var + norm.eps).sqrt())
-            norm.bias.copy_(mean + bias)
-
-        return hook
-
     with torch.no_grad():
         for i, layer in enumerate(layers):
             conv, norm = layer[0], layer[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
             conv.weight.copy_(torch.from_numpy(arrays[f"conv{i:02d}.weight"]))
             bias = torch.from_numpy(arrays[f"conv{i:02d}.bias"]).to(conv.weight.device)
-            hooks.append(conv.register_forward_hook(calibrate(norm, bias)))
+            hooks.append(conv.register_forward_hook(norm_put_back(norm, bias)))
         was_training = encoder.training
         encoder.eval()
         encoder(images)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tinyseg.dataset import Photo, read_photos
 from tinyseg.distill.data import Batch, TrainingBatches, split_validation
+from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
 from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, RoundLoss, distil_loss, round_loss
 from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, Student, load_backbone
 from tinyseg.distill.prompts import correct, first_prompts
@@ -62,6 +64,7 @@ class TrainConfig:
     validate_every: int = 1000
     validation_photos: int = 120
     oversample: dict[str, float] = field(default_factory=dict)
+    data_on_device: bool = False  # see device_data.py
     teacher: str | None = None  # see teachers.py
     distil: DistilWeights = field(default_factory=DistilWeights)
 
@@ -118,7 +121,11 @@ class Teaching:
 
 
 def training_loss(
-    student: Student, batch: Batch, config: TrainConfig, step: int, teaching: Teaching | None = None
+    student: Student,
+    batch: Batch | DeviceBatch,
+    config: TrainConfig,
+    step: int,
+    teaching: Teaching | None = None,
 ) -> tuple[Tensor, list[RoundLoss]]:
     """Mean loss over the rounds of one step; prompts are a pure function of (seed, step).
 
@@ -126,10 +133,11 @@ def training_loss(
     """
     device = torch.device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
-    image = normalise(torch.from_numpy(batch.image).to(device))
+    pixels = torch.as_tensor(batch.image, device=device)
+    image = normalise(pixels)
     n = batch.coverage.shape[0] * batch.coverage.shape[1]
-    target = torch.from_numpy(batch.coverage).to(device).flatten(0, 1).float() / 255.0  # (n, h, w)
-    boxes = torch.from_numpy(batch.boxes).to(device).flatten(0, 1)  # (n, 4)
+    target = torch.as_tensor(batch.coverage, device=device).flatten(0, 1).float() / 255.0  # (n, h, w)
+    boxes = torch.as_tensor(batch.boxes, device=device).flatten(0, 1)  # (n, 4)
     room = max(POSITION_UNIT - batch.image.shape[1], 0.0)
     origin = torch.rand(2, generator=generator, device=device) * room
     rounds = 1 + int(torch.multinomial(torch.tensor(ROUND_SHARES), 1, generator=_cpu(generator, step)))
@@ -137,9 +145,7 @@ def training_loss(
         encoded = student.encoder(image)
         features = [f.repeat_interleave(config.instances, 0) for f in encoded]
         prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
-        answer = (
-            None if teaching is None else teaching.teacher.answer(torch.from_numpy(batch.image).to(device), prompts)
-        )
+        answer = None if teaching is None else teaching.teacher.answer(pixels, prompts)
         taught = torch.zeros((), device=device)
         results: list[RoundLoss] = []
         for i in range(rounds):
@@ -261,10 +267,18 @@ def train(config: TrainConfig) -> Path:
         )  # fmt: skip
 
     budget = math.inf if config.minutes is None else config.minutes * 60
-    loader = DataLoader(
-        _Steps(batches, step, config.steps), batch_size=None, num_workers=config.workers,
-        worker_init_fn=_single_threaded, prefetch_factor=4 if config.workers else None,
-    )  # fmt: skip
+    loader: Iterable[Batch | DeviceBatch]
+    if config.data_on_device:
+        print(
+            f"{device_gigabytes(batches.photos):.1f} GB of photos and masks go into the memory of {device}", flush=True
+        )
+        resident = DeviceBatches(batches, device)
+        loader = (resident[i] for i in range(step, config.steps))
+    else:
+        loader = DataLoader(
+            _Steps(batches, step, config.steps), batch_size=None, num_workers=config.workers,
+            worker_init_fn=_single_threaded, prefetch_factor=4 if config.workers else None,
+        )  # fmt: skip
     student.train()
     recent: list[tuple[float, float, float]] = []
     durations: list[float] = []

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from tinyseg.distill.model import ConvNorm, Student
+from tinyseg.distill.model import ConvNorm, Student, norm_put_back
 from tinyseg.errors import InputError
 
 FP16_SUFFIX = "_fp16"  # as export.store_as_fp16 names its weights
@@ -73,22 +73,10 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
         for name, layer in norms.items():
             conv, norm = layer[0], layer[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            hooks.append(conv.register_forward_hook(_measure(norm, state[f"{name}.0.bias"])))
+            hooks.append(conv.register_forward_hook(norm_put_back(norm, state[f"{name}.0.bias"])))
         was_training = student.training
         student.eval()
         run(student)
         student.train(was_training)
     for hook in hooks:
         hook.remove()
-
-
-def _measure(norm: nn.BatchNorm2d, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:
-    def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
-        var, mean = torch.var_mean(output.float(), (0, 2, 3), correction=0)
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
-        norm.weight.copy_((var + norm.eps).sqrt())
-        norm.bias.copy_(mean + bias)
-
-    return hook
