@@ -47,6 +47,8 @@ def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts)
         native = next(p for p in usable if p in NATIVE)
         return native, f"{native}: the engine's own choice, nothing was measured for this model on {engine}"
     best = max(candidates, key=lambda p: candidates[p])
+    if best == "fp32":
+        return best, "; ".join([f"fp32: the fastest that was measured for this model on {engine}", *left_out])
     reason = f"{best}: measured {candidates[best]:.2f} times as fast as fp32 on {engine}"
     if best in facts.lost_points:
         reason += f", loses {facts.lost_points[best]:.2f} points of IoU at most"
