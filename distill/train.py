@@ -1,7 +1,8 @@
 """Train the student: one loop, resumable, stopped by steps or by time.
 
-A run folder holds ``config.json``, ``steps.csv`` (losses), ``validation.csv`` (figures) and ``checkpoint.pt`` (all
-that is needed to go on: weights, moving average, optimizer, step and seconds spent).
+A run folder holds ``config.json``, ``steps.csv`` (losses), ``validation.csv`` (figures), ``curves.png`` of both,
+``samples-STEP.jpg`` (answers on validation photos), ``checkpoint.pt`` (all that is needed to go on: weights, moving average,
+optimizer, step and seconds spent) and ``best.pt``, the checkpoint whose validation was best so far.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigab
 from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, RoundLoss, distil_loss, round_loss
 from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, Student, load_backbone
 from tinyseg.distill.prompts import correct, first_prompts
+from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
 from tinyseg.distill.teachers import Teacher, load_teacher
 from tinyseg.distill.validation import normalise, validate
 from tinyseg.distill.warm_start import load_folder
@@ -238,14 +240,14 @@ def train(config: TrainConfig) -> Path:
         print(f"teacher: {teacher.name}", flush=True)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
     average = copy.deepcopy(student).eval().requires_grad_(False)
-    step, spent = 0, 0.0
+    step, spent, best = 0, 0.0, -math.inf
     if saved is not None:
         student.load_state_dict(saved["student"])
         if teaching is not None and saved.get("adapter"):
             teaching.adapter.load_state_dict(saved["adapter"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        step, spent = int(saved["step"]), float(saved["spent"])
+        step, spent, best = int(saved["step"]), float(saved["spent"]), float(saved.get("best", best))
         print(f"going on at step {step}, {spent / 60:.1f} minutes spent", flush=True)
 
     stop = {"asked": False}
@@ -256,13 +258,13 @@ def train(config: TrainConfig) -> Path:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
 
-    def save() -> None:
+    def save(path: Path) -> None:
         _save(
-            checkpoint,
+            path,
             {
                 "student": student.state_dict(), "average": average.state_dict(),
                 "adapter": teaching.adapter.state_dict() if teaching else {},
-                "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "config": asdict(config),
+                "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "best": best, "config": asdict(config),
             },
         )  # fmt: skip
 
@@ -326,13 +328,19 @@ def train(config: TrainConfig) -> Path:
                 {"step": step, "loss": mean[0], "iou": mean[1], "iou_best": mean[2], "rate": rate, "spent": spent},
             )
         ending = stop["asked"] or spent >= budget or step >= config.steps
-        if ending or step % 250 == 0:
-            save()
         if validation and ((ending and not stop["asked"]) or step % config.validate_every == 0):
             figures = validate(average, validation, device)
             _append(out / "validation.csv", {"step": step, "spent": spent, **figures})
+            quality = float(np.mean([figures[name] for name in BEST_BY]))
+            if quality > best:
+                best = quality
+                save(out / "best.pt")
+            draw_samples(average, validation, device, out / f"samples-{step}.jpg")
+            draw_curves(out)
             print("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
             last = time.monotonic()
+        if ending or step % 250 == 0:
+            save(checkpoint)
         if ending:
             break
     print(f"stopped at step {step} after {spent / 60:.1f} minutes: {checkpoint}", flush=True)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -127,3 +128,17 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
 def test_training_needs_no_compiled_core(root: Path) -> None:
     code = "import sys; sys.modules['tinyseg._native'] = None; import tinyseg.distill.train, tinyseg.distill.data; print('ok')"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "ok"
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_the_run_folder_shows_what_happened(shapes: Path, tmp_path: Path) -> None:
+    checkpoint = train(replace(config(shapes, tmp_path / "run", 4), validate_every=2))
+    out = checkpoint.parent
+    names = {p.name for p in out.iterdir()}
+    wanted = {"config.json", "validation.csv", "checkpoint.pt", "best.pt", "samples-2.jpg", "samples-4.jpg"}
+    assert wanted <= names and not any("part" in n or "tmp" in n for n in names)
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'tinyseg[report]')")
+    assert cv2.imread(str(out / "curves.png")).shape[1] > 1000
+    assert cv2.imread(str(out / "samples-4.jpg")).shape[0] == 640
+    best, last = (torch.load(out / n, weights_only=True) for n in ("best.pt", "checkpoint.pt"))
+    assert best["best"] == last["best"] and best["step"] in (2, 4)

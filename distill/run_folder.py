@@ -1,0 +1,91 @@
+"""Pictures in a run folder: the curves, and what the moving average answers on a few validation photos."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tinyseg.dataset import Photo
+from tinyseg.distill.data import cut_image
+from tinyseg.distill.model import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE, Student
+from tinyseg.distill.validation import VIEW_SIZES, most_interior, normalise, view
+from tinyseg.draw import overlay
+from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.images import write_image
+from tinyseg.prompts import Prompt
+
+SAMPLES = 6  # photos in a picture
+SIDE = 320  # pixels of each
+# Chosen by: what a user meets first. Box and click count alike.
+BEST_BY = ("box_frame", "click_frame", "box_zoom")
+
+
+def read_column(path: Path, name: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of a CSV; empty where it does not exist."""
+    if not path.exists():
+        return [], []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [float(r["step"]) for r in rows], [float(r[name]) for r in rows]
+
+
+def draw_curves(out: Path) -> Path | None:
+    """steps.csv and validation.csv as curves.png; None where matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    left.plot(*read_column(out / "steps.csv", "loss"))
+    left.set(title="loss (mean of 50 steps)", xlabel="step")
+    names = ("box_frame", "box_zoom", "click_frame", "oracle_frame")
+    for name in names:
+        right.plot(*read_column(out / "validation.csv", name), marker="o", label=name)
+    right.set(title="validation, moving average: mean IoU", xlabel="step")
+    right.legend()
+    path = out / "curves.png"
+    temporary = out / "curves.part.png"
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    temporary.replace(path)
+    return path
+
+
+@torch.inference_mode()
+def draw_samples(student: Student, photos: Sequence[Photo], device: torch.device, path: Path) -> None:
+    """The first instance of the first photos: answered from its box (above) and from one click (below)."""
+    was_training = student.training
+    student.eval()
+    size = VIEW_SIZES["frame"]
+    rows: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
+    for photo in photos[:SAMPLES]:
+        crop = view(photo, size, None)
+        image = cut_image(photo.read(), crop)
+        mask = np.zeros((photo.height, photo.width), np.uint8)
+        cv2.fillPoly(mask, [np.round(p).astype(np.int32) for p in photo.instances[0]], 1)
+        scale = size / max(photo.width, photo.height)
+        x, y, w, h = (v * scale for v in cv2.boundingRect(mask))
+        cx, cy = (v * scale for v in most_interior(mask))
+        features = student.encoder(normalise(torch.from_numpy(image[None, ..., ::-1].copy()).to(device)))
+        points = torch.tensor([[[x, y], [x + w, y + h]], [[cx, cy], [0.0, 0.0]]], device=device)
+        labels = torch.tensor(
+            [[LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], [LABEL_POSITIVE, LABEL_PADDING]], device=device
+        ).float()
+        empty = torch.zeros(2, 1, size // LOGIT_STRIDE, size // LOGIT_STRIDE, device=device)
+        logits, _ = student.decoder(*features, points.float(), labels, empty, torch.zeros(2, device=device))
+        full = torch.nn.functional.interpolate(logits[:, :1].float(), size=(size, size), mode="bilinear")[:, 0] > 0
+        prompts = (Prompt(box=[x, y, x + w, y + h]), Prompt(points=[[cx, cy]], labels=[1]))
+        for row, answer, prompt in zip(rows, full.cpu().numpy(), prompts):
+            picture = cv2.resize(overlay(image, [answer], [prompt]), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            row.append(np.asarray(picture, np.uint8))
+    student.train(was_training)
+    write_image(path, np.concatenate([np.concatenate(row, 1) for row in rows], 0))
