@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinyseg.bench.accuracy import AccuracyReport, measure
 from tinyseg.bench.measure import alternate, ratio
@@ -13,7 +17,6 @@ from tinyseg.dataset import Photo
 from tinyseg.engines import ENGINES, is_installed, offered_precisions
 from tinyseg.errors import EngineError, InputError
 from tinyseg.model import Model, open_model
-from tinyseg.prompts import Prompt
 from tinyseg.segmenter import Segmenter, graphs_for, load
 
 ROUNDS = 40
@@ -53,10 +56,9 @@ def combinations(model: Model) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: (pair[0], pair[1] != "fp32", pair[1]))
 
 
-def predict_once(seg: Segmenter) -> None:
+def predict_once(seg: Segmenter, frame: NDArray[np.uint8]) -> None:
     """One frame and one box, without a second look: the same work for every precision."""
-    asked = Prompt(box=boxes(1)[0])
-    seg.embed(scene()).predict(box=asked.box, multimask=False, zoom="off")
+    seg.embed(frame).predict(box=boxes(1)[0], multimask=False, zoom="off")
 
 
 def figures(report: AccuracyReport) -> dict[str, dict[str, float]]:
@@ -82,7 +84,9 @@ def compare_precisions(
     if not pairs:
         raise InputError("no engine of this device runs any of the precisions asked for")
     segs = {pair: load(model_path, *pair, threads=threads) for pair in pairs}
-    timings = alternate({" ".join(p): (lambda s=s: predict_once(s)) for p, s in segs.items()}, rounds)  # type: ignore[misc]
+    frame = scene()
+    calls: dict[str, Callable[[], object]] = {" ".join(p): partial(predict_once, s, frame) for p, s in segs.items()}
+    timings = alternate(calls, rounds)
     # fp32 is the same arithmetic everywhere (the parity gate finds no difference), so one engine's accuracy is enough.
     examined = [p for p in pairs if p == REFERENCE or p[1] != "fp32" or REFERENCE not in pairs] if photos else []
     reports = {p: measure(segs[p], photos) for p in examined} if photos else {}
