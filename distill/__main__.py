@@ -1,4 +1,4 @@
-"""``python -m tinyseg.distill label|train|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
+"""``python -m tinyseg.distill label|answers|train|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tinyseg.errors import InputError, NotInstalled, TinysegError
-from tinyseg.model import PACKAGED
+from tinyseg.model import PACKAGED, model_place
 
 TRAIN_EXAMPLE = """example:
   python -m tinyseg.distill train --data photos.tar --backbone mobilenet_v2.npz --minutes 60 --out runs/first
@@ -26,6 +27,36 @@ QUANTIZE_EXAMPLE = """example:
   tinyseg segment photo.jpg --point 100,100 --model my-int8-model --precision int8"""
 
 
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What decides the batches and their prompts; train and answers must be given the same."""
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", nargs="+", required=True, metavar="PATH", help="tar files or folders with annotations.jsonl.gz"
+    )
+    data.add_argument(
+        "--batch-size", type=int, default=8, metavar="N",
+        help="photos a step at 320 pixels; fewer where they are larger, more where smaller (default: 8)",
+    )  # fmt: skip
+    data.add_argument("--instances", type=int, default=3, metavar="N", help="prompts a photo (default: 3)")
+    data.add_argument("--seed", type=int, default=0, metavar="N")
+    data.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    data.add_argument(
+        "--data-on-device", action="store_true",
+        help="decode every photo once into the device's memory and cut samples there (for GPUs with room: 1 GB for 500 photos)",
+    )  # fmt: skip
+    data.add_argument(
+        "--oversample", action="append", default=[], metavar="SOURCE=FACTOR",
+        help="draw photos of a source more often (repeatable)",
+    )  # fmt: skip
+    data.add_argument(
+        "--copy-paste", type=float, default=0.0, metavar="S",
+        help="share of samples with an object pasted from another photo (default: 0)",
+    )  # fmt: skip
+    data.add_argument(
+        "--mosaic", type=float, default=0.0, metavar="S", help="share of samples made of four photos (default: 0)"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinyseg.distill", description="Train and export a student.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -33,44 +64,46 @@ def build_parser() -> argparse.ArgumentParser:
         "train", help="train a student, or go on training", epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    train.add_argument(
-        "--data", nargs="+", required=True, metavar="PATH", help="tar files or folders with annotations.jsonl.gz"
-    )
+    _add_data_options(train)
     train.add_argument("--out", required=True, metavar="DIR", help="run folder: checkpoint, curves, configuration")
     train.add_argument(
         "--backbone", metavar="FILE", help="npz with MobileNetV2 weights to start from (default: random)"
     )
-    train.add_argument("--start", metavar="DIR", help="model folder whose weights to start from, or 'packaged'")
+    train.add_argument(
+        "--start",
+        metavar="PLACE",
+        help="weights to start from: a model folder, a packaged model's name, or a checkpoint",
+    )
+    train.add_argument("--size", default="base", choices=("base", "small"), help="of the student (default: base)")
+    train.add_argument(
+        "--freeze", type=int, default=0, metavar="N",
+        help="keep the stem and the first N blocks of the backbone as they are: faster steps for a finetune (default: 0)",
+    )  # fmt: skip
     train.add_argument(
         "--steps", type=int, default=6000, metavar="N", help="length of the whole training (default: 6000)"
     )
     train.add_argument(
         "--minutes", type=float, metavar="M", help="time budget of the whole training; whichever ends first counts"
     )
-    train.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos a step (default: 8)")
-    train.add_argument("--instances", type=int, default=3, metavar="N", help="prompts a photo (default: 3)")
     train.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="peak rate (default: 0.001)")
-    train.add_argument("--seed", type=int, default=0, metavar="N")
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument(
-        "--data-on-device", action="store_true",
-        help="decode every photo once into the device's memory and cut samples there (for GPUs with room: 1 GB for 500 photos)",
-    )  # fmt: skip
     train.add_argument("--workers", type=int, default=1, metavar="N", help="processes that cut samples (default: 1)")
     train.add_argument(
         "--validate-every", type=int, default=1000, metavar="N", help="steps between validations (default: 1000)"
     )
     train.add_argument(
-        "--oversample",
-        action="append",
-        default=[],
-        metavar="SOURCE=FACTOR",
-        help="draw photos of a source more often (repeatable)",
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="most rounds of clicks where the answer was wrong (default: 3)",
     )
     train.add_argument(
         "--teacher",
         metavar="NAME",
         help="learn from a larger model too: tinyseg:FOLDER, sam:NAME_OR_FOLDER, flip:TEACHER, several with commas",
+    )
+    train.add_argument(
+        "--answers", metavar="DIR", help="the same from answers that were stored (see the answers command)"
     )
     parts = train.add_argument_group("what the teacher says counts beside the ground truth (0: not at all)")
     parts.add_argument("--distil-masks", type=float, default=0.5, metavar="W", help="its masks (default: 0.5)")
@@ -79,6 +112,16 @@ def build_parser() -> argparse.ArgumentParser:
     parts.add_argument(
         "--distil-hard", action="store_true", help="weigh prompts by how much better the teacher is on them"
     )
+    answers = commands.add_parser(
+        "answers", help="store a teacher's answers, for trainings to learn from",
+        description="Ask a teacher about the batches that a training with the same options will see, once for many "
+        "trainings: other students, other losses, several rounds through the data. Run again to go on where it stopped.",
+    )  # fmt: skip
+    _add_data_options(answers)
+    answers.add_argument("--teacher", required=True, metavar="NAME", help="as for train")
+    answers.add_argument("--steps", type=int, required=True, metavar="N", help="batches to ask about")
+    answers.add_argument("--embeddings", action="store_true", help="store embeddings too, for --distil-embedding")
+    answers.add_argument("--out", required=True, metavar="DIR", help="store: a folder of shards")
     export = commands.add_parser("export", help="turn a checkpoint into a model folder for the runtime")
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
@@ -163,8 +206,8 @@ def run_quantize(args: argparse.Namespace) -> None:
     if args.photos < 1 or args.rounds < 1:
         raise InputError("--photos and --rounds must be at least 1")
     with tempfile.TemporaryDirectory() as folder:
-        place = None if args.model == "packaged" else Path(args.model)
-        if place is not None and place.suffix == ".pt":
+        place = named_place(args.model)
+        if place.suffix == ".pt":
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
         training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
@@ -183,6 +226,27 @@ def run_quantize(args: argparse.Namespace) -> None:
         with new_folder(Path(args.out)) as out:
             shutil.copytree(made, out, dirs_exist_ok=True)
     print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {args.out}")
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of _add_data_options as arguments of TrainConfig. Raises InputError."""
+    from tinyseg.distill.data import Mixing  # noqa: PLC0415
+
+    return {
+        "data": tuple(args.data),
+        "batch_size": args.batch_size,
+        "instances": args.instances,
+        "seed": args.seed,
+        "device": args.device,
+        "data_on_device": args.data_on_device,
+        "oversample": oversampling(args.oversample),
+        "mixing": Mixing(args.copy_paste, args.mosaic),
+    }
+
+
+def named_place(text: str) -> Path:
+    """Where a model that is named on the command line lies: "packaged", the name of a packaged model, or a path."""
+    return PACKAGED if text == "packaged" else model_place(text)
 
 
 def oversampling(texts: Sequence[str]) -> dict[str, float]:
@@ -209,16 +273,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
-            start = str(PACKAGED) if args.start == "packaged" else args.start
             config = train_room.TrainConfig(
-                data=tuple(args.data), out=args.out, backbone=args.backbone, start=start,
-                steps=args.steps, minutes=args.minutes,
-                batch_size=args.batch_size, instances=args.instances, learning_rate=args.learning_rate, seed=args.seed,
-                device=args.device, workers=args.workers, validate_every=args.validate_every,
-                oversample=oversampling(args.oversample), teacher=args.teacher, data_on_device=args.data_on_device,
+                **data_options(args), out=args.out, start=str(named_place(args.start)) if args.start else None,
+                size=args.size, backbone=args.backbone, freeze=args.freeze, steps=args.steps, minutes=args.minutes,
+                learning_rate=args.learning_rate, workers=args.workers, validate_every=args.validate_every,
+                rounds=args.rounds, teacher=args.teacher, answers=args.answers,
                 distil=DistilWeights(args.distil_masks, args.distil_iou, args.distil_embedding, args.distil_hard),
             )  # fmt: skip
             train_room.train(config)
+        elif args.command == "answers":
+            from tinyseg.distill.answers import store_answers  # noqa: PLC0415
+
+            config = train_room.TrainConfig(**data_options(args), out=args.out)
+            store_answers(config, args.teacher, args.steps, Path(args.out), embeddings=args.embeddings)
         elif args.command == "quantize":
             run_quantize(args)
         elif args.command == "label":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
-from tinyseg.errors import DataError
+from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
 
 VALIDATION_PERCENT = 3
@@ -132,73 +132,176 @@ def jitter_colour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray
     return out
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A cut-out on its way to a Sample: its masks still have every pixel."""
+
+    image: NDArray[np.uint8]  # (S, S, 3) BGR
+    masks: NDArray[np.uint8]  # (n, S, S) of 0 and 1, each of them visible
+
+
+def visible(masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n, S, S) -> (n,): neither too little to mean it nor all there is."""
+    areas = masks.sum((1, 2), dtype=np.int64)
+    return np.asarray((areas >= MIN_VISIBLE_PIXELS) & (areas <= 0.95 * masks[0].size), np.bool_)
+
+
+def cut_scene(
+    photo: Photo, image: NDArray[np.uint8], crop: Crop, instances: int, rng: np.random.Generator
+) -> Scene | None:
+    """Cut up to ``instances`` visible instances, drawn at random, with their surroundings; None if none is visible."""
+    masks: list[NDArray[np.uint8]] = []
+    for index in rng.permutation(len(photo.instances)):
+        mask = fill_instance(photo.instances[index], crop)
+        if visible(mask[None])[0]:
+            masks.append(mask)
+        if len(masks) == instances:
+            break
+    return Scene(cut_image(image, crop), np.stack(masks)) if masks else None
+
+
+def paste(scene: Scene, other: Scene) -> Scene | None:
+    """Put the first instance of another scene of the same size into this one, over whatever is there.
+
+    Copy-paste (arXiv 2012.07177): objects meet other surroundings, and others are hidden in part. The pasted instance comes
+    first. None if nothing but it would stay visible.
+    """
+    pasted = other.masks[0]
+    # A soft edge, so that the seam is no clue by itself.
+    alpha = cv2.GaussianBlur(pasted.astype(np.float32), (0, 0), 1.0)[..., None]
+    image = scene.image * (1.0 - alpha) + other.image * alpha
+    masks = scene.masks * (1 - pasted)
+    masks = masks[visible(masks)]
+    if not len(masks):
+        return None
+    return Scene(np.round(image).astype(np.uint8), np.concatenate([pasted[None], masks]))
+
+
+def mosaic(quarters: Sequence[Scene]) -> Scene:
+    """Four scenes of half the size side by side (arXiv 2004.10934, 3.3): small objects, abrupt surroundings."""
+    half = quarters[0].image.shape[0]
+    image = np.zeros((2 * half, 2 * half, 3), np.uint8)
+    masks = []
+    for i, quarter in enumerate(quarters):
+        rows = slice(i // 2 * half, (i // 2 + 1) * half)
+        columns = slice(i % 2 * half, (i % 2 + 1) * half)
+        image[rows, columns] = quarter.image
+        placed = np.zeros((len(quarter.masks), 2 * half, 2 * half), np.uint8)
+        placed[:, rows, columns] = quarter.masks
+        masks.append(placed)
+    # In turn from every quarter, so that the first ones are not all of one photo.
+    order = [m[k] for k in range(max(len(m) for m in masks)) for m in masks if k < len(m)]
+    return Scene(image, np.stack(order))
+
+
+def finish(scene: Scene, instances: int, rng: np.random.Generator) -> Sample:
+    """Colours changed, masks brought to the logits' grid; instances are repeated if there are fewer."""
+    cells = scene.image.shape[0] // LOGIT_STRIDE
+    chosen = [scene.masks[i % len(scene.masks)] for i in range(instances)]
+    coverage, boxes = [], []
+    for mask in chosen:
+        x, y, w, h = cv2.boundingRect(mask)
+        boxes.append((x, y, x + w, y + h))
+        shares = mask.reshape(cells, LOGIT_STRIDE, cells, LOGIT_STRIDE).sum((1, 3), dtype=np.float32)
+        coverage.append(np.round(shares * (255.0 / LOGIT_STRIDE**2)).astype(np.uint8))
+    rgb = np.ascontiguousarray(scene.image[..., ::-1])
+    return Sample(jitter_colour(rgb, rng), np.stack(coverage), np.array(boxes, np.float32))
+
+
 def cut_sample(
     photo: Photo, image: NDArray[np.uint8], crop: Crop, instances: int, rng: np.random.Generator
 ) -> Sample | None:
     """Cut a sample with ``instances`` visible instances (repeated if there are fewer), or None if there is none."""
-    order = rng.permutation(len(photo.instances))
-    coverage, boxes = [], []
-    for index in order:
-        mask = fill_instance(photo.instances[index], crop)
-        area = int(mask.sum())
-        if area < MIN_VISIBLE_PIXELS or area > 0.95 * mask.size:
-            continue
-        x, y, w, h = cv2.boundingRect(mask)
-        boxes.append((x, y, x + w, y + h))
-        cells = crop.size // LOGIT_STRIDE
-        shares = mask.reshape(cells, LOGIT_STRIDE, cells, LOGIT_STRIDE).sum((1, 3), dtype=np.float32)
-        coverage.append(np.round(shares * (255.0 / LOGIT_STRIDE**2)).astype(np.uint8))
-        if len(boxes) == instances:
-            break
-    if not boxes:
-        return None
-    picks = [i % len(boxes) for i in range(instances)]
-    rgb = np.ascontiguousarray(cut_image(image, crop)[..., ::-1])
-    return Sample(
-        jitter_colour(rgb, rng),
-        np.stack([coverage[i] for i in picks]),
-        np.array([boxes[i] for i in picks], np.float32),
-    )
+    scene = cut_scene(photo, image, crop, instances, rng)
+    return None if scene is None else finish(scene, instances, rng)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Arrays of one training step: B images with K instances each."""
 
+    number: int
     image: NDArray[np.uint8]  # (B, S, S, 3) RGB
     coverage: NDArray[np.uint8]  # (B, K, S/4, S/4)
     boxes: NDArray[np.float32]  # (B, K, 4)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Shares of the samples that are made of several photos."""
+
+    copy_paste: float = 0.0
+    mosaic: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.copy_paste, self.mosaic) < 0 or self.copy_paste + self.mosaic > 1:
+            raise InputError("--copy-paste and --mosaic are shares of the samples: from 0 to 1, and together at most 1")
+
+    @property
+    def any(self) -> bool:
+        return self.copy_paste + self.mosaic > 0
 
 
 class TrainingBatches:
     """Batch number n is a pure function of (seed, n): resuming continues the same order to the bit."""
 
     # Side length, its share of the steps, and the share of its samples that are a closer look at an instance.
-    SIZES = ((256, 0.40, 0.65), (320, 0.35, 0.40), (384, 0.25, 0.20))
+    SIZES = ((256, 0.35, 0.65), (384, 0.35, 0.30), (512, 0.30, 0.10))
+    # `batch_size` photos are cut at this side; larger samples are fewer, so that every step takes about as long.
+    NOMINAL_SIZE = 320
 
     def __init__(
-        self, photos: Sequence[Photo], batch_size: int, instances: int, seed: int, oversample: dict[str, float]
+        self,
+        photos: Sequence[Photo],
+        batch_size: int,
+        instances: int,
+        seed: int,
+        oversample: dict[str, float],
+        mixing: Mixing | None = None,
     ) -> None:
         self.photos = [p for p in photos if p.instances]
         if not self.photos:
             raise DataError("no photo with an instance to train on")
         self.batch_size, self.instances, self.seed = batch_size, instances, seed
+        self.mixing = mixing or Mixing()
         weights = [min(len(p.instances), 9) ** 0.5 * oversample.get(p.source, 1.0) for p in self.photos]
         self.cumulative = np.cumsum(weights) / np.sum(weights)
 
-    def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((self.seed, step))
+    def draw_size(self, rng: np.random.Generator) -> tuple[int, float, int]:
+        """Of one step: side of its samples, the share of closer looks among them, and their number."""
         shares = np.array([s[1] for s in self.SIZES])
         size, _, zoom_share = self.SIZES[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        return size, zoom_share, max(1, round(self.batch_size * (self.NOMINAL_SIZE / size) ** 2))
+
+    def __getitem__(self, number: int) -> Batch:
+        rng = np.random.default_rng((self.seed, number))
+        size, zoom_share, count = self.draw_size(rng)
         samples: list[Sample] = []
-        while len(samples) < self.batch_size:
-            photo = self.photos[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.photos) - 1)]
-            crop = random_crop(photo, size, bool(rng.random() < zoom_share), rng)
-            sample = cut_sample(photo, photo.read(), crop, self.instances, rng)
+        while len(samples) < count:
+            sample = self._sample(size, zoom_share, rng)
             if sample is not None:
                 samples.append(sample)
         return Batch(
+            number,
             np.stack([s.image for s in samples]),
             np.stack([s.coverage for s in samples]),
             np.stack([s.boxes for s in samples]),
         )
+
+    def _scene(self, size: int, zoom_share: float, rng: np.random.Generator) -> Scene | None:
+        photo = self.photos[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.photos) - 1)]
+        crop = random_crop(photo, size, bool(rng.random() < zoom_share), rng)
+        return cut_scene(photo, photo.read(), crop, self.instances, rng)
+
+    def _sample(self, size: int, zoom_share: float, rng: np.random.Generator) -> Sample | None:
+        mixed = rng.random() if self.mixing.any else 1.0
+        if mixed < self.mixing.mosaic:
+            quarters = [self._scene(size // 2, zoom_share, rng) for _ in range(4)]
+            found = [q for q in quarters if q is not None]
+            scene = mosaic(found) if len(found) == len(quarters) else None
+        else:
+            scene = self._scene(size, zoom_share, rng)
+            if scene is not None and mixed < self.mixing.mosaic + self.mixing.copy_paste:
+                other = self._scene(size, zoom_share, rng)
+                scene = (other and paste(scene, other)) or scene
+        return None if scene is None else finish(scene, self.instances, rng)

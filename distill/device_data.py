@@ -33,6 +33,7 @@ DECODERS = 8  # threads
 class DeviceBatch:
     """As data.Batch, with tensors on the training's device."""
 
+    number: int
     image: Tensor  # (B, S, S, 3) uint8 RGB
     coverage: Tensor  # (B, K, S/4, S/4) uint8
     boxes: Tensor  # (B, K, 4) float32
@@ -57,22 +58,22 @@ class DeviceBatches:
                 self.images[i, :, :height, :width] = torch.from_numpy(image).to(device).permute(2, 0, 1)
                 self.masks[self.first[i] : self.first[i + 1], :height, :width] = torch.from_numpy(masks).to(device)
 
-    def __getitem__(self, step: int) -> DeviceBatch:
+    def __getitem__(self, number: int) -> DeviceBatch:
         source = self.source
-        rng = np.random.default_rng((source.seed, step))
-        generator = torch.Generator(self.device).manual_seed(source.seed * 1_000_003 + step)
-        shares = np.array([s[1] for s in source.SIZES])
-        size, _, zoom_share = source.SIZES[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        rng = np.random.default_rng((source.seed, number))
+        generator = torch.Generator(self.device).manual_seed(source.seed * 1_000_003 + number)
+        size, zoom_share, count = source.draw_size(rng)
         images, coverages, boxes = [], [], []
         have = 0
-        while have < source.batch_size:
-            image, coverage, box = self._cut(rng, size, zoom_share, source.batch_size - have)
+        while have < count:
+            image, coverage, box = self._cut(rng, size, zoom_share, count - have)
             images.append(image)
             coverages.append(coverage)
             boxes.append(box)
             have += len(image)
         picture = jitter_colour(torch.cat(images), generator)
-        return DeviceBatch(picture.permute(0, 2, 3, 1).contiguous(), torch.cat(coverages), torch.cat(boxes))
+        pixels = picture.permute(0, 2, 3, 1).contiguous()
+        return DeviceBatch(number, pixels, torch.cat(coverages), torch.cat(boxes))
 
     def _cut(self, rng: np.random.Generator, size: int, zoom_share: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Up to ``count`` samples: images (n, 3, S, S) float, coverage (n, K, S/4, S/4) uint8, boxes (n, K, 4)."""

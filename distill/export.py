@@ -13,6 +13,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
-from tinyseg.distill.train import load_checkpoint
+from tinyseg.distill.checkpoint import load_checkpoint
+from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student, StudentShape
 from tinyseg.folders import new_folder
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
 from tinyseg.model import FORMAT
@@ -174,7 +175,8 @@ def export(
 ) -> Path:
     """Write a model folder from the moving average of a checkpoint; replaces ``out`` only when all is well."""
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
-    student = Student()
+    shape = StudentShape.of(saved["shape"])
+    student = Student(shape)
     student.load_state_dict(saved["average"])
     student.eval()
     fold_batch_norm(student)
@@ -193,6 +195,7 @@ def export(
             "format": FORMAT,
             "name": name,
             "made_with": f"tinyseg {__version__}, torch {torch.__version__}, opset {OPSET}",
+            "architecture": asdict(shape),
             "long_side": long_side,
             "input": {"color": "rgb", "mean": MEAN, "std": STD, "multiple": INPUT_MULTIPLE, "padding": "right, bottom"},
             "labels": {"padding": -1, "negative": 0, "positive": 1, "box_top_left": 2, "box_bottom_right": 3},

@@ -15,13 +15,17 @@ mask tokens (SAM, appendix A). Rasterised prompts are what interactive segmentat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinyseg.errors import InputError
 
 # (expansion, output channels, repeats, stride) of every stage: MobileNetV2, table 2, width 1.0.
 MOBILENET_V2_STAGES = (
@@ -33,6 +37,44 @@ MOBILENET_V2_STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+TAPPED_STAGES = (1, 2, 4, 6)  # the last ones at strides 4, 8, 16 and 32
+
+
+@dataclass(frozen=True)
+class StudentShape:
+    """What differs between the sizes of the student; kept in model.json as ``architecture``."""
+
+    repeats: tuple[int, ...] = tuple(stage[2] for stage in MOBILENET_V2_STAGES)  # of the backbone's stages
+    more32: int = 0  # blocks at stride 32 and 16 beyond the first one
+    more16: int = 0
+    decoder_layers: int = 2
+
+    def __post_init__(self) -> None:
+        most = [stage[2] for stage in MOBILENET_V2_STAGES]
+        if len(self.repeats) != len(most) or any(not 1 <= a <= b for a, b in zip(self.repeats, most)):
+            raise InputError(f"a student's stages repeat between 1 and {most} times, got {list(self.repeats)}")
+        if self.more32 < 0 or self.more16 < 0 or self.decoder_layers < 1:
+            raise InputError("a student has no fewer than 0 further blocks and 1 decoder layer")
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> StudentShape:
+        """From ``dataclasses.asdict`` or model.json. Raises InputError."""
+        try:
+            return cls(tuple(row["repeats"]), int(row["more32"]), int(row["more16"]), int(row["decoder_layers"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
+
+    @property
+    def kept_blocks(self) -> tuple[int, ...]:
+        """For every block of the backbone, its index in the whole MobileNetV2: the first ones of every stage are kept."""
+        most = [stage[2] for stage in MOBILENET_V2_STAGES]
+        return tuple(sum(most[:s]) + i for s, repeats in enumerate(self.repeats) for i in range(repeats))
+
+
+SIZES = {
+    "base": StudentShape(more16=1),
+    "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
+}
 EMBED_DIM = 128
 SKIP8_DIM = 64
 SKIP4_DIM = 32
@@ -101,28 +143,50 @@ class DepthwiseBlock(nn.Module):
 class Encoder(nn.Module):
     """Image to embedding at stride 16 and two skips at strides 8 and 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: StudentShape) -> None:
         super().__init__()
+        self.frozen = 0
         self.stem = ConvNorm(3, 32, 3, 2)
         blocks: list[nn.Module] = []
         channels = 32
-        for expansion, cout, repeats, stride in MOBILENET_V2_STAGES:
+        for (expansion, cout, _, stride), repeats in zip(MOBILENET_V2_STAGES, shape.repeats):
             for i in range(repeats):
                 blocks.append(InvertedResidual(channels, cout, stride if i == 0 else 1, expansion))
                 channels = cout
         self.blocks = nn.ModuleList(blocks)
+        self.kept_blocks = shape.kept_blocks
         # Indices into `blocks` after which the stride-4, 8, 16 and 32 features are complete.
-        self.taps = (2, 5, 12, 16)
+        self.taps = tuple(sum(shape.repeats[: stage + 1]) - 1 for stage in TAPPED_STAGES)
         self.lateral32 = ConvNorm(320, EMBED_DIM, 1, act=None)
         self.context = nn.Linear(EMBED_DIM, EMBED_DIM)
         self.block32 = DepthwiseBlock(EMBED_DIM, 7)
+        self.more32 = nn.Sequential(*(silent_block(7) for _ in range(shape.more32)))
         self.lateral16 = ConvNorm(96, EMBED_DIM, 1, act=None)
         self.block16 = DepthwiseBlock(EMBED_DIM, 5)
+        self.more16 = nn.Sequential(*(silent_block(5) for _ in range(shape.more16)))
         self.lateral8 = ConvNorm(32, SKIP8_DIM, 1, act=None)
         self.down8 = ConvNorm(EMBED_DIM, SKIP8_DIM, 1, act=None)
         self.block8 = DepthwiseBlock(SKIP8_DIM, 3, expansion=1)
         self.lateral4 = ConvNorm(24, SKIP4_DIM, 1, act=None)
         self.down4 = ConvNorm(SKIP8_DIM, SKIP4_DIM, 1, act=None)
+
+    def freeze(self, blocks: int) -> None:
+        """Keep the stem and the first blocks of the backbone as they are: no gradients, no new batch statistics.
+
+        They see the largest maps: a third of a training step goes into them, and they change least.
+        """
+        if not 0 <= blocks <= len(self.blocks):
+            raise InputError(f"--freeze takes 0 to {len(self.blocks)} blocks of this backbone, got {blocks}")
+        self.frozen = blocks
+        for module in [self.stem, *self.blocks[:blocks]] if blocks else []:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Encoder:
+        super().train(mode)
+        for module in [self.stem, *self.blocks[: self.frozen]] if self.frozen else []:
+            module.eval()
+        return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.stem(image)
@@ -134,11 +198,20 @@ class Encoder(nn.Module):
         c4, c8, c16, c32 = taps
         p32 = self.lateral32(c32)
         p32 = p32 + self.context(p32.mean((2, 3)))[:, :, None, None]  # what the whole frame shows
-        p32 = self.block32(p32)
-        p16 = self.block16(self.lateral16(c16) + upsample2(p32))
+        p32 = self.more32(self.block32(p32))
+        p16 = self.more16(self.block16(self.lateral16(c16) + upsample2(p32)))
         p8 = self.block8(self.lateral8(c8) + upsample2(self.down8(p16)))
         p4 = self.lateral4(c4) + upsample2(self.down4(p8))
         return p16, p8, p4
+
+
+def silent_block(kernel: int) -> DepthwiseBlock:
+    """A block that begins as the identity, so that it can be added to a trained student (arXiv 1706.02677, 5.1)."""
+    block = DepthwiseBlock(EMBED_DIM, kernel, expansion=4)
+    norm = block.project[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    nn.init.zeros_(norm.weight)
+    return block
 
 
 def upsample2(x: Tensor) -> Tensor:
@@ -249,7 +322,7 @@ class Decoder(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, layers: int = 2) -> None:
+    def __init__(self, layers: int) -> None:
         super().__init__()
         dim = EMBED_DIM
         # Random Fourier features (SAM, appendix A), fixed by a seed so that every run shares them.
@@ -380,10 +453,11 @@ def rasterize_prompt(points: Tensor, labels: Tensor, mask: Tensor, has_mask: Ten
 class Student(nn.Module):
     """Encoder and decoder together, the unit that is trained and saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: StudentShape = SIZES["base"]) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        self.decoder = Decoder()
+        self.shape = shape
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape.decoder_layers)
 
 
 def norm_put_back(norm: nn.BatchNorm2d, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:
@@ -411,13 +485,24 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
     scale and shift such that the function is unchanged.
     """
     arrays = np.load(path)
-    layers = [encoder.stem, *(m for b in encoder.blocks for m in b.modules() if isinstance(m, ConvNorm))]
+    # The file numbers the convolutions of the whole MobileNetV2; a smaller student leaves blocks out.
+    whole = Encoder(StudentShape())
+    numbers: dict[str, int] = {}
+    for name, module in (("stem", whole.stem), *((f"blocks.{i}", b) for i, b in enumerate(whole.blocks))):
+        for inner, m in module.named_modules(prefix=name):
+            if isinstance(m, ConvNorm):
+                numbers[inner] = len(numbers)
     hooks = []
 
     with torch.no_grad():
-        for i, layer in enumerate(layers):
+        for name, layer in encoder.named_modules():
+            in_whole = whole_name(name, encoder.kept_blocks)
+            if in_whole not in numbers:
+                continue
+            assert isinstance(layer, ConvNorm)
             conv, norm = layer[0], layer[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            i = numbers[in_whole]
             conv.weight.copy_(torch.from_numpy(arrays[f"conv{i:02d}.weight"]))
             bias = torch.from_numpy(arrays[f"conv{i:02d}.bias"]).to(conv.weight.device)
             hooks.append(conv.register_forward_hook(norm_put_back(norm, bias)))
@@ -427,3 +512,11 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
         encoder.train(was_training)
     for hook in hooks:
         hook.remove()
+
+
+def whole_name(name: str, kept_blocks: Sequence[int]) -> str:
+    """A module's or parameter's name in the encoder of a shape -> its name in the whole MobileNetV2's."""
+    parts = name.split(".")
+    if parts[0] == "blocks" and len(parts) > 1:
+        parts[1] = str(kept_blocks[int(parts[1])])
+    return ".".join(parts)

@@ -32,10 +32,10 @@ from tinyseg.distill.model import (
 )
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.validation import normalise
-from tinyseg.distill.warm_start import load_folder
+from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
-from tinyseg.model import PACKAGED
+from tinyseg.model import PACKAGED, model_place
 
 LOGIT_LIMIT = 12.0
 SAM_SIDE = 1024
@@ -72,7 +72,7 @@ class StudentTeacher:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.name = f"tinyseg:{folder.name}"
-        self._student = Student().eval().requires_grad_(False)
+        self._student = Student(folder_shape(folder)).eval().requires_grad_(False)
         # Its batch norms measure themselves on a fixed noise image; the function does not depend on on what.
         load_folder(self._student, folder, _measure_on_noise)
         # Depthwise convolutions of many prompts in another layout run on one core, several times slower.
@@ -257,7 +257,7 @@ def load_teacher(text: str, device: torch.device) -> Teacher:
     if kind == "flip" and rest:
         return Flipped(load_teacher(rest, device))
     if kind == "tinyseg" and rest:
-        return StudentTeacher(PACKAGED if rest == "packaged" else Path(rest), device)
+        return StudentTeacher(PACKAGED if rest == "packaged" else model_place(rest), device)
     if kind == "sam" and rest:
         return SamTeacher(rest, device)
     raise InputError(

@@ -11,14 +11,12 @@ import copy
 import csv
 import json
 import math
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,21 +25,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tinyseg.dataset import Photo, read_photos
-from tinyseg.distill.data import Batch, TrainingBatches, split_validation
+from tinyseg.distill.answers import StoredAnswers, answers_key
+from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
+from tinyseg.distill.data import Batch, Mixing, TrainingBatches, split_validation
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
 from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, RoundLoss, distil_loss, round_loss
-from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, Student, load_backbone
-from tinyseg.distill.prompts import correct, first_prompts
+from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, SIZES, Student, StudentShape, load_backbone
+from tinyseg.distill.parallel import Processes, join
+from tinyseg.distill.prompts import PromptBatch, correct, first_prompts
 from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
-from tinyseg.distill.teachers import Teacher, load_teacher
+from tinyseg.distill.teachers import Answer, Teacher, load_teacher
 from tinyseg.distill.validation import normalise, validate
-from tinyseg.distill.warm_start import load_folder
+from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
 WARMUP_STEPS = 200
 POINT_SLOTS = 5  # two for the box, three clicks
+LOG_EVERY, SAVE_EVERY = 50, 250  # steps
 ROUND_SHARES = (0.35, 0.45, 0.2)  # of steps with 1, 2 and 3 rounds
 
 
@@ -51,8 +53,10 @@ class TrainConfig:
 
     data: tuple[str, ...]
     out: str
+    size: str = "base"  # of the student: a key of model.SIZES
     backbone: str | None = None
-    start: str | None = None
+    start: str | None = None  # a checkpoint or a model folder
+    freeze: int = 0  # blocks of the backbone that stay as they are
     steps: int = 6000
     minutes: float | None = None
     batch_size: int = 8
@@ -66,33 +70,44 @@ class TrainConfig:
     validate_every: int = 1000
     validation_photos: int = 120
     oversample: dict[str, float] = field(default_factory=dict)
+    mixing: Mixing = field(default_factory=Mixing)
+    rounds: int = 3  # most rounds of correction that one step asks for, see ROUND_SHARES
     data_on_device: bool = False  # see device_data.py
-    teacher: str | None = None  # see teachers.py
+    teacher: str | None = None  # asked at every step, see teachers.py
+    answers: str | None = None  # a teacher's answers that are stored, see answers.py
     distil: DistilWeights = field(default_factory=DistilWeights)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
             raise InputError("--steps, --batch-size and --instances must be at least 1")
+        if not 1 <= self.rounds <= len(ROUND_SHARES):
+            raise InputError(f"--rounds takes 1 to {len(ROUND_SHARES)}, got {self.rounds}")
+        if self.teacher and self.answers:
+            raise InputError("--answers hold what a teacher said: give --teacher or --answers, not both")
+        if self.data_on_device and self.mixing.any:
+            raise InputError("--data-on-device cuts plain samples; leave out --copy-paste and --mosaic, or it")
+        if self.size not in SIZES:
+            raise InputError(f"--size takes {' or '.join(SIZES)}, got {self.size!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
         if self.backbone and self.start:
             raise InputError("--start brings its own backbone: give --start or --backbone, not both")
-        for path in (*self.data, *(p for p in (self.backbone, self.start) if p)):
+        for path in (*self.data, *(p for p in (self.backbone, self.start, self.answers) if p)):
             if not Path(path).exists():
                 raise InputError(f"{path} does not exist")
 
 
-class _Steps(Dataset[Batch]):
-    """Batches from a given step on, for a DataLoader."""
+class _Numbered(Dataset[Batch]):
+    """Batches of given numbers in their order, for a DataLoader."""
 
-    def __init__(self, batches: TrainingBatches, first: int, end: int) -> None:
-        self.batches, self.first, self.end = batches, first, end
+    def __init__(self, batches: TrainingBatches, numbers: Sequence[int]) -> None:
+        self.batches, self.numbers = batches, numbers
 
     def __len__(self) -> int:
-        return self.end - self.first
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.batches[self.first + index]
+        return self.batches[self.numbers[index]]
 
 
 def _single_threaded(_worker: int) -> None:
@@ -107,7 +122,8 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
     for in_backbone in (True, False):
         for decay in (True, False):
             params = [
-                p for p in student.parameters() if (id(p) in backbone) == in_backbone and (p.ndim > 1) == decay
+                p for p in student.parameters()
+                if p.requires_grad and (id(p) in backbone) == in_backbone and (p.ndim > 1) == decay
             ]  # fmt: skip
             rate = config.learning_rate * (config.backbone_rate if in_backbone else 1.0)
             groups.append({"params": params, "peak": rate, "weight_decay": config.weight_decay if decay else 0.0})
@@ -116,53 +132,80 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher, and what learns its embedding."""
+    """Who says what the student learns beside the ground truth, and what learns the teacher's embedding."""
 
-    teacher: Teacher
-    adapter: EmbeddingAdapter
+    source: Teacher | StoredAnswers
+    adapter: EmbeddingAdapter | None
+
+    def answer(self, opening: Opening) -> Answer:
+        if isinstance(self.source, StoredAnswers):
+            return self.source.answer(opening.number, opening.target.device)
+        return self.source.answer(opening.pixels, opening.prompts)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A step before the student has said anything: a pure function of the configuration and the batch's number."""
+
+    number: int
+    pixels: Tensor  # (B, S, S, 3) uint8 RGB
+    target: Tensor  # (n, S/4, S/4) covered share of every cell, n = B * K
+    origin: Tensor  # (2,) see Decoder.forward
+    rounds: int
+    prompts: PromptBatch
+    generator: torch.Generator  # for what follows
+
+
+def open_step(batch: Batch | DeviceBatch, config: TrainConfig, device: torch.device) -> Opening:
+    """Place a batch on the device and draw its first prompts."""
+    seed = config.seed * 1_000_003 + batch.number
+    generator = torch.Generator(device).manual_seed(seed)
+    pixels = torch.as_tensor(batch.image, device=device)
+    target = torch.as_tensor(batch.coverage, device=device).flatten(0, 1).float() / 255.0
+    boxes = torch.as_tensor(batch.boxes, device=device).flatten(0, 1)  # (n, 4)
+    room = max(POSITION_UNIT - pixels.shape[1], 0.0)
+    origin = torch.rand(2, generator=generator, device=device) * room
+    of_rounds = torch.Generator().manual_seed(seed + 7 * batch.number)
+    shares = torch.tensor(ROUND_SHARES[: config.rounds])
+    rounds = 1 + int(torch.multinomial(shares, 1, generator=of_rounds))
+    prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
+    return Opening(batch.number, pixels, target, origin, rounds, prompts, generator)
 
 
 def training_loss(
     student: Student,
     batch: Batch | DeviceBatch,
     config: TrainConfig,
-    step: int,
+    device: torch.device,
     teaching: Teaching | None = None,
 ) -> tuple[Tensor, list[RoundLoss]]:
-    """Mean loss over the rounds of one step; prompts are a pure function of (seed, step).
+    """Mean loss over the rounds of one step.
 
     A teacher is asked the first round's prompts: the later ones depend on the student's own mistakes.
     """
-    device = torch.device(config.device)
-    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
-    pixels = torch.as_tensor(batch.image, device=device)
-    image = normalise(pixels)
-    n = batch.coverage.shape[0] * batch.coverage.shape[1]
-    target = torch.as_tensor(batch.coverage, device=device).flatten(0, 1).float() / 255.0  # (n, h, w)
-    boxes = torch.as_tensor(batch.boxes, device=device).flatten(0, 1)  # (n, 4)
-    room = max(POSITION_UNIT - batch.image.shape[1], 0.0)
-    origin = torch.rand(2, generator=generator, device=device) * room
-    rounds = 1 + int(torch.multinomial(torch.tensor(ROUND_SHARES), 1, generator=_cpu(generator, step)))
+    opening = open_step(batch, config, device)
+    target, prompts, generator = opening.target, opening.prompts, opening.generator
+    n = len(target)
+    image = normalise(opening.pixels)
     with torch.autocast(device.type, torch.bfloat16):
         encoded = student.encoder(image)
         features = [f.repeat_interleave(config.instances, 0) for f in encoded]
-        prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
-        answer = None if teaching is None else teaching.teacher.answer(pixels, prompts)
+        answer = None if teaching is None else teaching.answer(opening)
         taught = torch.zeros((), device=device)
         results: list[RoundLoss] = []
-        for i in range(rounds):
+        for i in range(opening.rounds):
             logits, iou = student.decoder(
-                *features, prompts.points, prompts.labels, prompts.mask, prompts.has_mask, origin
+                *features, prompts.points, prompts.labels, prompts.mask, prompts.has_mask, opening.origin
             )  # fmt: skip
             logits, iou = logits.float(), iou.float()
             with torch.autocast(device.type, enabled=False):
                 results.append(round_loss(logits, iou, target))
                 if i == 0 and teaching is not None and answer is not None:
                     taught = distil_loss(logits, iou, answer.logits, answer.iou, target, config.distil)
-                    if config.distil.embedding:
+                    if teaching.adapter is not None:
                         near = teaching.adapter(encoded[0].float(), answer.embedding)
                         taught = taught + config.distil.embedding * near
-            if i + 1 < rounds:
+            if i + 1 < opening.rounds:
                 # Users correct what they were shown: mask 0, or after a first click the best scored reading.
                 shown = torch.where(
                     torch.rand(n, generator=generator, device=device) < 0.5, 0, iou[:, 1:].argmax(1) + 1
@@ -170,10 +213,6 @@ def training_loss(
                 shown_logits = logits.detach()[torch.arange(n, device=device), shown]
                 prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, target, generator)
     return torch.stack([r.total for r in results]).mean() + taught, results
-
-
-def _cpu(generator: torch.Generator, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(generator.initial_seed() + 7 * step)
 
 
 def _append(path: Path, row: dict[str, object]) -> None:
@@ -185,167 +224,224 @@ def _append(path: Path, row: dict[str, object]) -> None:
         writer.writerow(row)
 
 
-def _save(path: Path, state: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """A checkpoint as train() writes it. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint at {path}")
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        missing = {"student", "average", "optimizer", "step", "spent", "config"} - set(saved)
-    except Exception as exc:  # torch.load raises whatever the bytes lead it to
-        raise InputError(f"{path} is not a checkpoint of tinyseg.distill ({exc})") from exc
-    if missing:
-        raise InputError(f"{path} is not a checkpoint of tinyseg.distill: it lacks {', '.join(sorted(missing))}")
-    return saved
-
-
-def train(config: TrainConfig) -> Path:
-    """Run or resume a training; returns the checkpoint's path."""
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
-    checkpoint = out / "checkpoint.pt"
-    device = torch.device(config.device)
-    torch.manual_seed(config.seed)
-
+def open_batches(config: TrainConfig) -> tuple[TrainingBatches, list[Photo]]:
+    """What a configuration trains on, and the photos that it validates on."""
     photos: list[Photo] = [p for path in config.data for p in read_photos(Path(path))]
     training, validation = split_validation(photos)
     validation = [p for p in validation if p.instances][: config.validation_photos]
-    batches = TrainingBatches(training, config.batch_size, config.instances, config.seed, config.oversample)
-    told = "" if validation else ": too few photos to hold any back, so no figures will be shown"
-    print(f"{len(training)} photos to train on, {len(validation)} to validate on{told}", flush=True)
+    batches = TrainingBatches(
+        training, config.batch_size, config.instances, config.seed, config.oversample, config.mixing
+    )  # fmt: skip
+    return batches, validation
 
-    student = Student()
-    saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
-    if saved is None and config.backbone is not None:
-        some = calibration_images(batches)
-        load_backbone(student.encoder, Path(config.backbone), some)
-    if saved is None and config.start is not None:
-        load_folder(student, Path(config.start), lambda s: run_once(s, batches))
-        print(f"starting from the weights in {config.start}", flush=True)
-    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teaching = None
-    groups = _parameter_groups(student, config)
-    if config.teacher is not None:
-        teacher = load_teacher(config.teacher, device)
-        teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels).to(device))
-        adapter_parameters = list(teaching.adapter.parameters())
-        groups.append({"params": adapter_parameters, "peak": config.learning_rate, "weight_decay": 0.0})
-        print(f"teacher: {teacher.name}", flush=True)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
-    average = copy.deepcopy(student).eval().requires_grad_(False)
-    step, spent, best = 0, 0.0, -math.inf
-    if saved is not None:
-        student.load_state_dict(saved["student"])
-        if teaching is not None and saved.get("adapter"):
-            teaching.adapter.load_state_dict(saved["adapter"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, spent, best = int(saved["step"]), float(saved["spent"]), float(saved.get("best", best))
-        print(f"going on at step {step}, {spent / 60:.1f} minutes spent", flush=True)
 
-    stop = {"asked": False}
-
-    def on_signal(_number: int, _frame: object) -> None:
-        stop["asked"] = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-
-    def save(path: Path) -> None:
-        _save(
-            path,
-            {
-                "student": student.state_dict(), "average": average.state_dict(),
-                "adapter": teaching.adapter.state_dict() if teaching else {},
-                "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "best": best, "config": asdict(config),
-            },
-        )  # fmt: skip
-
-    budget = math.inf if config.minutes is None else config.minutes * 60
-    loader: Iterable[Batch | DeviceBatch]
-    if config.data_on_device:
-        print(
-            f"{device_gigabytes(batches.photos):.1f} GB of photos and masks go into the memory of {device}", flush=True
-        )
-        resident = DeviceBatches(batches, device)
-        loader = (resident[i] for i in range(step, config.steps))
+def open_teaching(config: TrainConfig, batches: TrainingBatches, device: torch.device) -> Teaching | None:
+    """The teacher or the stored answers that a configuration names, if any."""
+    source: Teacher | StoredAnswers
+    if config.answers is not None:
+        source = StoredAnswers(Path(config.answers), answers_key(config, batches, device))
+        if config.distil.embedding and not source.channels:
+            raise InputError(f"{config.answers} holds no embeddings; store them with --embeddings, or leave them out")
+    elif config.teacher is not None:
+        source = load_teacher(config.teacher, device)
     else:
-        loader = DataLoader(
-            _Steps(batches, step, config.steps), batch_size=None, num_workers=config.workers,
+        return None
+    adapter = EmbeddingAdapter(EMBED_DIM, source.channels).to(device) if config.distil.embedding else None
+    return Teaching(source, adapter)
+
+
+class Training:
+    """A run: everything that changes while it goes on."""
+
+    def __init__(self, config: TrainConfig, processes: Processes, device: torch.device) -> None:
+        self.config, self.processes, self.device = config, processes, device
+        self.out = Path(config.out)
+        self.checkpoint = self.out / "checkpoint.pt"
+        torch.manual_seed(config.seed)
+        self.batches, self.validation = open_batches(config)
+        told = "" if self.validation else ": too few photos to hold any back, so no figures will be shown"
+        self.say(f"{len(self.batches.photos)} photos to train on, {len(self.validation)} to validate on{told}")
+
+        saved = load_checkpoint(self.checkpoint, device) if self.checkpoint.exists() else None
+        self.shape = SIZES[config.size]
+        if saved is not None and StudentShape.of(saved["shape"]) != self.shape:
+            raise InputError(f"{self.checkpoint} is of a student of another size; give its --size, or another --out")
+        self.student = Student(self.shape)
+        self.student.encoder.freeze(config.freeze)
+        if saved is None and config.backbone is not None:
+            load_backbone(self.student.encoder, Path(config.backbone), calibration_images(self.batches))
+        if saved is None and config.start is not None:
+            start_from(self.student, Path(config.start), lambda s: run_once(s, self.batches))
+            self.say(f"starting from the weights in {config.start}")
+        self.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teaching = open_teaching(config, self.batches, device)
+        groups = _parameter_groups(self.student, config)
+        if self.teaching is not None:
+            self.say(f"teacher: {self.teaching.source.name}")
+            if self.teaching.adapter is not None:
+                adapter = list(self.teaching.adapter.parameters())
+                groups.append({"params": adapter, "peak": config.learning_rate, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+        self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.step, self.spent, self.best = 0, 0.0, -math.inf
+        if saved is not None:
+            self.student.load_state_dict(saved["student"])
+            if self.teaching is not None and self.teaching.adapter is not None and saved.get("adapter"):
+                self.teaching.adapter.load_state_dict(saved["adapter"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.spent = int(saved["step"]), float(saved["spent"])
+            self.best = float(saved.get("best", self.best))
+            self.say(f"going on at step {self.step}, {self.spent / 60:.1f} minutes spent")
+        self.budget = math.inf if config.minutes is None else config.minutes * 60
+        self.recent: list[tuple[float, float, float]] = []
+        self.durations: list[float] = []
+
+    def say(self, text: str) -> None:
+        """Only one process of several talks."""
+        if self.processes.is_first:
+            print(text, flush=True)
+
+    def loader(self) -> Iterable[Batch | DeviceBatch]:
+        """This process's batches from the current step on."""
+        config, processes = self.config, self.processes
+        # Stored answers are of so many batches; they are gone through again and again.
+        source = None if self.teaching is None else self.teaching.source
+        period = source.count if isinstance(source, StoredAnswers) else sys.maxsize
+        numbers = [(s * processes.count + processes.rank) % period for s in range(self.step, config.steps)]
+        if config.data_on_device:
+            need = device_gigabytes(self.batches.photos)
+            self.say(f"{need:.1f} GB of photos and masks go into the memory of {self.device}")
+            resident = DeviceBatches(self.batches, self.device)
+            return (resident[n] for n in numbers)
+        return DataLoader(
+            _Numbered(self.batches, numbers), batch_size=None, num_workers=config.workers,
             worker_init_fn=_single_threaded, prefetch_factor=4 if config.workers else None,
         )  # fmt: skip
-    student.train()
-    recent: list[tuple[float, float, float]] = []
-    durations: list[float] = []
-    last = time.monotonic()
-    for batch in loader:
+
+    def take_step(self, batch: Batch | DeviceBatch) -> None:
+        """One step of the optimizer and of the moving average."""
         # Whichever of steps and time ends first anneals the learning rate.
-        done = max(step / config.steps, spent / budget)
-        rate = min(1.0, (step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * max(rate, 0.005)
-        optimizer.zero_grad(set_to_none=True)
-        loss, rounds = training_loss(student, batch, config, step, teaching)
+        done = min(max(self.step / self.config.steps, self.spent / self.budget), 1.0)
+        self.rate = max(min(1.0, (self.step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * done)), 0.005)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, rounds = training_loss(self.student, batch, self.config, self.device, self.teaching)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
+        learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.processes.average(p.grad for p in learned)
+        self.processes.average(b for b in self.student.buffers() if b.is_floating_point())
+        norm = torch.nn.utils.clip_grad_norm_(learned, GRADIENT_NORM)
         if torch.isfinite(norm):
-            optimizer.step()
+            self.optimizer.step()
         else:
-            print(f"step {step}: gradient is not finite, skipped", flush=True)
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
+            self.say(f"step {self.step}: gradient is not finite, skipped")
+        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
-            for a, b in zip(average.state_dict().values(), student.state_dict().values()):
+            for a, b in zip(self.average.state_dict().values(), self.student.state_dict().values()):
                 if a.dtype.is_floating_point:
                     a.lerp_(b, 1 - decay)
                 else:
                     a.copy_(b)
-        step += 1
-        now = time.monotonic()
-        # A pause of the process is not time spent on training.
-        durations = [*durations[-99:], now - last]
-        spent += min(now - last, 5 * float(np.median(durations)))
-        last = now
-        recent.append((float(loss.detach()), float(rounds[0].iou_single.mean()), float(rounds[0].iou_best.mean())))
-        if step % 50 == 0:
-            mean = np.mean(recent, 0)
-            recent.clear()
-            seconds = float(np.mean(durations[-50:]))
-            left = min((config.steps - step) * seconds, budget - spent)
-            print(
-                f"step {step}/{config.steps}  loss {mean[0]:.4f}  first-round IoU {mean[1]:.3f} (best of 3 {mean[2]:.3f})"
-                f"  {seconds:.2f} s/step  {left / 60:.0f} min left",
-                flush=True,
-            )
-            _append(
-                out / "steps.csv",
-                {"step": step, "loss": mean[0], "iou": mean[1], "iou_best": mean[2], "rate": rate, "spent": spent},
-            )
-        ending = stop["asked"] or spent >= budget or step >= config.steps
-        if validation and ((ending and not stop["asked"]) or step % config.validate_every == 0):
-            figures = validate(average, validation, device)
-            _append(out / "validation.csv", {"step": step, "spent": spent, **figures})
-            quality = float(np.mean([figures[name] for name in BEST_BY]))
-            if quality > best:
-                best = quality
-                save(out / "best.pt")
-            draw_samples(average, validation, device, out / f"samples-{step}.jpg")
-            draw_curves(out)
-            print("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
-            last = time.monotonic()
-        if ending or step % 250 == 0:
-            save(checkpoint)
-        if ending:
-            break
-    print(f"stopped at step {step} after {spent / 60:.1f} minutes: {checkpoint}", flush=True)
-    sys.stdout.flush()
-    return checkpoint
+        self.step += 1
+        self.recent.append((float(loss.detach()), float(rounds[0].iou_single.mean()), float(rounds[0].iou_best.mean())))
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a step; a pause of the process is not time spent on training."""
+        self.durations = [*self.durations[-99:], seconds]
+        self.spent += min(seconds, 5 * float(np.median(self.durations)))
+
+    def log(self) -> None:
+        """A line, and a row of steps.csv, for the steps since the last one."""
+        loss, iou, iou_best = np.mean(self.recent, 0)
+        self.recent.clear()
+        seconds = float(np.mean(self.durations[-LOG_EVERY:]))
+        left = min((self.config.steps - self.step) * seconds, self.budget - self.spent)
+        self.say(
+            f"step {self.step}/{self.config.steps}  loss {loss:.4f}  first-round IoU {iou:.3f} (best of 3 {iou_best:.3f})"
+            f"  {seconds:.2f} s/step  {left / 60:.0f} min left"
+        )
+        row = {
+            "step": self.step,
+            "loss": loss,
+            "iou": iou,
+            "iou_best": iou_best,
+            "rate": self.rate,
+            "spent": self.spent,
+        }
+        _append(self.out / "steps.csv", row)
+
+    def validate(self) -> None:
+        """Figures, samples and curves of the moving average; the best one so far is kept."""
+        figures = validate(self.average, self.validation, self.device)
+        _append(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        quality = float(np.mean([figures[name] for name in BEST_BY]))
+        if quality > self.best:
+            self.best = quality
+            self.save(self.out / "best.pt")
+        draw_samples(self.average, self.validation, self.device, self.out / f"samples-{self.step}.jpg")
+        draw_curves(self.out)
+        self.say("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+    def save(self, path: Path) -> None:
+        adapter = None if self.teaching is None else self.teaching.adapter
+        state = {
+            "student": self.student.state_dict(), "average": self.average.state_dict(), "shape": asdict(self.shape),
+            "adapter": {} if adapter is None else adapter.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "step": self.step, "spent": self.spent, "best": self.best, "config": asdict(self.config),
+        }  # fmt: skip
+        save_checkpoint(path, state)
+
+    def run(self) -> None:
+        """Until the steps or the time are spent, or a signal asks to stop."""
+        config, processes = self.config, self.processes
+        asked = False
+
+        def on_signal(_number: int, _frame: object) -> None:
+            nonlocal asked
+            asked = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        self.student.train()
+        last = time.monotonic()
+        for batch in self.loader():
+            self.take_step(batch)
+            now = time.monotonic()
+            self.spend(now - last)
+            last = now
+            stopping = processes.any(asked, self.device)
+            spent = processes.any(self.spent >= self.budget, self.device)
+            ending = stopping or spent or self.step >= config.steps
+            if processes.is_first:
+                if self.step % LOG_EVERY == 0:
+                    self.log()
+                if self.validation and ((ending and not stopping) or self.step % config.validate_every == 0):
+                    self.validate()
+                if ending or self.step % SAVE_EVERY == 0:
+                    self.save(self.checkpoint)
+            processes.wait()
+            last = max(last, time.monotonic() if self.step % config.validate_every == 0 else last)
+            if ending:
+                break
+        self.say(f"stopped at step {self.step} after {self.spent / 60:.1f} minutes: {self.checkpoint}")
+
+
+def train(config: TrainConfig) -> Path:
+    """Run or resume a training; returns the checkpoint's path. Under ``torchrun`` every process calls it."""
+    out = Path(config.out)
+    processes, device = join(config.device)
+    try:
+        if processes.is_first:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+        training = Training(config, processes, device)
+        processes.wait()  # nobody writes a checkpoint that another still reads
+        training.run()
+    finally:
+        processes.leave()
+    return training.checkpoint
 
 
 def calibration_images(batches: TrainingBatches) -> Tensor:

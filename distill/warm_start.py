@@ -1,13 +1,17 @@
-"""Begin a training from a model folder: finetune the packaged model, or go on from one whose checkpoint is lost.
+"""Begin a training from weights: a checkpoint of another training, or a model folder such as the packaged model.
 
 A model folder holds the moving average with its batch norms folded into the convolutions. The weights are put back by
 name, and every batch norm takes the mean and variance of its convolution on real samples, with scale and shift such
 that the function is unchanged (as `load_backbone` does for the backbone alone).
+
+Sizes may differ: a smaller student takes the blocks and layers that it shares with the larger one, and a block that
+only the larger one has begins as the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from tinyseg.distill.model import ConvNorm, Student, norm_put_back
+from tinyseg.distill.checkpoint import load_checkpoint
+from tinyseg.distill.model import ConvNorm, Student, StudentShape, norm_put_back
 from tinyseg.errors import InputError
 
 FP16_SUFFIX = "_fp16"  # as export.store_as_fp16 names its weights
@@ -47,6 +52,63 @@ def graph_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     return found
 
 
+def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape) -> dict[str, Tensor]:
+    """Weights of a student of one shape under the names of another; what the other lacks is left out."""
+    place = {whole: i for i, whole in enumerate(target.kept_blocks)}
+    counts = {"encoder.more32": target.more32, "encoder.more16": target.more16, "decoder.layers": target.decoder_layers}
+    fitted = {}
+    for name, value in state.items():
+        group, _, rest = name.partition(".")
+        kind, _, rest = rest.partition(".")
+        index, _, rest = rest.partition(".")
+        if f"{group}.{kind}" == "encoder.blocks":
+            whole = source.kept_blocks[int(index)]
+            if whole in place:
+                fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
+        elif int(index) < counts[f"{group}.{kind}"] if f"{group}.{kind}" in counts else True:
+            fitted[name] = value
+    return fitted
+
+
+def missing_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: StudentShape) -> list[str]:
+    """Names in ``expected`` that a state of a source shape lacks or holds in another shape, but for silent blocks."""
+    counts = {"more32": source.more32, "more16": source.more16}
+
+    def is_new(name: str) -> bool:
+        _, kind, index = (*name.split("."), "", "")[:3]
+        return kind in counts and int(index) >= counts[kind]
+
+    return sorted(k for k, v in expected.items() if not is_new(k) and (k not in state or state[k].shape != v.shape))
+
+
+def start_from(student: Student, place: Path, run: Callable[[Student], None]) -> None:
+    """Load the weights of a checkpoint (``*.pt``) or a model folder into a student. Raises InputError."""
+    if place.suffix == ".pt":
+        load_weights(student, place)
+    else:
+        load_folder(student, place, run)
+
+
+def load_weights(student: Student, checkpoint: Path) -> None:
+    """Load the moving average of a training's checkpoint. Raises InputError."""
+    saved = load_checkpoint(checkpoint, torch.device("cpu"))
+    source = StudentShape.of(saved["shape"])
+    state = fit(saved["average"], source, student.shape)
+    wrong = missing_weights(state, student.state_dict(), source)
+    if wrong:
+        raise InputError(f"{checkpoint} holds a student that this one cannot start from: {wrong[0]} does not fit")
+    student.load_state_dict(state, strict=False)
+
+
+def folder_shape(folder: Path) -> StudentShape:
+    """The architecture that a model folder states. Raises InputError."""
+    try:
+        card = json.loads((folder / "model.json").read_text())
+        return StudentShape.of(card["architecture"])
+    except (OSError, ValueError, KeyError) as exc:
+        raise InputError(f"{folder} is not a model folder of a student: its model.json states no architecture") from exc
+
+
 def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) -> None:
     """Load a model folder's weights into a student in place.
 
@@ -60,20 +122,23 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
             raise InputError(f"{folder} is not a model folder: it holds no {part}.onnx")
         weights = graph_weights(onnx.load(file))
         state.update({f"{part}.{name}": torch.from_numpy(array.copy()) for name, array in weights.items()})
+    source = folder_shape(folder)
+    state = fit(state, source, student.shape)
     norms = {name: m for name, m in student.named_modules() if isinstance(m, ConvNorm)}
     folded = {f"{name}.1" for name in norms}
     expected = {k: v for k, v in student.state_dict().items() if k.rpartition(".")[0] not in folded}
-    wrong = sorted(k for k, v in expected.items() if k not in state or state[k].shape != v.shape)
+    wrong = missing_weights(state, expected, source)
     if wrong:
         raise InputError(f"{folder} holds a model of another architecture: {wrong[0]} does not fit")
-    student.load_state_dict({k: state[k] for k in expected}, strict=False)
+    student.load_state_dict({k: state[k] for k in expected if k in state}, strict=False)
 
     hooks = []
     with torch.no_grad():
         for name, layer in norms.items():
             conv, norm = layer[0], layer[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            hooks.append(conv.register_forward_hook(norm_put_back(norm, state[f"{name}.0.bias"])))
+            if f"{name}.0.bias" in state:
+                hooks.append(conv.register_forward_hook(norm_put_back(norm, state[f"{name}.0.bias"])))
         was_training = student.training
         student.eval()
         run(student)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tinyseg.commands import bench, cache, doctor, info, segment
+from tinyseg.commands import bench, cache, doctor, info, models, segment
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import run as run_command
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tinyseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (segment, run_command, eval_command, bench, compile_command, cache, doctor, info):
+    for module in (segment, run_command, eval_command, bench, compile_command, cache, models, doctor, info):
         module.add_parser(commands)
     return parser
 

@@ -16,7 +16,9 @@ from tinyseg.engines.precision import PrecisionFacts
 from tinyseg.errors import ModelError, PrecisionUnavailable
 
 FORMAT = 1
-PACKAGED = Path(__file__).parent / "models" / "base"
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = "base"
+PACKAGED = MODELS / DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,24 @@ class Model:
             return {n: _graph(self.path, n, {**self.card["graphs"][n], **row}, precision) for n, row in rows.items()}
 
 
+def packaged_models() -> dict[str, Path]:
+    """The models that ship with tinyseg: name -> folder, the default one first."""
+    names = sorted((p.parent.name for p in MODELS.glob("*/model.json")), key=lambda n: (n != DEFAULT_MODEL, n))
+    return {n: MODELS / n for n in names}
+
+
+def model_place(path: str | Path | None) -> Path:
+    """Where a model lies: a packaged one by its name ("base", or None for the default), any other by its path.
+
+    A name means the packaged model even where a folder of that name lies in the working directory; "./base" means that.
+    """
+    if path is None:
+        return PACKAGED
+    if isinstance(path, str):
+        return packaged_models().get(path, Path(path))
+    return path
+
+
 def digest(graphs: Mapping[str, GraphSource]) -> str:
     """sha256 of the graphs' own sha256 sums, in order of name: tells what runs apart."""
     return hashlib.sha256("".join(graphs[name].sha256 for name in sorted(graphs)).encode()).hexdigest()
@@ -81,15 +101,19 @@ def _card_errors(place: Path) -> Iterator[None]:
 
 
 def open_model(path: str | Path | None) -> Model:
-    """Read a model folder or zip, the packaged model for None; every graph's sha256 is checked. Raises ModelError."""
-    place = PACKAGED if path is None else Path(path)
+    """Read a packaged model by its name (None: the default), or a folder or zip; every graph's sha256 is checked.
+
+    Raises ModelError.
+    """
+    place = model_place(path)
     if not place.exists():
         if path is None:
             raise ModelError(
                 f"the packaged model is missing ({place}); install tinyseg again: pip install --force-reinstall tinyseg"
             )
         raise ModelError(
-            f"there is no model at {place}; give a folder or zip with model.json, or None for the packaged model"
+            f"there is no model at {place}; give a folder or zip with model.json, or a packaged one: "
+            f"{', '.join(packaged_models())}"
         )
     try:
         card = json.loads(read_member(place, "model.json"))

@@ -21,7 +21,7 @@ from tinyseg.engines.precision import NATIVE
 from tinyseg.errors import InputError, WrongDevice
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.masks import Masks
-from tinyseg.model import PACKAGED, Model, digest, open_model
+from tinyseg.model import DEFAULT_MODEL, Model, digest, open_model, packaged_models
 from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
 from tinyseg.zoom import prompted_box, second_look
 
@@ -66,7 +66,8 @@ def load(
 ) -> Segmenter:
     """Open a model on an engine.
 
-    model: a model folder or zip, or a folder that ``tinyseg compile`` wrote; None for the packaged model. engine: "auto",
+    model: the name of a packaged model ("base", "small"; ``tinyseg models`` lists them), a model folder or zip, or a folder
+    that ``tinyseg compile`` wrote; None for the packaged "base". engine: "auto",
     "onnxruntime" or "openvino". precision: "fp32", "bf16", "fp16" or "int8" as engine and model offer; "auto" is the fastest
     that keeps the masks, by the figures in model.json. threads: CPU threads, None for all cores of this process. streams:
     1 for the lowest latency of one frame; more let as many frames run at the same time, each on a share of the threads,
@@ -214,7 +215,9 @@ class Segmenter:
 
     def _path_shown(self) -> str:
         """Reports are shared: where a package lies on somebody's disk is nobody's business."""
-        return "packaged" if self.model.path == PACKAGED else str(self.model.path)
+        names = {path: name for name, path in packaged_models().items()}
+        name = names.get(self.model.path)
+        return str(self.model.path) if name is None else "packaged" if name == DEFAULT_MODEL else f"packaged: {name}"
 
     def compiled(self, view: Letterbox, prompts: int = 1) -> tuple[CompiledGraph, CompiledGraph]:
         """The encoder and decoder that serve a view, for so many prompts of up to four points: for benchmarks."""

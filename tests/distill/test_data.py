@@ -9,10 +9,15 @@ import pytest
 from tinyseg.dataset import read_photos
 from tinyseg.distill.data import (
     Crop,
+    Mixing,
+    Scene,
     TrainingBatches,
     cut_image,
     cut_sample,
     fill_instance,
+    finish,
+    mosaic,
+    paste,
     random_crop,
     split_validation,
 )
@@ -33,8 +38,11 @@ def test_samples_hold_visible_instances_and_their_boxes(shapes: Path) -> None:
     for step in range(6):
         batch = batches[step]
         size = batch.image.shape[1]
-        assert batch.image.shape == (4, size, size, 3) and batch.coverage.shape == (4, 3, size // 4, size // 4)
-        for coverage, (x0, y0, x1, y1) in zip(batch.coverage.reshape(12, size // 4, -1), batch.boxes.reshape(12, 4)):
+        count = round(4 * (320 / size) ** 2)  # of every size about as many pixels
+        assert batch.image.shape == (count, size, size, 3)
+        assert batch.coverage.shape == (count, 3, size // 4, size // 4)
+        flat = batch.coverage.reshape(3 * count, size // 4, -1)
+        for coverage, (x0, y0, x1, y1) in zip(flat, batch.boxes.reshape(3 * count, 4)):
             ys, xs = np.nonzero(coverage)
             assert len(xs) and x0 // 4 == xs.min() and y0 // 4 == ys.min()
             assert (x1 - 1) // 4 == xs.max() and (y1 - 1) // 4 == ys.max()
@@ -89,3 +97,38 @@ def test_oversampled_sources_come_more_often(shapes: Path) -> None:
 def test_no_photo_is_an_error() -> None:
     with pytest.raises(ValueError, match="no photo"):
         TrainingBatches([], 1, 1, 0, {})
+
+
+def scene_of(value: int, *rectangles: tuple[int, int, int, int]) -> Scene:
+    masks = np.zeros((len(rectangles), 64, 64), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, rectangles):
+        mask[y0:y1, x0:x1] = 1
+    return Scene(np.full((64, 64, 3), value, np.uint8), masks)
+
+
+def test_a_pasted_object_hides_what_lies_below_it() -> None:
+    ground, other = scene_of(50, (0, 0, 32, 64), (40, 40, 60, 60)), scene_of(200, (16, 16, 48, 48))
+    mixed = paste(ground, other)
+    assert mixed is not None
+    assert (mixed.image[20:44, 20:44] == 200).all() and (mixed.image[:10] == 50).all()
+    np.testing.assert_array_equal(mixed.masks[0], other.masks[0])
+    assert mixed.masks[1].sum() == 32 * 64 - 16 * 32 and not (mixed.masks[1:] & other.masks[0]).any()
+    assert paste(scene_of(50, (20, 20, 40, 40)), other) is None  # nothing of it would be left
+
+
+def test_a_mosaic_takes_instances_from_every_quarter_in_turn() -> None:
+    quarters = [scene_of(40 * i, (0, 0, 16, 16), (20, 20, 40, 60)) for i in range(4)]
+    whole = mosaic(quarters)
+    assert whole.image.shape == (128, 128, 3) and whole.masks.shape == (8, 128, 128)
+    assert [int(whole.image[y, x, 0]) for y, x in ((0, 0), (0, 127), (127, 0), (127, 127))] == [0, 40, 80, 120]
+    boxes = finish(whole, 5, np.random.default_rng(0)).boxes
+    assert boxes[:, :2].tolist() == [[0, 0], [64, 0], [0, 64], [64, 64], [20, 20]]
+
+
+def test_mixed_batches(shapes: Path) -> None:
+    photos = read_photos(shapes)
+    plain = TrainingBatches(photos, 2, 3, 5, {})[1]
+    for mixing in (Mixing(copy_paste=1.0), Mixing(mosaic=1.0)):
+        mixed = TrainingBatches(photos, 2, 3, 5, {}, mixing)[1]
+        assert mixed.image.shape == plain.image.shape and not np.array_equal(mixed.image, plain.image)
+        assert (mixed.coverage.reshape(*mixed.coverage.shape[:2], -1).sum(2) > 0).all()

@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import data as data_room  # noqa: E402
 from tinyseg.distill.data import TrainingBatches, cut_image, fill_instance, random_crop  # noqa: E402
 from tinyseg.distill.device_data import (  # noqa: E402
     DeviceBatches,
@@ -24,9 +23,7 @@ from tinyseg.distill.train import TrainConfig, train  # noqa: E402
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
+pytestmark = pytest.mark.usefixtures("small_samples")
 
 
 @pytest.fixture(scope="module")

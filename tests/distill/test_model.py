@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinyseg.errors import InputError
+
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
-from tinyseg.distill.model import Decoder, Encoder, Student, load_backbone, rasterize_prompt  # noqa: E402
+from tinyseg.distill.model import SIZES, Encoder, Student, StudentShape, load_backbone, rasterize_prompt  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_positions_mean_the_same_for_every_origin_only_if_told(student: Student)
 def test_the_backbones_function_survives_its_batch_norm(tmp_path: Path) -> None:
     """Folded weights with batch norm put back compute what the folded weights compute."""
     torch.manual_seed(1)
-    reference = Encoder().eval()
+    reference = Encoder(SIZES["base"]).eval()
     convs = [m for b in (reference.stem, reference.blocks) for m in b.modules() if isinstance(m, torch.nn.Conv2d)]
     arrays = {}
     for i, conv in enumerate(convs):
@@ -106,7 +108,7 @@ def test_the_backbones_function_survives_its_batch_norm(tmp_path: Path) -> None:
     norms = [m for b in (reference.stem, reference.blocks) for m in b.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for i, norm in enumerate(norms):
         norm.bias.data = torch.from_numpy(arrays[f"conv{i:02d}.bias"])
-    loaded = Encoder()
+    loaded = Encoder(SIZES["base"])
     loaded.load_state_dict(
         {k: v for k, v in reference.state_dict().items() if "blocks" not in k and "stem" not in k}, strict=False
     )
@@ -117,9 +119,37 @@ def test_the_backbones_function_survives_its_batch_norm(tmp_path: Path) -> None:
             torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
+def test_a_smaller_backbone_takes_its_blocks_from_the_whole_one(tmp_path: Path) -> None:
+    whole = [m for m in Encoder(StudentShape()).modules() if isinstance(m, torch.nn.Conv2d)][:51]
+    weights = {f"conv{i:02d}.weight": np.full(tuple(c.weight.shape), 0.01 * i, np.float32) for i, c in enumerate(whole)}
+    biases = {f"conv{i:02d}.bias": np.zeros(c.out_channels, np.float32) for i, c in enumerate(whole)}
+    np.savez(tmp_path / "w.npz", **weights, **biases)
+    small = Encoder(SIZES["small"])
+    load_backbone(small, tmp_path / "w.npz", torch.randn(1, 3, 64, 64))
+    # Stem, a block of two convolutions, then blocks of three; the third block of stage 3 and its kin are left out.
+    for block, whole_block in ((0, 0), (4, 4), (5, 6), (7, 10), (9, 13), (11, 16)):
+        first = 1 if whole_block == 0 else 3 * whole_block
+        conv = next(m for m in small.blocks[block].modules() if isinstance(m, torch.nn.Conv2d))
+        assert float(conv.weight.detach().mean()) == pytest.approx(0.01 * first, rel=1e-4), block
+
+
+def test_new_blocks_change_nothing_at_first() -> None:
+    torch.manual_seed(0)
+    plain, more = Student(StudentShape()).eval(), Student(StudentShape(more32=1, more16=2)).eval()
+    more.load_state_dict(plain.state_dict(), strict=False)
+    for a, b in zip(features(plain), features(more)):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(InputError, match="stages repeat"):
+        StudentShape(repeats=(1, 2, 3))
+    with pytest.raises(InputError, match="not the architecture"):
+        StudentShape.of({"repeats": [1, 2, 3, 4, 3, 3, 1]})
+
+
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
     student = Student()
+    for block in student.encoder.more16:  # it begins as the identity, which holds back its own gradients
+        torch.nn.init.ones_(block.project[1].weight)
     points, labels = torch.rand(2, 3, 2) * 60, torch.tensor([[2.0, 3.0, 1.0], [1.0, 0.0, -1.0]])
     found = student.encoder(torch.randn(2, 3, 64, 64))
     logits, iou = student.decoder(*found, points, labels, torch.randn(2, 1, 16, 16), torch.ones(2))
@@ -128,6 +158,8 @@ def test_gradients_reach_every_parameter() -> None:
     assert missing == []
 
 
-def test_the_decoder_is_small() -> None:
-    assert sum(p.numel() for p in Decoder().parameters()) < 1.0e6
-    assert sum(p.numel() for p in Encoder().parameters()) < 2.2e6
+def test_sizes() -> None:
+    sizes = {n: [sum(p.numel() for p in m.parameters()) for m in (s.encoder, s.decoder)] for n, s in
+             ((n, Student(shape)) for n, shape in SIZES.items())}  # fmt: skip
+    assert sizes["base"][0] < 2.3e6 and sizes["base"][1] < 1.0e6
+    assert sum(sizes["small"]) < 0.75 * sum(sizes["base"])

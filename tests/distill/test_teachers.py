@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import data as data_room  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, distil_loss, mask_iou  # noqa: E402
 from tinyseg.distill.model import EMBED_DIM, Student  # noqa: E402
@@ -181,9 +180,9 @@ def test_hard_prompts_count_more() -> None:
     assert float(plain) == pytest.approx(0.25)
 
 
-def test_a_student_overfits_a_random_teacher(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_samples")
+def test_a_student_overfits_a_random_teacher(shapes: Path) -> None:
     """Every part of the loss falls, and reaches student and adapter: on one batch, towards a SAM of random weights."""
-    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
     torch.manual_seed(0)
     teacher = SamTeacher.of("random", sam_models()["sam"], CPU)
     teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels))
@@ -195,7 +194,7 @@ def test_a_student_overfits_a_random_teacher(shapes: Path, monkeypatch: pytest.M
     losses = []
     for _ in range(12):
         optimizer.zero_grad()
-        with_teacher, _ = training_loss(student, batch, config, 0, teaching)
+        with_teacher, _ = training_loss(student, batch, config, CPU, teaching)
         with_teacher.backward()
         optimizer.step()
         losses.append(float(with_teacher.detach()))
@@ -204,8 +203,8 @@ def test_a_student_overfits_a_random_teacher(shapes: Path, monkeypatch: pytest.M
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_training_with_a_teacher_resumes(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
+@pytest.mark.usefixtures("small_samples")
+def test_training_with_a_teacher_resumes(shapes: Path, tmp_path: Path) -> None:
 
     def config(steps: int, out: str) -> TrainConfig:
         return TrainConfig(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,14 +20,11 @@ from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import data as data_room  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
-from tinyseg.distill.train import TrainConfig, train  # noqa: E402
-
-
-@pytest.fixture
-def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples of 64 pixels: the loop, not the result, is tested."""
-    monkeypatch.setattr(data_room.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
-    monkeypatch.setattr("tinyseg.distill.train.calibration_images", lambda _: torch.zeros(1, 3, 64, 64))
+from tinyseg.distill.model import Student  # noqa: E402
+from tinyseg.distill.train import TrainConfig, open_batches, run_once, train, training_loss  # noqa: E402
+from tinyseg.distill.warm_start import start_from  # noqa: E402
+from tinyseg.errors import InputError  # noqa: E402
+from tinyseg.model import PACKAGED  # noqa: E402
 
 
 def config(shapes: Path, out: Path, steps: int) -> TrainConfig:
@@ -66,6 +64,35 @@ def test_stopping_and_going_on_is_the_same_as_not_stopping(
 
 
 @pytest.mark.usefixtures("small_samples")
+def test_frozen_blocks_stay_as_they_are(shapes: Path, tmp_path: Path) -> None:
+    settings = replace(config(shapes, tmp_path / "run", 2), start=str(PACKAGED), freeze=3)
+    before = Student()
+    start_from(before, PACKAGED, lambda s: run_once(s, open_batches(settings)[0]))
+    after = torch.load(train(settings), weights_only=True)["student"]
+    for name, value in before.state_dict().items():
+        if re.match(r"encoder\.(stem|blocks\.[012])\.", name):
+            assert torch.equal(after[name], value), name
+    assert not torch.equal(
+        after["encoder.blocks.3.layers.0.0.weight"], before.state_dict()["encoder.blocks.3.layers.0.0.weight"]
+    )
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_small_student_starts_from_a_large_one(shapes: Path, tmp_path: Path) -> None:
+    """Trained, exported and run by the runtime; a checkpoint of another size is refused."""
+    large = train(replace(config(shapes, tmp_path / "large", 1), start=str(PACKAGED)))
+    settings = replace(config(shapes, tmp_path / "small", 1), size="small", start=str(large))
+    checkpoint = train(settings)
+    seg = tinyseg.load(export(checkpoint, tmp_path / "model", long_side=128), engine="onnxruntime")
+    assert seg.embed(np.zeros((64, 128, 3), np.uint8)).predict(box=(5, 5, 60, 60)).masks.shape == (3, 64, 128)
+    assert seg.model.card["architecture"]["decoder_layers"] == 1
+    with pytest.raises(InputError, match="another size"):
+        train(replace(settings, size="base", start=None))
+    with pytest.raises(InputError, match="cannot start from"):
+        train(replace(config(shapes, tmp_path / "back", 1), start=str(checkpoint)))
+
+
+@pytest.mark.usefixtures("small_samples")
 def test_a_time_budget_stops_cleanly(shapes: Path, tmp_path: Path) -> None:
     path = train(replace(config(shapes, tmp_path / "run", 100000), minutes=0.02))
     saved = torch.load(path, weights_only=True)
@@ -74,9 +101,6 @@ def test_a_time_budget_stops_cleanly(shapes: Path, tmp_path: Path) -> None:
 
 def test_the_loss_falls(shapes: Path) -> None:
     """A few dozen steps on one batch of drawn shapes must help; a wrong sign or a cut gradient would not."""
-    from tinyseg.distill.model import Student  # noqa: PLC0415
-    from tinyseg.distill.train import training_loss  # noqa: PLC0415
-
     torch.manual_seed(0)
     settings = TrainConfig(data=(str(shapes),), out="unused", batch_size=2, instances=2)
     rng = np.random.default_rng(0)
@@ -86,13 +110,13 @@ def test_the_loss_falls(shapes: Path) -> None:
         sample = data_room.cut_sample(photo, photo.read(), crop, 2, rng)
         assert sample is not None
         samples.append(sample)
-    batch = data_room.Batch(*(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes")))
+    batch = data_room.Batch(0, *(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes")))
     student = Student().train()
     optimizer = torch.optim.AdamW(student.parameters(), 2e-3)
     losses = []
     for step in range(30):
         optimizer.zero_grad()
-        loss, _ = training_loss(student, batch, settings, step)
+        loss, _ = training_loss(student, replace(batch, number=step), settings, torch.device("cpu"))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
@@ -122,7 +146,11 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["export", "nothing.pt", "--out", out]) == 2
     (tmp_path / "x.pt").write_bytes(b"junk")
     assert main(["export", str(tmp_path / "x.pt"), "--out", out]) == 2
-    assert capsys.readouterr().err.count("tinyseg.distill: ") == 5
+    assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--copy-paste", "0.7"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--data-on-device"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--rounds", "4"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
+    assert capsys.readouterr().err.count("tinyseg.distill: ") == 9
 
 
 def test_training_needs_no_compiled_core(root: Path) -> None:

@@ -42,6 +42,10 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         load_folder(Student(), tmp_path, lambda _: None)
     shutil.copy(PACKAGED / "encoder.onnx", tmp_path / "encoder.onnx")
     shutil.copy(PACKAGED / "encoder.onnx", tmp_path / "decoder.onnx")
+    with pytest.raises(InputError, match="states no architecture"):
+        load_folder(Student(), tmp_path, lambda _: None)
+    shutil.copy(PACKAGED / "model.json", tmp_path / "model.json")
+    shutil.copy(PACKAGED / "encoder.onnx", tmp_path / "decoder.onnx")
     with pytest.raises(InputError, match="another architecture"):
         load_folder(Student(), tmp_path, lambda _: None)
     with pytest.raises(InputError, match="--start or --backbone, not both"):

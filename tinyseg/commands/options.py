@@ -12,7 +12,9 @@ from tinyseg.segmenter import Segmenter, load
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """--model, --engine, --precision and --threads."""
     group = parser.add_argument_group("engine")
-    group.add_argument("--model", metavar="PATH", help="model folder or zip (default: the packaged model)")
+    group.add_argument(
+        "--model", metavar="MODEL", help="packaged model (see tinyseg models), model folder or zip (default: base)"
+    )
     group.add_argument(
         "--engine",
         default="auto",

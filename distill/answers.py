@@ -1,0 +1,170 @@
+"""A teacher's answers, computed once and stored, so that many trainings can learn from them.
+
+Batches and their first prompts are pure functions of the configuration and the batch's number: what a teacher says to
+batch n is the same for every training with that configuration, whatever its student and losses are. A store holds the
+answers to batches 0, 1, ... in shards (``answers-00000.npz``), and ``answers.json`` says what they answer. Making a store can
+be stopped and gone on with; a shard is written when it is whole.
+
+Logits are kept as int8 (LOGIT_RANGE on either side), predicted IoU and embeddings as fp16, all deflated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tinyseg.distill.data import TrainingBatches
+from tinyseg.distill.device_data import DeviceBatches
+from tinyseg.distill.teachers import Answer, load_teacher
+from tinyseg.errors import DataError, InputError
+from tinyseg.images import write_bytes
+from tinyseg.progress import progress
+
+if TYPE_CHECKING:
+    from tinyseg.distill.train import TrainConfig
+
+SHARD = 16  # batches
+LOGIT_RANGE = 10.0  # a probability of 0.99995
+INDEX = "answers.json"
+
+
+def answers_key(config: TrainConfig, batches: TrainingBatches, device: torch.device) -> dict[str, Any]:
+    """Everything that decides what a teacher is asked; two configurations with the same key share a store."""
+    names = "\n".join(f"{p.name} {p.source} {len(p.instances)}" for p in batches.photos)
+    return {
+        "photos": len(batches.photos),
+        "photos_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "batch_size": config.batch_size,
+        "instances": config.instances,
+        "seed": config.seed,
+        "oversample": dict(sorted(config.oversample.items())),
+        "mixing": asdict(config.mixing),
+        "sizes": [list(s) for s in batches.SIZES],
+        # Each kind of device draws random numbers of its own.
+        "device": device.type,
+        "data_on_device": config.data_on_device,
+    }
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """answers.json. Raises InputError."""
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+        index["key"], index["count"], index["teacher"], index["channels"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InputError(
+            f"{folder} holds no stored answers; make them with: python -m tinyseg.distill answers ... --out {folder}"
+        ) from exc
+    return index
+
+
+def require_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise InputError where stored answers belong to another configuration."""
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{folder} holds answers to other questions: {name} is {found.get(name)!r} there and {value!r} here; "
+                "train with the options that the answers were made with, or store others"
+            )
+
+
+class StoredAnswers:
+    """Answers of a store, by the number of the batch."""
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        index = read_index(folder)
+        require_key(folder, index["key"], key)
+        self.folder = folder
+        self.name = f"stored answers of {index['teacher']}"
+        self.count = int(index["count"])
+        self.channels = int(index["channels"])  # of the embeddings, 0 where none are stored
+        if self.count < 1:
+            raise InputError(f"{folder} holds no answer yet")
+        self._shard: tuple[int, dict[str, np.ndarray]] = (-1, {})
+
+    def answer(self, number: int, device: torch.device) -> Answer:
+        """The answer to batch ``number`` (below ``count``). Raises DataError where its shard is damaged."""
+        shard = number // SHARD
+        if self._shard[0] != shard:
+            path = shard_path(self.folder, shard)
+            try:
+                with np.load(path) as arrays:
+                    self._shard = (shard, {name: arrays[name] for name in arrays.files})
+            except (OSError, ValueError, zipfile.BadZipFile) as exc:
+                raise DataError(f"{path} cannot be read ({exc}); delete it and run the answers command again") from exc
+        arrays = self._shard[1]
+        try:
+            logits, iou = arrays[f"logits{number}"], arrays[f"iou{number}"]
+            embedding = arrays[f"embedding{number}"] if self.channels else np.zeros((0, 0, 1, 1), np.float16)
+        except KeyError as exc:
+            raise DataError(f"{self.folder} lacks the answer to batch {number} ({exc})") from exc
+        return Answer(
+            torch.from_numpy(logits).to(device).float() * (LOGIT_RANGE / 127),
+            torch.from_numpy(iou).to(device).float(),
+            torch.from_numpy(embedding).to(device).float(),
+        )
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"answers-{shard:05d}.npz"
+
+
+def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Path, *, embeddings: bool) -> int:
+    """Ask a teacher the first prompts of batches 0 to ``count`` - 1; returns the bytes of the store.
+
+    Shards that are there already are kept. Raises InputError where the folder holds answers to other questions.
+    """
+    from tinyseg.distill.train import open_batches, open_step  # noqa: PLC0415 - train imports this file
+
+    if count < 1:
+        raise InputError("--steps must be at least 1")
+    device = torch.device(config.device)
+    batches, _ = open_batches(config)
+    source: TrainingBatches | DeviceBatches = DeviceBatches(batches, device) if config.data_on_device else batches
+    teacher = load_teacher(teacher_name, device)
+    channels = teacher.channels if embeddings else 0
+    key = answers_key(config, batches, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / INDEX).exists():
+        index = read_index(folder)
+        require_key(folder, {**index["key"], "teacher": index["teacher"]}, {**key, "teacher": teacher.name})
+        if int(index["channels"]) != channels:
+            raise InputError(f"{folder} was begun with{'out' if embeddings else ''} --embeddings; go on likewise")
+    shards = -(-count // SHARD)
+    start, asked = time.monotonic(), 0
+    for shard in progress(range(shards), f"shards of {SHARD} batches"):
+        path = shard_path(folder, shard)
+        if not path.exists():
+            arrays: dict[str, np.ndarray] = {}
+            for number in range(shard * SHARD, (shard + 1) * SHARD):
+                opening = open_step(source[number], config, device)
+                answer = teacher.answer(opening.pixels, opening.prompts)
+                scaled = (answer.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE) * (127 / LOGIT_RANGE)).round()
+                arrays[f"logits{number}"] = scaled.to(torch.int8).cpu().numpy()
+                arrays[f"iou{number}"] = answer.iou.half().cpu().numpy()
+                if embeddings:
+                    arrays[f"embedding{number}"] = answer.embedding.half().cpu().numpy()
+            packed = io.BytesIO()
+            np.savez_compressed(packed, allow_pickle=False, **arrays)
+            write_bytes(path, packed.getvalue())
+            asked += SHARD
+        content = {"teacher": teacher.name, "count": (shard + 1) * SHARD, "channels": channels, "key": key}
+        if not (folder / INDEX).exists() or read_index(folder)["count"] < content["count"]:
+            write_bytes(folder / INDEX, json.dumps(content, indent=1).encode())
+    size = sum(p.stat().st_size for p in folder.glob("answers-*.npz"))
+    rate = asked / max(time.monotonic() - start, 1e-9)
+    print(
+        f"{read_index(folder)['count']} batches in {folder}: {size / 1e6:.1f} MB"
+        + (f", {rate:.2f} batches/s" if asked else ", all were there already")
+    )
+    return size
