@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 from collections.abc import Mapping
@@ -21,10 +22,21 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
+@functools.cache
+def _process_core() -> openvino.Core:
+    """The process's one Core, which is never freed.
+
+    The CPU plugin of every Core gives the thread a signal stack of its own and takes it away when the Core is freed. Of two
+    Cores the first one freed unmaps the stack that the second then puts back, and the next signal (Ctrl-C) kills the
+    process: seen with OpenVINO 2026.4 and two segmenters.
+    """
+    return openvino.Core()
+
+
 def _core(device: str) -> openvino.Core:
     """OpenVINO with a device that it sees. Raises EngineError."""
     with engine_errors("openvino", "starting"):
-        core = openvino.Core()
+        core = _process_core()
         seen = {d.partition(".")[0] for d in core.available_devices}
     if device.upper() not in seen:
         raise EngineError(

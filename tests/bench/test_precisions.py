@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,6 @@ import pytest
 from tinyseg.bench.precisions import PrecisionRow, compare_precisions, most_lost_points, table, to_card
 from tinyseg.cli import main
 from tinyseg.errors import InputError
-
-ALONE = "import sys; from tinyseg.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +38,9 @@ def test_table_and_card() -> None:
 
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    # A process of its own: see tests/distill/test_quantize.py.
-    command = ["bench", "--precisions", "--rounds", "2", "--json", str(tmp_path / "rows.json")]
-    done = subprocess.run([sys.executable, "-c", ALONE, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "| onnxruntime" in done.stdout and "int8" in done.stdout and "1.00 (1.00 to 1.00)" in done.stdout
+    assert main(["bench", "--precisions", "--rounds", "2", "--json", str(tmp_path / "rows.json")]) == 0
+    out = capsys.readouterr().out
+    assert "| onnxruntime" in out and "int8" in out and "1.00 (1.00 to 1.00)" in out
     assert {r["precision"] for r in json.loads((tmp_path / "rows.json").read_text())["rows"]} >= {"fp32", "int8"}
     assert main(["bench", "--precisions", "--all"]) == 2
     assert "run of its own" in capsys.readouterr().err

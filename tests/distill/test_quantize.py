@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,8 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
+import tinyseg  # noqa: E402
+import tinyseg.parity  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import quantize as room  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
@@ -98,39 +98,31 @@ def test_quantized_graphs_stay_close_and_keep_what_they_are_told(feeds: dict[str
     assert [r.noise for r in worst] == sorted((r.noise for r in worst), reverse=True) and worst[0].noise > 0
 
 
-# Run in a process of its own: OpenVINO's int8 kernels and torch's training in one process end in a crash of torch.
-ALONE = """
-import sys
-import tinyseg.parity
-from tinyseg.distill import quantize
-from tinyseg.distill.__main__ import main
-
-quantize.sensitivity = lambda *_: [quantize.Sensitivity("/stem/stem.0/Conv", 0.001)]
-tinyseg.parity.LEAST_IOU["int8"], tinyseg.parity.MOST_NOISE["int8"] = float(sys.argv[1]), 1.0
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def test_command(shapes: Path, tmp_path: Path) -> None:
+def test_command(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(room, "sensitivity", lambda *_: [room.Sensitivity("/stem/stem.0/Conv", 0.001)])
     out = tmp_path / "int8"
     out.mkdir()
     command = ["quantize", "packaged", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
-
-    def run(least_iou: float, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-c", ALONE, str(least_iou), *command, *more]
-        return subprocess.run(arguments, capture_output=True, text=True, check=False)
-
     # Ranges of two drawn pictures do not do for photographs, and the gate says so; nothing takes the folder's place.
-    refused = run(0.999)
-    assert refused.returncode == 2
-    assert "does not keep the masks in int8" in refused.stderr and list(out.iterdir()) == []
-    done = run(0.5, "--keep", "encoder:/stem/stem.0/Conv", "--eval", str(shapes))
-    assert done.returncode == 0, done.stderr
-    assert "kept in float: /stem/stem.0/Conv" in done.stdout and "points lost" in done.stdout
+    monkeypatch.setitem(tinyseg.parity.LEAST_IOU, "int8", 0.999)
+    assert main(command) == 2
+    assert "does not keep the masks in int8" in capsys.readouterr().err and list(out.iterdir()) == []
+    monkeypatch.setitem(tinyseg.parity.LEAST_IOU, "int8", 0.5)
+    monkeypatch.setitem(tinyseg.parity.MOST_NOISE, "int8", 1.0)
+    assert main([*command, "--keep", "encoder:/stem/stem.0/Conv", "--eval", str(shapes)]) == 0
+    told = capsys.readouterr().out
+    assert "kept in float: /stem/stem.0/Conv" in told and "onnxruntime" in told and "points lost" in told
     card = json.loads((out / "model.json").read_text())
     assert card["precisions"]["int8"]["calibration"] == {"data": [shapes.name], "photos": 2, "seed": 0}
     assert card["measured"]["speed"]["onnxruntime"]["fp32"] == 1.0 and "int8" in card["measured"]["lost_points"]
     assert {r["graph"] for r in json.loads((out / room.REPORT).read_text())} == {"encoder", "decoder"}
+    seg = tinyseg.load(out, engine="onnxruntime", precision="int8")
+    assert (
+        seg.info.precision == "int8" and seg.info.model_sha256 != tinyseg.load(out, precision="fp32").info.model_sha256
+    )
 
 
 def test_no_calibration_data_is_an_error(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
