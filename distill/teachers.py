@@ -4,7 +4,7 @@ Every teacher answers prompts on square samples, as training cuts them: an image
 mask logits on the stride-4 grid and predicted IoU, and gives its embedding for the embedding loss.
 
     tinyseg:FOLDER        a model folder of tinyseg, or "tinyseg:packaged"
-    sam:NAME_OR_FOLDER    SAM, SAM-HQ or SAM 2/2.1 through transformers, from the hub or a local folder
+    sam:NAME_OR_FOLDER    SAM, SAM-HQ, SAM 2/2.1, SAM 3 or EdgeTAM through transformers, from the hub or a local folder
     flip:TEACHER          a teacher that also looks at the mirrored image and answers with the mean of both
     several, with commas  an ensemble: the mean of the probabilities
 
@@ -13,6 +13,7 @@ Sources: TinySAM (arXiv 2312.13789, sections 3.1 and 3.2), EdgeSAM (arXiv 2312.0
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,23 @@ from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.model import PACKAGED, model_place
 
 LOGIT_LIMIT = 12.0
-SAM_SIDE = 1024
-# ImageNet's statistics on [0, 255], which SAM and its successors are fed with.
-SAM_MEAN = (123.675, 116.28, 103.53)
-SAM_STD = (58.395, 57.12, 57.375)
+# Mean and spread on [0, 255] that a model is fed with: ImageNet's, or plain [-1, 1].
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+PLAIN = ((127.5,) * 3, (127.5,) * 3)
+# The model type in a configuration -> the class that answers prompts on images, and its statistics. Published SAM 2, SAM 3 and
+# EdgeTAM name their video models there, whose weights hold the image model's.
+SAM_KINDS = {
+    "sam": ("SamModel", IMAGENET),
+    "sam_hq": ("SamHQModel", IMAGENET),
+    "sam2": ("Sam2Model", IMAGENET),
+    "sam2_video": ("Sam2Model", IMAGENET),
+    "sam3": ("Sam3TrackerModel", PLAIN),
+    "sam3_video": ("Sam3TrackerModel", PLAIN),
+    "sam3_tracker": ("Sam3TrackerModel", PLAIN),
+    "sam3_tracker_video": ("Sam3TrackerModel", PLAIN),
+    "edgetam": ("EdgeTamModel", IMAGENET),
+    "edgetam_video": ("EdgeTamModel", IMAGENET),
+}
 
 
 @dataclass(frozen=True)
@@ -99,19 +113,30 @@ def _measure_on_noise(student: Student) -> None:
 
 
 class SamTeacher:
-    """SAM, SAM-HQ or SAM 2 of the transformers library."""
+    """SAM or one of its successors, of the transformers library."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         try:
-            from transformers import AutoConfig, AutoModel  # noqa: PLC0415 - heavy, and an extra
+            import transformers  # noqa: PLC0415 - heavy, and an extra
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[baseline]'") from exc
         try:
-            config = AutoConfig.from_pretrained(name)
-            model = AutoModel.from_pretrained(name)
+            kind = transformers.AutoConfig.from_pretrained(name).model_type
         except (OSError, ValueError) as exc:
-            raise InputError(f"teacher {name!r} cannot be loaded ({str(exc).splitlines()[0]})") from exc
-        self._set(f"sam:{name}", config.model_type, model, device)
+            raise InputError(f"teacher {name!r} cannot be loaded ({_first_line(exc)})") from exc
+        if kind not in SAM_KINDS:
+            raise InputError(f"teacher {name!r} is a {kind} model; {', '.join(SAM_KINDS)} can teach")
+        if kind.startswith("edgetam") and importlib.util.find_spec("timm") is None:
+            raise NotInstalled(f"teacher {name!r} needs timm for its backbone; run: pip install timm")
+        try:
+            model = getattr(transformers, SAM_KINDS[kind][0]).from_pretrained(name)
+        except AttributeError as exc:
+            raise NotInstalled(
+                f"transformers {transformers.__version__} has no {SAM_KINDS[kind][0]}; run: pip install -U transformers"
+            ) from exc
+        except (OSError, ValueError) as exc:
+            raise InputError(f"teacher {name!r} cannot be loaded ({_first_line(exc)})") from exc
+        self._set(f"sam:{name}", kind, model, device)
 
     @classmethod
     def of(cls, name: str, model: Any, device: torch.device) -> SamTeacher:
@@ -121,57 +146,77 @@ class SamTeacher:
         return teacher
 
     def _set(self, name: str, kind: str, model: Any, device: torch.device) -> None:
-        if kind not in ("sam", "sam_hq", "sam2", "sam2_video"):
-            raise InputError(f"teacher {name!r} is a {kind} model; sam, sam_hq, sam2 and sam2_video can teach")
-        self.name, self._kind, self._device = name, kind, device
+        self.name = name
         self._model = model.to(device).eval().requires_grad_(False)
-        vision = model.config.vision_config
-        self._side = int(
-            getattr(vision, "image_size", None) or getattr(model.config, "image_size", SAM_SIDE) or SAM_SIDE
-        )
-        if kind.startswith("sam2"):
-            self._side = int(model.config.prompt_encoder_config.image_size)
+        self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in SAM_KINDS[kind][1])
+        self._side = int(model.config.prompt_encoder_config.image_size)
         self.channels = int(model.config.mask_decoder_config.hidden_size)
 
     @torch.no_grad()
     def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
         batch, side = image.shape[0], image.shape[1]
-        scale = self._side / side
         pixels = F.interpolate(
             image.permute(0, 3, 1, 2).float(), (self._side, self._side), mode="bilinear", antialias=True
         )  # fmt: skip
-        mean = torch.tensor(SAM_MEAN, device=pixels.device)[:, None, None]
-        std = torch.tensor(SAM_STD, device=pixels.device)[:, None, None]
-        embedding = self._model.get_image_embeddings((pixels - mean) / std)
+        seen = SamFeatures(self._model.get_image_embeddings((pixels - self._mean) / self._std))
         count = len(prompts.points) // batch
-        rows = [self._ask(embedding, i, prompts, scale) for i in range(batch * count)]
+        rows = [
+            self._ask(seen.of_image(i // count), prompts, i, self._side / side) for i in range(batch * count)
+        ]  # fmt: skip
         logits = F.interpolate(
             torch.cat([r[0] for r in rows]).float(), (side // LOGIT_STRIDE,) * 2, mode="bilinear", align_corners=False
         )  # fmt: skip
-        whole = embedding[-1] if isinstance(embedding, (list, tuple)) else embedding
-        return Answer(logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), torch.cat([r[1] for r in rows]).float(), whole.float())
+        return Answer(
+            logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), torch.cat([r[1] for r in rows]).float(), seen.embedding.float()
+        )  # fmt: skip
 
-    def _ask(self, embedding: Any, index: int, prompts: PromptBatch, scale: float) -> tuple[Tensor, Tensor]:
+    def _ask(self, seen: dict[str, Any], prompts: PromptBatch, index: int, scale: float) -> tuple[Tensor, Tensor]:
         """One prompt: (1, 4, h, w) logits and (1, 4) IoU. Prompts differ in their parts, so they are asked one by one."""
-        parts = list(embedding) if isinstance(embedding, (list, tuple)) else [embedding]
-        image = index // (len(prompts.points) // parts[-1].shape[0])
-        mine = [p[image : image + 1] for p in parts]
         labels, points = prompts.labels[index], prompts.points[index] * scale
         clicks = (labels == LABEL_POSITIVE) | (labels == LABEL_NEGATIVE)
-        asked: dict[str, Any] = {"image_embeddings": mine if isinstance(embedding, (list, tuple)) else mine[0]}
+        asked: dict[str, Any] = {}
         if clicks.any():
             asked["input_points"] = points[clicks][None, None]
             asked["input_labels"] = labels[clicks].long()[None, None]
         if (labels == LABEL_BOX_TOP_LEFT).any():
             asked["input_boxes"] = points[:2].reshape(1, 1, 4)
-        if len(asked) == 1:  # a mask alone: its best point stands for it
+        if not asked:  # a mask alone: its best point stands for it
             asked["input_points"] = _inside(prompts.mask[index, 0], scale)[None, None, None]
             asked["input_labels"] = torch.ones(1, 1, 1, dtype=torch.long, device=points.device)
-        single = self._model(**asked, multimask_output=False)
-        several = self._model(**asked, multimask_output=True)
-        masks = torch.cat([single.pred_masks[:, 0, :1], several.pred_masks[:, 0, :3]], 1)
-        scores = torch.cat([single.iou_scores[:, 0, :1], several.iou_scores[:, 0, :3]], 1)
+        single = self._model(**seen, **asked, multimask_output=False)
+        several = self._model(**seen, **asked, multimask_output=True)
+        masks = torch.cat([single.pred_masks[:, 0, :1], several.pred_masks[:, 0, -3:]], 1)
+        scores = torch.cat([single.iou_scores[:, 0, :1], several.iou_scores[:, 0, -3:]], 1)
         return masks, scores
+
+
+class SamFeatures:
+    """What the image encoders of the library return, under one face: a map, several maps, or a map and what led to it."""
+
+    def __init__(self, found: Any) -> None:
+        self._map: Any = found
+        self._intermediate: list[Tensor] | None = None
+        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple)):  # SAM-HQ
+            self._map, self._intermediate = found[0], list(found[1])
+
+    @property
+    def embedding(self) -> Tensor:
+        """(B, C, h, w), the coarsest map."""
+        found: Tensor = self._map[-1] if isinstance(self._map, (list, tuple)) else self._map
+        return found
+
+    def of_image(self, index: int) -> dict[str, Any]:
+        """Arguments of the model for one image of the batch."""
+        part = slice(index, index + 1)
+        several = isinstance(self._map, (list, tuple))
+        row: dict[str, Any] = {"image_embeddings": [m[part] for m in self._map] if several else self._map[part]}
+        if self._intermediate is not None:
+            row["intermediate_embeddings"] = [m[part] for m in self._intermediate]
+        return row
+
+
+def _first_line(exc: Exception) -> str:
+    return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
 
 
 def _inside(mask: Tensor, scale: float) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from tinyseg.distill.teachers import (  # noqa: E402
 )
 from tinyseg.distill.train import POINT_SLOTS, Teaching, TrainConfig, train, training_loss  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
-from tinyseg.errors import InputError  # noqa: E402
+from tinyseg.errors import InputError, NotInstalled  # noqa: E402
 from tinyseg.model import PACKAGED, open_model  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -41,34 +43,59 @@ def samples(side: int = 64, images: int = 2, prompts: int = 2) -> tuple[torch.Te
     return image, first_prompts(target, boxes, POINT_SLOTS, generator)
 
 
-def sam_models() -> dict[str, object]:
+KINDS = ("sam", "sam_hq", "sam2", "sam3_tracker")
+
+
+def sam_model(kind: str) -> object:
+    """A model of a few thousand random weights, images of 128 pixels."""
+    model = build_sam_model(kind)
+    for weight in model.parameters():  # the library leaves some as it found them in memory
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.05)
+        elif not torch.isfinite(weight).all():
+            torch.nn.init.zeros_(weight)
+    return model
+
+
+def build_sam_model(kind: str) -> object:
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')"
     )
     torch.manual_seed(0)
     prompt = {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 4}
     decoder = {"hidden_size": 32, "num_attention_heads": 2, "mlp_dim": 32, "iou_head_hidden_dim": 32}
+    parts = {"prompt_encoder_config": prompt, "mask_decoder_config": decoder}
     vision = {
-        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 128, "patch_size": 16,
-        "output_channels": 32, "num_pos_feats": 16, "mlp_dim": 32, "global_attn_indexes": [0], "window_size": 4,
+        "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 128, "patch_size": 16,
+        "output_channels": 32, "num_pos_feats": 16, "mlp_dim": 32, "global_attn_indexes": [0, 1, 2, 3], "window_size": 4,
     }  # fmt: skip
-    sam = transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    if kind == "sam":
+        return transformers.SamModel(transformers.SamConfig(vision_config=vision, **parts))
+    if kind == "sam_hq":
+        parts["mask_decoder_config"] = {**decoder, "vit_dim": 32}
+        return transformers.SamHQModel(transformers.SamHQConfig(vision_config=vision, **parts))
+    pyramid = {"backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32, "image_size": 128}
+    if kind == "sam2":
+        backbone = {
+            "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1, "image_size": [128, 128],
+            "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 2, 4],
+            "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3],
+            "window_positional_embedding_background_size": [7, 7],
+        }  # fmt: skip
+        vision2 = {"backbone_config": backbone, "backbone_channel_list": [128, 64, 32, 16], **pyramid}
+        return transformers.Sam2Model(transformers.Sam2Config(vision_config=vision2, **parts))
     backbone = {
-        "hidden_size": 16, "num_attention_heads": 1, "image_size": [128, 128], "embed_dim_per_stage": [16, 32, 64, 128],
-        "num_attention_heads_per_stage": [1, 2, 2, 4], "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3],
-        "window_positional_embedding_background_size": [7, 7],
+        "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 128, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1],
+        "pretrain_image_size": 128,
     }  # fmt: skip
-    vision2 = {
-        "backbone_config": {"model_type": "sam2_hiera_det_model", **backbone}, "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32, "image_size": 128,
-    }  # fmt: skip
-    sam2 = transformers.Sam2Config(vision_config=vision2, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    return {"sam": transformers.SamModel(sam), "sam2": transformers.Sam2Model(sam2)}
+    config = transformers.Sam3TrackerConfig(vision_config={"backbone_config": backbone, **pyramid}, **parts)
+    return transformers.Sam3TrackerModel(config)
 
 
-@pytest.mark.parametrize("kind", ["sam", "sam2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
-    teacher = SamTeacher.of(f"random {kind}", sam_models()[kind], CPU)
+    teacher = SamTeacher.of(f"random {kind}", sam_model(kind), CPU)
     image, prompts = samples()
     answer = teacher.answer(image, prompts)
     assert answer.logits.shape == (4, 4, 16, 16) and answer.iou.shape == (4, 4)
@@ -79,6 +106,33 @@ def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
     assert not torch.equal(teacher.answer(image, moved).logits, answer.logits)
     one = PromptBatch(prompts.points[2:], prompts.labels[2:], prompts.mask[2:], prompts.has_mask[2:])
     torch.testing.assert_close(teacher.answer(image[1:], one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("sam_hq", None), ("sam2", "sam2_video"), ("sam3_tracker", None)])
+def test_published_folders_load_as_image_models(kind: str, named: str | None, tmp_path: Path) -> None:
+    """From folders; SAM 2's name their video model."""
+    model = sam_model(kind)
+    model.save_pretrained(tmp_path)
+    if named is not None:
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": named}))
+    loaded = load_teacher(f"sam:{tmp_path}", CPU)
+    image, prompts = samples()
+    expected = SamTeacher.of("x", model, CPU).answer(image, prompts)
+    torch.testing.assert_close(loaded.answer(image, prompts).logits, expected.logits)
+
+
+def test_other_models_are_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')"
+    )
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a bert model; sam, sam_hq, sam2"):
+        load_teacher(f"sam:{tmp_path}", CPU)
+    if importlib.util.find_spec("timm") is None:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam"}))
+        with pytest.raises(NotInstalled, match="timm"):
+            load_teacher(f"sam:{tmp_path}", CPU)
 
 
 def test_a_model_folder_teaches_what_the_runtime_computes() -> None:
@@ -184,7 +238,7 @@ def test_hard_prompts_count_more() -> None:
 def test_a_student_overfits_a_random_teacher(shapes: Path) -> None:
     """Every part of the loss falls, and reaches student and adapter: on one batch, towards a SAM of random weights."""
     torch.manual_seed(0)
-    teacher = SamTeacher.of("random", sam_models()["sam"], CPU)
+    teacher = SamTeacher.of("random", sam_model("sam"), CPU)
     teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels))
     weights = DistilWeights(masks=1.0, iou=1.0, embedding=1.0, hard=True)
     config = TrainConfig(data=(), out="x", batch_size=2, instances=2, distil=weights)
