@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tinyseg.engines.precision import NATIVE
 from tinyseg.errors import InputError, WrongDevice
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.masks import Masks
-from tinyseg.model import DEFAULT_MODEL, Model, digest, open_model, packaged_models
+from tinyseg.model import DEFAULT_MODEL, Model, ZoomRule, digest, open_model, packaged_models
 from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
 from tinyseg.zoom import prompted_box, second_look
 
@@ -218,6 +219,12 @@ class Segmenter:
         names = {path: name for name, path in packaged_models().items()}
         name = names.get(self.model.path)
         return str(self.model.path) if name is None else "packaged" if name == DEFAULT_MODEL else f"packaged: {name}"
+
+    def with_zoom(self, rule: ZoomRule) -> Segmenter:
+        """The same model, sharing everything compiled, with another rule for second looks (``model.zoom`` is its own)."""
+        other = copy.copy(self)
+        other.model = replace(self.model, zoom=rule)
+        return other
 
     def compiled(self, view: Letterbox, prompts: int = 1) -> tuple[CompiledGraph, CompiledGraph]:
         """The encoder and decoder that serve a view, for so many prompts of up to four points: for benchmarks."""

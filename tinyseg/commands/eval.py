@@ -32,6 +32,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
     )
+    parser.add_argument(
+        "--zoom-rules", action="store_true",
+        help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
+    )  # fmt: skip
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
@@ -40,9 +44,12 @@ def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench.accuracy import measure  # noqa: PLC0415
     from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
+    from tinyseg.bench.zoom_rules import measure_zoom_rules  # noqa: PLC0415
 
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
+    if args.zoom_rules and args.detail:
+        raise InputError("--zoom-rules is a run of its own; leave out --detail")
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -54,19 +61,26 @@ def run(args: argparse.Namespace) -> int:
     if not photos:
         raise DataError(f"{args.data} holds no photo to measure on")
     seg = load_segmenter(args)
+    if args.zoom_rules:
+        rules = measure_zoom_rules(seg, photos)
+        facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **rules.to_json()}
+        _tell(args, facts, f"second looks on {Path(args.data).name}; {seg.info}\n\n{rules.to_markdown()}")
+        return 0
     report = measure(seg, photos)
     detail = measure_detail(seg, photos, Path(args.pictures) if args.pictures else None) if args.detail else None
     facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **report.to_json()}
     if detail is not None:
         facts["detail"] = detail.to_json()
-    content = json.dumps(facts, indent=1)
-    if args.json == "-":
-        print(content)
-        return 0
-    if args.json:
-        write_bytes(Path(args.json), content.encode())
-    print(f"mean IoU on {Path(args.data).name}; {seg.info}\n")
-    print(report.to_markdown())
+    parts = [f"mean IoU on {Path(args.data).name}; {seg.info}", report.to_markdown()]
     if detail is not None:
-        print(f"\n{detail.to_markdown()}")
+        parts.append(detail.to_markdown())
+    _tell(args, facts, "\n\n".join(parts))
     return 0
+
+
+def _tell(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    """As text, as JSON in a file beside the text, or as JSON alone."""
+    content = json.dumps(facts, indent=1)
+    if args.json and args.json != "-":
+        write_bytes(Path(args.json), content.encode())
+    print(content if args.json == "-" else text)
