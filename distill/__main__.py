@@ -1,4 +1,4 @@
-"""``python -m tinyseg.distill label|answers|train|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
+"""``python -m tinyseg.distill label|answers|train|ablate|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
 
 from __future__ import annotations
 
@@ -57,6 +57,34 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_student_options(parser: argparse.ArgumentParser, steps: int) -> None:
+    """What is trained, from where, for how long, and who teaches."""
+    parser.add_argument(
+        "--backbone", metavar="FILE", help="npz with MobileNetV2 weights to start from (default: random)"
+    )
+    parser.add_argument(
+        "--start", metavar="PLACE",
+        help="weights to start from: a model folder, a packaged model's name, or a checkpoint",
+    )  # fmt: skip
+    parser.add_argument("--size", default="base", choices=("base", "small"), help="of the student (default: base)")
+    parser.add_argument(
+        "--freeze", type=int, default=0, metavar="N",
+        help="keep the stem and the first N blocks of the backbone as they are: faster steps for a finetune (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=int, default=steps, metavar="N", help=f"length of the whole training (default: {steps})"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="peak rate (default: 0.001)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that cut samples (default: 1)")
+    parser.add_argument(
+        "--validation-photos", type=int, default=120, metavar="N", help="photos to validate on (default: 120)"
+    )
+    parser.add_argument(
+        "--teacher", metavar="NAME",
+        help="learn from a larger model too: tinyseg:FOLDER, sam:NAME_OR_FOLDER, flip:TEACHER, several with commas",
+    )  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinyseg.distill", description="Train and export a student.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -65,28 +93,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     _add_data_options(train)
+    _add_student_options(train, steps=6000)
     train.add_argument("--out", required=True, metavar="DIR", help="run folder: checkpoint, curves, configuration")
-    train.add_argument(
-        "--backbone", metavar="FILE", help="npz with MobileNetV2 weights to start from (default: random)"
-    )
-    train.add_argument(
-        "--start",
-        metavar="PLACE",
-        help="weights to start from: a model folder, a packaged model's name, or a checkpoint",
-    )
-    train.add_argument("--size", default="base", choices=("base", "small"), help="of the student (default: base)")
-    train.add_argument(
-        "--freeze", type=int, default=0, metavar="N",
-        help="keep the stem and the first N blocks of the backbone as they are: faster steps for a finetune (default: 0)",
-    )  # fmt: skip
-    train.add_argument(
-        "--steps", type=int, default=6000, metavar="N", help="length of the whole training (default: 6000)"
-    )
     train.add_argument(
         "--minutes", type=float, metavar="M", help="time budget of the whole training; whichever ends first counts"
     )
-    train.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="peak rate (default: 0.001)")
-    train.add_argument("--workers", type=int, default=1, metavar="N", help="processes that cut samples (default: 1)")
     train.add_argument(
         "--validate-every", type=int, default=1000, metavar="N", help="steps between validations (default: 1000)"
     )
@@ -98,12 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="most rounds of clicks where the answer was wrong (default: 3)",
     )
     train.add_argument(
-        "--teacher",
-        metavar="NAME",
-        help="learn from a larger model too: tinyseg:FOLDER, sam:NAME_OR_FOLDER, flip:TEACHER, several with commas",
-    )
-    train.add_argument(
-        "--answers", metavar="DIR", help="the same from answers that were stored (see the answers command)"
+        "--answers", metavar="DIR", help="learn from answers of a teacher that were stored (see the answers command)"
     )
     parts = train.add_argument_group("what the teacher says counts beside the ground truth (0: not at all)")
     parts.add_argument("--distil-masks", type=float, default=0.5, metavar="W", help="its masks (default: 0.5)")
@@ -111,6 +117,21 @@ def build_parser() -> argparse.ArgumentParser:
     parts.add_argument("--distil-embedding", type=float, default=0.0, metavar="W", help="its embedding (default: 0)")
     parts.add_argument(
         "--distil-hard", action="store_true", help="weigh prompts by how much better the teacher is on them"
+    )
+    ablate = commands.add_parser(
+        "ablate", help="what every part of the recipe is worth: short paired trainings, one table",
+        description="Train the same student for a few steps in variants that differ in one thing each, and print their "
+        "validation figures side by side. Run again to go on where it stopped.",
+    )  # fmt: skip
+    _add_data_options(ablate)
+    _add_student_options(ablate, steps=300)
+    ablate.add_argument("--out", required=True, metavar="DIR", help="folder of the runs, and ablation.json")
+    ablate.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="VARIANT",
+        help="only this variant (repeatable; a wrong name lists all)",
     )
     answers = commands.add_parser(
         "answers", help="store a teacher's answers, for trainings to learn from",
@@ -244,6 +265,22 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def student_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of _add_student_options, and where the run lies, as arguments of TrainConfig."""
+    return {
+        "out": args.out,
+        "start": str(named_place(args.start)) if args.start else None,
+        "backbone": args.backbone,
+        "size": args.size,
+        "freeze": args.freeze,
+        "steps": args.steps,
+        "learning_rate": args.learning_rate,
+        "workers": args.workers,
+        "validation_photos": args.validation_photos,
+        "teacher": args.teacher,
+    }
+
+
 def named_place(text: str) -> Path:
     """Where a model that is named on the command line lies: "packaged", the name of a packaged model, or a path."""
     return PACKAGED if text == "packaged" else model_place(text)
@@ -274,13 +311,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
             config = train_room.TrainConfig(
-                **data_options(args), out=args.out, start=str(named_place(args.start)) if args.start else None,
-                size=args.size, backbone=args.backbone, freeze=args.freeze, steps=args.steps, minutes=args.minutes,
-                learning_rate=args.learning_rate, workers=args.workers, validate_every=args.validate_every,
-                rounds=args.rounds, teacher=args.teacher, answers=args.answers,
+                **data_options(args), **student_options(args), minutes=args.minutes, validate_every=args.validate_every,
+                rounds=args.rounds, answers=args.answers,
                 distil=DistilWeights(args.distil_masks, args.distil_iou, args.distil_embedding, args.distil_hard),
             )  # fmt: skip
             train_room.train(config)
+        elif args.command == "ablate":
+            from tinyseg.distill import ablation  # noqa: PLC0415
+
+            config = train_room.TrainConfig(**data_options(args), **student_options(args), validate_every=sys.maxsize)
+            print(ablation.to_text(ablation.ablate(config, args.only)))
         elif args.command == "answers":
             from tinyseg.distill.answers import store_answers  # noqa: PLC0415
 

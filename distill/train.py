@@ -438,7 +438,10 @@ def train(config: TrainConfig) -> Path:
             (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
         training = Training(config, processes, device)
         processes.wait()  # nobody writes a checkpoint that another still reads
-        training.run()
+        if training.step < config.steps:
+            training.run()
+        else:
+            training.say(f"all of its {config.steps} steps are done: {training.checkpoint}")
     finally:
         processes.leave()
     return training.checkpoint
