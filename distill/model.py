@@ -460,21 +460,36 @@ class Student(nn.Module):
         self.decoder = Decoder(shape.decoder_layers)
 
 
-def norm_put_back(norm: nn.BatchNorm2d, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:
-    """A forward hook for a convolution whose norm was folded into it, leaving it a bias.
+def put_norms_back(root: nn.Module, biases: Mapping[str, Tensor], run: Callable[[], object]) -> None:
+    """Give convolutions whose norm was folded into them their norm back, without changing what they compute.
 
-    The norm takes mean and variance from what the convolution computes, and scale and shift such that nothing changes.
+    biases: what folding left each ConvNorm of ``root`` to add, by its name. run: calls the module once on real samples;
+    every norm takes the mean and variance that it then meets, and scale and shift to undo them.
     """
 
-    def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
-        var, mean = torch.var_mean(output.float(), (0, 2, 3), correction=0)
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
-        norm.weight.copy_((var + norm.eps).sqrt())
-        norm.bias.copy_(mean + bias)
+    def measure(norm: nn.BatchNorm2d, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_conv: nn.Module, _inputs: object, output: Tensor) -> None:
+            var, mean = torch.var_mean(output.float(), (0, 2, 3), correction=0)
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(var)
+            norm.weight.copy_((var + norm.eps).sqrt())
+            norm.bias.copy_(mean + bias.to(mean.device))
 
-    return hook
+        return hook
+
+    hooks = []
+    for name, layer in root.named_modules():
+        if name in biases:
+            assert isinstance(layer, ConvNorm) and isinstance(layer[1], nn.BatchNorm2d)
+            hooks.append(layer[0].register_forward_hook(measure(layer[1], biases[name])))
+    was_training = root.training
+    root.eval()
+    with torch.no_grad():
+        run()
+    root.train(was_training)
+    for hook in hooks:
+        hook.remove()
 
 
 def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
@@ -492,26 +507,15 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
         for inner, m in module.named_modules(prefix=name):
             if isinstance(m, ConvNorm):
                 numbers[inner] = len(numbers)
-    hooks = []
-
+    biases = {}
     with torch.no_grad():
         for name, layer in encoder.named_modules():
-            in_whole = whole_name(name, encoder.kept_blocks)
-            if in_whole not in numbers:
-                continue
-            assert isinstance(layer, ConvNorm)
-            conv, norm = layer[0], layer[1]
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            i = numbers[in_whole]
-            conv.weight.copy_(torch.from_numpy(arrays[f"conv{i:02d}.weight"]))
-            bias = torch.from_numpy(arrays[f"conv{i:02d}.bias"]).to(conv.weight.device)
-            hooks.append(conv.register_forward_hook(norm_put_back(norm, bias)))
-        was_training = encoder.training
-        encoder.eval()
-        encoder(images)
-        encoder.train(was_training)
-    for hook in hooks:
-        hook.remove()
+            number = numbers.get(whole_name(name, encoder.kept_blocks))
+            if number is not None:
+                assert isinstance(layer, ConvNorm) and isinstance(layer[0], nn.Conv2d)
+                layer[0].weight.copy_(torch.from_numpy(arrays[f"conv{number:02d}.weight"]))
+                biases[name] = torch.from_numpy(arrays[f"conv{number:02d}.bias"])
+    put_norms_back(encoder, biases, lambda: encoder(images))
 
 
 def whole_name(name: str, kept_blocks: Sequence[int]) -> str:

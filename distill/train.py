@@ -402,15 +402,12 @@ class Training:
             nonlocal asked
             asked = True
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         self.student.train()
         last = time.monotonic()
         for batch in self.loader():
             self.take_step(batch)
-            now = time.monotonic()
-            self.spend(now - last)
-            last = now
+            self.spend(time.monotonic() - last)
             stopping = processes.any(asked, self.device)
             spent = processes.any(self.spent >= self.budget, self.device)
             ending = stopping or spent or self.step >= config.steps
@@ -422,9 +419,11 @@ class Training:
                 if ending or self.step % SAVE_EVERY == 0:
                     self.save(self.checkpoint)
             processes.wait()
-            last = max(last, time.monotonic() if self.step % config.validate_every == 0 else last)
+            last = time.monotonic()  # looking at figures and saving are not training
             if ending:
                 break
+        for number, handler in before.items():
+            signal.signal(number, handler)
         self.say(f"stopped at step {self.step} after {self.spent / 60:.1f} minutes: {self.checkpoint}")
 
 

@@ -19,10 +19,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyseg.distill.checkpoint import load_checkpoint
-from tinyseg.distill.model import ConvNorm, Student, StudentShape, norm_put_back
+from tinyseg.distill.model import ConvNorm, Student, StudentShape, put_norms_back
 from tinyseg.errors import InputError
 
 FP16_SUFFIX = "_fp16"  # as export.store_as_fp16 names its weights
@@ -124,7 +124,7 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
         state.update({f"{part}.{name}": torch.from_numpy(array.copy()) for name, array in weights.items()})
     source = folder_shape(folder)
     state = fit(state, source, student.shape)
-    norms = {name: m for name, m in student.named_modules() if isinstance(m, ConvNorm)}
+    norms = [name for name, m in student.named_modules() if isinstance(m, ConvNorm)]
     folded = {f"{name}.1" for name in norms}
     expected = {k: v for k, v in student.state_dict().items() if k.rpartition(".")[0] not in folded}
     wrong = missing_weights(state, expected, source)
@@ -132,16 +132,5 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
         raise InputError(f"{folder} holds a model of another architecture: {wrong[0]} does not fit")
     student.load_state_dict({k: state[k] for k in expected if k in state}, strict=False)
 
-    hooks = []
-    with torch.no_grad():
-        for name, layer in norms.items():
-            conv, norm = layer[0], layer[1]
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            if f"{name}.0.bias" in state:
-                hooks.append(conv.register_forward_hook(norm_put_back(norm, state[f"{name}.0.bias"])))
-        was_training = student.training
-        student.eval()
-        run(student)
-        student.train(was_training)
-    for hook in hooks:
-        hook.remove()
+    biases = {name: state[f"{name}.0.bias"] for name in norms if f"{name}.0.bias" in state}
+    put_norms_back(student, biases, lambda: run(student))
