@@ -41,7 +41,7 @@ from tinyseg.errors import InputError
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
-WARMUP_STEPS = 200
+WARMUP_STEPS = 200  # of short trainings a tenth
 POINT_SLOTS = 5  # two for the box, three clicks
 LOG_EVERY, SAVE_EVERY = 50, 250  # steps
 ROUND_SHARES = (0.35, 0.45, 0.2)  # of steps with 1, 2 and 3 rounds
@@ -113,7 +113,9 @@ class _Numbered(Dataset[Batch]):
 def _single_threaded(_worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    # The parent decides when to stop: terminals and job schedulers send their signals to all processes of a job.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, object]]:
@@ -323,7 +325,8 @@ class Training:
         """One step of the optimizer and of the moving average."""
         # Whichever of steps and time ends first anneals the learning rate.
         done = min(max(self.step / self.config.steps, self.spent / self.budget), 1.0)
-        self.rate = max(min(1.0, (self.step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * done)), 0.005)
+        warm_up = min(1.0, (self.step + 1) / min(WARMUP_STEPS, 1 + self.config.steps // 10))
+        self.rate = max(warm_up * (0.5 + 0.5 * math.cos(math.pi * done)), 0.005)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate
         self.optimizer.zero_grad(set_to_none=True)

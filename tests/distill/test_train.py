@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,7 +46,7 @@ def test_stopping_and_going_on_is_the_same_as_not_stopping(
     def dies(self: data_room.TrainingBatches, step: int) -> data_room.Batch:
         calls.append(step)
         if len(calls) == 4:
-            os.kill(os.getpid(), __import__("signal").SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
         return real(self, step)
 
     monkeypatch.setattr(data_room.TrainingBatches, "__getitem__", dies)
@@ -151,6 +152,30 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--rounds", "4"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
     assert capsys.readouterr().err.count("tinyseg.distill: ") == 9
+
+
+TRAIN_WITH_WORKERS = """
+import sys
+from tinyseg.distill import data, train
+data.TrainingBatches.SIZES, data.TrainingBatches.NOMINAL_SIZE = ((64, 1.0, 0.5),), 64
+train.LOG_EVERY = 1
+train.train(train.TrainConfig(data=(sys.argv[1],), out=sys.argv[2], steps=100000, batch_size=2, instances=2, workers=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_signal_to_the_whole_job_saves_and_stops(shapes: Path, tmp_path: Path) -> None:
+    """Job schedulers end a job by a signal to all its processes, workers too."""
+    command = [sys.executable, "-c", TRAIN_WITH_WORKERS, str(shapes), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if line.startswith("step 3/"):
+                os.killpg(job.pid, signal.SIGTERM)
+                break
+        rest = job.stdout.read()
+    assert job.returncode == 0 and "stopped at step" in rest
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 3
 
 
 def test_training_needs_no_compiled_core(root: Path) -> None:
