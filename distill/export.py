@@ -155,7 +155,7 @@ def names_only(config: Mapping[str, Any]) -> dict[str, Any]:
     row = dict(config)
     row.pop("out", None)
     row["data"] = [Path(p).name for p in config["data"]]
-    for key in ("backbone", "start"):
+    for key in ("backbone", "start", "answers"):
         row[key] = Path(config[key]).name if config.get(key) else None
     if config.get("teacher"):  # hub names stay, folders lose their path
         row["teacher"] = re.sub(

@@ -24,6 +24,7 @@ from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.masks import Masks
 from tinyseg.model import DEFAULT_MODEL, Model, ZoomRule, digest, open_model, packaged_models
 from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
+from tinyseg.specks import without_specks
 from tinyseg.zoom import prompted_box, second_look
 
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
@@ -402,7 +403,7 @@ class Embedding:
         """logits (4, h, w) and scores (4,) of a first look -> Masks, after a second look if there is to be one."""
         if buffer is not None:
             logits = logits.copy()  # they lie in the engine's memory, which the next frame overwrites
-        first = self._masks(self.geometry, *_choose(logits, scores, multimask), buffer)
+        first = self._masks(self.geometry, prompt, *_choose(logits, scores, multimask), buffer)
         if zoom == "off":
             return first
         box = prompted_box(prompt)
@@ -417,16 +418,18 @@ class Embedding:
     ) -> Masks:
         features = self.segmenter._encode(self.frame, look)
         logits, scores = self.segmenter._decode(features, self.geometry, look, [prompt])
-        return self._masks(look, *_choose(logits[0], scores[0], multimask), buffer)
+        return self._masks(look, prompt, *_choose(logits[0], scores[0], multimask), buffer)
 
     def _masks(
         self,
         view: Letterbox,
+        prompt: Prompt,
         logits: NDArray[np.float32],
         scores: NDArray[np.float32],
         buffer: NDArray[np.bool_] | None = None,
     ) -> Masks:
         """logits (K, h, w) of a view -> Masks of the frame, in ``buffer`` (K, H, W) if given."""
+        logits = without_specks(logits, prompt, view)
         shape = (len(logits), self.geometry.frame_height, self.geometry.frame_width)
         masks = np.empty(shape, np.bool_) if buffer is None else buffer
         stats = [pixels.threshold(one, view, mask) for one, mask in zip(logits, masks)]
