@@ -1,4 +1,4 @@
-"""``python -m tinyseg.distill label|answers|train|ablate|export|quantize``: from photographs and a teacher to a model with int8 graphs."""
+"""``python -m tinyseg.distill COMMAND``: from photographs and a teacher to a model with int8 graphs."""
 
 from __future__ import annotations
 
@@ -143,6 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
     answers.add_argument("--steps", type=int, required=True, metavar="N", help="batches to ask about")
     answers.add_argument("--embeddings", action="store_true", help="store embeddings too, for --distil-embedding")
     answers.add_argument("--out", required=True, metavar="DIR", help="store: a folder of shards")
+    average = commands.add_parser(
+        "average", help="one checkpoint from several trainings: the mean of their weights, norms measured again",
+        description="Average checkpoints of trainings that share their start, and measure the batch norms of the result on "
+        "training samples. One checkpoint alone has its norms measured again.",
+    )  # fmt: skip
+    average.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
+    average.add_argument("--data", nargs="+", required=True, metavar="PATH", help="photos to measure the norms on")
+    average.add_argument("--batches", type=int, default=100, metavar="N", help="batches of 8 photos (default: 100)")
+    average.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
     export = commands.add_parser("export", help="turn a checkpoint into a model folder for the runtime")
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
@@ -321,6 +330,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             config = train_room.TrainConfig(**data_options(args), **student_options(args), validate_every=sys.maxsize)
             print(ablation.to_text(ablation.ablate(config, args.only)))
+        elif args.command == "average":
+            from tinyseg.dataset import read_photos  # noqa: PLC0415
+            from tinyseg.distill import average  # noqa: PLC0415
+            from tinyseg.distill.data import TrainingBatches, split_validation  # noqa: PLC0415
+
+            training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
+            batches = TrainingBatches(training, 8, 3, average.SEED, {})
+            paths = [Path(p) for p in args.checkpoints]
+            print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out))}")
         elif args.command == "answers":
             from tinyseg.distill.answers import store_answers  # noqa: PLC0415
 

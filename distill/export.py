@@ -155,6 +155,8 @@ def names_only(config: Mapping[str, Any]) -> dict[str, Any]:
     row = dict(config)
     row.pop("out", None)
     row["data"] = [Path(p).name for p in config["data"]]
+    if "averaged" in config:
+        row["averaged"] = [names_only(c) for c in config["averaged"]]
     for key in ("backbone", "start", "answers"):
         row[key] = Path(config[key]).name if config.get(key) else None
     if config.get("teacher"):  # hub names stay, folders lose their path
@@ -203,9 +205,9 @@ def export(
             "zoom": dict(zoom or {"side": 256, "factor": 2.0, "below": 0.3}),
             "graphs": rows,
             "training": {
-                "step": saved["step"],
-                "minutes": round(saved["spent"] / 60, 1),
                 **names_only(saved["config"]),
+                "step": saved["step"],
+                "minutes": round(saved["spent"] / 60, 1),  # spent, where the configuration has the budget
             },
             **(card or {}),
         }

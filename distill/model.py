@@ -45,22 +45,20 @@ class StudentShape:
     """What differs between the sizes of the student; kept in model.json as ``architecture``."""
 
     repeats: tuple[int, ...] = tuple(stage[2] for stage in MOBILENET_V2_STAGES)  # of the backbone's stages
-    more32: int = 0  # blocks at stride 32 and 16 beyond the first one
-    more16: int = 0
     decoder_layers: int = 2
 
     def __post_init__(self) -> None:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
         if len(self.repeats) != len(most) or any(not 1 <= a <= b for a, b in zip(self.repeats, most)):
             raise InputError(f"a student's stages repeat between 1 and {most} times, got {list(self.repeats)}")
-        if self.more32 < 0 or self.more16 < 0 or self.decoder_layers < 1:
-            raise InputError("a student has no fewer than 0 further blocks and 1 decoder layer")
+        if self.decoder_layers < 1:
+            raise InputError("a student has at least 1 decoder layer")
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> StudentShape:
         """From ``dataclasses.asdict`` or model.json. Raises InputError."""
         try:
-            return cls(tuple(row["repeats"]), int(row["more32"]), int(row["more16"]), int(row["decoder_layers"]))
+            return cls(tuple(row["repeats"]), int(row["decoder_layers"]))
         except (KeyError, TypeError, ValueError) as exc:
             raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
 
@@ -72,7 +70,7 @@ class StudentShape:
 
 
 SIZES = {
-    "base": StudentShape(more16=1),
+    "base": StudentShape(),
     "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
 }
 EMBED_DIM = 128
@@ -160,10 +158,8 @@ class Encoder(nn.Module):
         self.lateral32 = ConvNorm(320, EMBED_DIM, 1, act=None)
         self.context = nn.Linear(EMBED_DIM, EMBED_DIM)
         self.block32 = DepthwiseBlock(EMBED_DIM, 7)
-        self.more32 = nn.Sequential(*(silent_block(7) for _ in range(shape.more32)))
         self.lateral16 = ConvNorm(96, EMBED_DIM, 1, act=None)
         self.block16 = DepthwiseBlock(EMBED_DIM, 5)
-        self.more16 = nn.Sequential(*(silent_block(5) for _ in range(shape.more16)))
         self.lateral8 = ConvNorm(32, SKIP8_DIM, 1, act=None)
         self.down8 = ConvNorm(EMBED_DIM, SKIP8_DIM, 1, act=None)
         self.block8 = DepthwiseBlock(SKIP8_DIM, 3, expansion=1)
@@ -198,20 +194,11 @@ class Encoder(nn.Module):
         c4, c8, c16, c32 = taps
         p32 = self.lateral32(c32)
         p32 = p32 + self.context(p32.mean((2, 3)))[:, :, None, None]  # what the whole frame shows
-        p32 = self.more32(self.block32(p32))
-        p16 = self.more16(self.block16(self.lateral16(c16) + upsample2(p32)))
+        p32 = self.block32(p32)
+        p16 = self.block16(self.lateral16(c16) + upsample2(p32))
         p8 = self.block8(self.lateral8(c8) + upsample2(self.down8(p16)))
         p4 = self.lateral4(c4) + upsample2(self.down4(p8))
         return p16, p8, p4
-
-
-def silent_block(kernel: int) -> DepthwiseBlock:
-    """A block that begins as the identity, so that it can be added to a trained student (arXiv 1706.02677, 5.1)."""
-    block = DepthwiseBlock(EMBED_DIM, kernel, expansion=4)
-    norm = block.project[1]
-    assert isinstance(norm, nn.BatchNorm2d)
-    nn.init.zeros_(norm.weight)
-    return block
 
 
 def upsample2(x: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ A model folder holds the moving average with its batch norms folded into the con
 name, and every batch norm takes the mean and variance of its convolution on real samples, with scale and shift such
 that the function is unchanged (as `load_backbone` does for the backbone alone).
 
-Sizes may differ: a smaller student takes the blocks and layers that it shares with the larger one, and a block that
-only the larger one has begins as the identity.
+A smaller student takes the blocks and layers that it shares with a larger one.
 """
 
 from __future__ import annotations
@@ -55,30 +54,24 @@ def graph_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape) -> dict[str, Tensor]:
     """Weights of a student of one shape under the names of another; what the other lacks is left out."""
     place = {whole: i for i, whole in enumerate(target.kept_blocks)}
-    counts = {"encoder.more32": target.more32, "encoder.more16": target.more16, "decoder.layers": target.decoder_layers}
     fitted = {}
     for name, value in state.items():
-        group, _, rest = name.partition(".")
+        room, _, rest = name.partition(".")
         kind, _, rest = rest.partition(".")
         index, _, rest = rest.partition(".")
-        if f"{group}.{kind}" == "encoder.blocks":
+        if (room, kind) == ("encoder", "blocks"):
             whole = source.kept_blocks[int(index)]
             if whole in place:
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
-        elif int(index) < counts[f"{group}.{kind}"] if f"{group}.{kind}" in counts else True:
+        elif (room, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
     return fitted
 
 
-def missing_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: StudentShape) -> list[str]:
-    """Names in ``expected`` that a state of a source shape lacks or holds in another shape, but for silent blocks."""
-    counts = {"more32": source.more32, "more16": source.more16}
-
-    def is_new(name: str) -> bool:
-        _, kind, index = (*name.split("."), "", "")[:3]
-        return kind in counts and int(index) >= counts[kind]
-
-    return sorted(k for k, v in expected.items() if not is_new(k) and (k not in state or state[k].shape != v.shape))
+def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """The first name in ``expected`` that a state lacks or holds in another shape, if any."""
+    wrong = (k for k, v in sorted(expected.items()) if k not in state or state[k].shape != v.shape)
+    return next(wrong, None)
 
 
 def start_from(student: Student, place: Path, run: Callable[[Student], None]) -> None:
@@ -92,12 +85,11 @@ def start_from(student: Student, place: Path, run: Callable[[Student], None]) ->
 def load_weights(student: Student, checkpoint: Path) -> None:
     """Load the moving average of a training's checkpoint. Raises InputError."""
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
-    source = StudentShape.of(saved["shape"])
-    state = fit(saved["average"], source, student.shape)
-    wrong = missing_weights(state, student.state_dict(), source)
+    state = fit(saved["average"], StudentShape.of(saved["shape"]), student.shape)
+    wrong = misfit(state, student.state_dict())
     if wrong:
-        raise InputError(f"{checkpoint} holds a student that this one cannot start from: {wrong[0]} does not fit")
-    student.load_state_dict(state, strict=False)
+        raise InputError(f"{checkpoint} holds a student that this one cannot start from: {wrong} does not fit")
+    student.load_state_dict(state)
 
 
 def folder_shape(folder: Path) -> StudentShape:
@@ -122,15 +114,14 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
             raise InputError(f"{folder} is not a model folder: it holds no {part}.onnx")
         weights = graph_weights(onnx.load(file))
         state.update({f"{part}.{name}": torch.from_numpy(array.copy()) for name, array in weights.items()})
-    source = folder_shape(folder)
-    state = fit(state, source, student.shape)
+    state = fit(state, folder_shape(folder), student.shape)
     norms = [name for name, m in student.named_modules() if isinstance(m, ConvNorm)]
     folded = {f"{name}.1" for name in norms}
     expected = {k: v for k, v in student.state_dict().items() if k.rpartition(".")[0] not in folded}
-    wrong = missing_weights(state, expected, source)
+    wrong = misfit(state, expected)
     if wrong:
-        raise InputError(f"{folder} holds a model of another architecture: {wrong[0]} does not fit")
-    student.load_state_dict({k: state[k] for k in expected if k in state}, strict=False)
+        raise InputError(f"{folder} holds a model of another architecture: {wrong} does not fit")
+    student.load_state_dict({k: state[k] for k in expected}, strict=False)
 
-    biases = {name: state[f"{name}.0.bias"] for name in norms if f"{name}.0.bias" in state}
+    biases = {name: state[f"{name}.0.bias"] for name in norms}
     put_norms_back(student, biases, lambda: run(student))

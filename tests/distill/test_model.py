@@ -133,12 +133,7 @@ def test_a_smaller_backbone_takes_its_blocks_from_the_whole_one(tmp_path: Path) 
         assert float(conv.weight.detach().mean()) == pytest.approx(0.01 * first, rel=1e-4), block
 
 
-def test_new_blocks_change_nothing_at_first() -> None:
-    torch.manual_seed(0)
-    plain, more = Student(StudentShape()).eval(), Student(StudentShape(more32=1, more16=2)).eval()
-    more.load_state_dict(plain.state_dict(), strict=False)
-    for a, b in zip(features(plain), features(more)):
-        torch.testing.assert_close(a, b)
+def test_architectures_that_are_none() -> None:
     with pytest.raises(InputError, match="stages repeat"):
         StudentShape(repeats=(1, 2, 3))
     with pytest.raises(InputError, match="not the architecture"):
@@ -148,8 +143,6 @@ def test_new_blocks_change_nothing_at_first() -> None:
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
     student = Student()
-    for block in student.encoder.more16:  # it begins as the identity, which holds back its own gradients
-        torch.nn.init.ones_(block.project[1].weight)
     points, labels = torch.rand(2, 3, 2) * 60, torch.tensor([[2.0, 3.0, 1.0], [1.0, 0.0, -1.0]])
     found = student.encoder(torch.randn(2, 3, 64, 64))
     logits, iou = student.decoder(*found, points, labels, torch.randn(2, 1, 16, 16), torch.ones(2))
