@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ def build_parser() -> argparse.ArgumentParser:
     average.add_argument("--data", nargs="+", required=True, metavar="PATH", help="photos to measure the norms on")
     average.add_argument("--batches", type=int, default=100, metavar="N", help="batches of 8 photos (default: 100)")
     average.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
+    check = commands.add_parser(
+        "validate", help="figures of a checkpoint on photos that were held out, or on photos that it was trained on",
+        description="Mean IoU as training prints it. If photos that were trained on score no better than held-out ones, more "
+        "data of the kind would not help, but a larger student or a longer training may.",
+    )  # fmt: skip
+    check.add_argument("checkpoint", metavar="CHECKPOINT")
+    check.add_argument("--data", nargs="+", required=True, metavar="PATH", help="tar files or folders, as for train")
+    check.add_argument(
+        "--photos", type=int, default=200, metavar="N", help="photos, drawn by their names (default: 200)"
+    )
+    check.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     export = commands.add_parser("export", help="turn a checkpoint into a model folder for the runtime")
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
@@ -295,6 +307,27 @@ def named_place(text: str) -> Path:
     return PACKAGED if text == "packaged" else model_place(text)
 
 
+def run_validate(args: argparse.Namespace) -> None:
+    """Held-out and training photos side by side."""
+    import torch  # noqa: PLC0415
+
+    from tinyseg.dataset import read_photos  # noqa: PLC0415
+    from tinyseg.distill.data import split_validation  # noqa: PLC0415
+    from tinyseg.distill.validation import validate  # noqa: PLC0415
+    from tinyseg.distill.warm_start import student_of  # noqa: PLC0415
+
+    device = torch.device(args.device)
+    student = student_of(Path(args.checkpoint)).to(device).eval()
+    training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    for name, photos in (("held out", held_out), ("trained on", training)):
+        # In an order that depends on nothing but their names, as which ones are held out does.
+        some = sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))[
+            : args.photos
+        ]
+        figures = validate(student, some, device)
+        print(f"{name}, {len(some)} photos: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+
+
 def oversampling(texts: Sequence[str]) -> dict[str, float]:
     """["SOURCE=FACTOR", ...] -> {SOURCE: FACTOR}. Raises InputError."""
     factors = {}
@@ -339,6 +372,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batches = TrainingBatches(training, 8, 3, average.SEED, {})
             paths = [Path(p) for p in args.checkpoints]
             print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out))}")
+        elif args.command == "validate":
+            run_validate(args)
         elif args.command == "answers":
             from tinyseg.distill.answers import store_answers  # noqa: PLC0415
 

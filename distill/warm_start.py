@@ -92,6 +92,13 @@ def load_weights(student: Student, checkpoint: Path) -> None:
     student.load_state_dict(state)
 
 
+def student_of(checkpoint: Path) -> Student:
+    """The moving average of a training's checkpoint. Raises InputError."""
+    student = Student(StudentShape.of(load_checkpoint(checkpoint, torch.device("cpu"))["shape"]))
+    load_weights(student, checkpoint)
+    return student
+
+
 def folder_shape(folder: Path) -> StudentShape:
     """The architecture that a model folder states. Raises InputError."""
     try:

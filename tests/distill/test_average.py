@@ -50,6 +50,11 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert [c["steps"] for c in card["averaged"]] == [1, 2] and card["averaged"][0]["data"] == [shapes.name]
     assert card["step"] == 3 and card["norms_measured_on"] == 2
 
+    capsys.readouterr()
+    assert main(["validate", str(out), "--data", str(shapes), "--photos", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("held out, 1 photos: box_frame 0.") and lines[1].startswith("trained on, 2 photos: ")
+
     small = train(replace(settings, out=str(tmp_path / "small"), size="small"))
     capsys.readouterr()
     assert main(["average", str(a), str(small), *common, "--out", str(out)]) == 2
