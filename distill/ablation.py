@@ -19,8 +19,8 @@ from tinyseg.distill.train import TrainConfig, train
 from tinyseg.errors import InputError
 from tinyseg.images import write_bytes
 
-FIGURES = ("box_frame", "box_zoom", "click_frame", "oracle_frame")
-HEADINGS = ("box", "box, closer look", "1 click", "best of 3")
+FIGURES = ("box_frame", "box_zoom", "click_frame", "oracle_frame", "click3_frame")
+HEADINGS = ("box", "box, closer look", "1 click", "best of 3", "3 clicks")
 NO_TEACHER = DistilWeights(masks=0.0)
 
 
@@ -56,6 +56,7 @@ class AblationRow:
     box_zoom: float
     click_frame: float
     oracle_frame: float
+    click3_frame: float
 
 
 def chosen_variants(config: TrainConfig, only: Sequence[str]) -> list[str]:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.model import Student, StudentShape
-from tinyseg.distill.train import TrainConfig, open_step
-from tinyseg.distill.validation import normalise
+from tinyseg.distill.train import TrainConfig, training_loss
 from tinyseg.errors import InputError
 from tinyseg.progress import progress
 
@@ -35,7 +34,7 @@ def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def measure_norms(student: Student, batches: TrainingBatches, config: TrainConfig, count: int) -> None:
-    """Give every batch norm the mean statistics of ``count`` batches and their first prompts."""
+    """Give every batch norm the mean statistics of the steps of a training on ``count`` batches."""
     norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [m.momentum for m in norms]
     device = next(student.parameters()).device
@@ -43,15 +42,10 @@ def measure_norms(student: Student, batches: TrainingBatches, config: TrainConfi
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for a plain mean
     student.train()
-    with torch.autocast(device.type, torch.bfloat16):
-        for number in progress(range(count), "batches for the norms"):
-            opening = open_step(batches[number], config, device)
-            prompts = opening.prompts
-            features = student.encoder(normalise(opening.pixels))
-            student.decoder(
-                *(f.repeat_interleave(config.instances, 0) for f in features),
-                prompts.points, prompts.labels, prompts.mask, prompts.has_mask, opening.origin,
-            )  # fmt: skip
+    # Whole steps, corrections and earlier masks included: norms that have met first prompts alone do better on these and
+    # much worse on the third click.
+    for number in progress(range(count), "batches for the norms"):
+        training_loss(student, batches[number], config, device)
     for norm, momentum in zip(norms, before):
         norm.momentum = momentum
     student.eval()

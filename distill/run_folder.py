@@ -22,8 +22,8 @@ from tinyseg.prompts import Prompt
 
 SAMPLES = 6  # photos in a picture
 SIDE = 320  # pixels of each
-# Chosen by: what a user meets first. Box and click count alike.
-BEST_BY = ("box_frame", "click_frame", "box_zoom")
+# Chosen by: what a user meets first, and what corrections make of it.
+BEST_BY = ("box_frame", "click_frame", "click3_frame", "box_zoom")
 
 
 def read_column(path: Path, name: str) -> tuple[list[float], list[float]]:
@@ -47,7 +47,7 @@ def draw_curves(out: Path) -> Path | None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     left.plot(*read_column(out / "steps.csv", "loss"))
     left.set(title="loss (mean of 50 steps)", xlabel="step")
-    names = ("box_frame", "box_zoom", "click_frame", "oracle_frame")
+    names = ("box_frame", "box_zoom", "click_frame", "oracle_frame", "click3_frame")
     for name in names:
         right.plot(*read_column(out / "validation.csv", name), marker="o", label=name)
     right.set(title="validation, moving average: mean IoU", xlabel="step")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from tinyseg.dataset import Photo
 from tinyseg.distill.data import Crop, cut_image, fill_instance
@@ -20,12 +21,14 @@ from tinyseg.distill.losses import mask_iou
 from tinyseg.distill.model import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
+    LABEL_NEGATIVE,
     LABEL_PADDING,
     LABEL_POSITIVE,
     Student,
 )
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
 
+CLICKS = 3
 MAX_INSTANCES = 4  # of one photo, the first ones in file order
 VIEW_SIZES = {"frame": 512, "zoom": 256}
 
@@ -56,10 +59,11 @@ def view(photo: Photo, size: int, box: NDArray[np.float64] | None) -> Crop:
 
 @torch.inference_mode()
 def validate(student: Student, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
-    """Mean IoU of the true box (mask 0) and of one interior click (best scored of masks 1 to 3), frame and zoom."""
+    """Mean IoU of the true box (mask 0), of one interior click (best scored of masks 1 to 3) and of three, frame and zoom."""
     was_training = student.training
     student.eval()
-    found: dict[str, list[float]] = {"box_frame": [], "click_frame": [], "oracle_frame": [], "box_zoom": []}
+    names = ("box_frame", "click_frame", "oracle_frame", "click3_frame", "box_zoom")
+    found: dict[str, list[float]] = {name: [] for name in names}
     for photo in photos:
         image = photo.read()
         for kind, size in VIEW_SIZES.items():
@@ -97,7 +101,7 @@ def validate(student: Student, photos: Sequence[Photo], device: torch.device) ->
                     xy = torch.tensor(points, dtype=torch.float32, device=device)
                     lab = torch.tensor([labels] * n, dtype=torch.float32, device=device)
                     logits, scores = student.decoder(*features, xy, lab, empty, none)
-                    full = torch.nn.functional.interpolate(logits.float(), size=(size, size), mode="bilinear")
+                    full = F.interpolate(logits.float(), size=(size, size), mode="bilinear")
                     ious = mask_iou(full, target.expand_as(full))
                     if prompt == "box":
                         found[f"box_{kind}"] += ious[:, 0].tolist()
@@ -105,5 +109,35 @@ def validate(student: Student, photos: Sequence[Photo], device: torch.device) ->
                         best = scores[:, 1:].argmax(1, keepdim=True) + 1
                         found["click_frame"] += ious.gather(1, best)[:, 0].tolist()
                         found["oracle_frame"] += ious[:, 1:].amax(1).tolist()
+                        shown = logits.float()[torch.arange(n, device=device), best[:, 0]]
+                        found["click3_frame"] += correct_twice(student, features, target, xy, lab, shown)
     student.train(was_training)
     return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}
+
+
+def correct_twice(
+    student: Student, features: tuple[Tensor, ...], target: Tensor, points: Tensor, labels: Tensor, shown: Tensor
+) -> list[float]:
+    """IoU after CLICKS clicks, as ``tinyseg eval`` makes them: inside the larger wrong region, the answer as a hint.
+
+    target (n, 1, S, S), points (n, N, 2), labels (n, N), shown (n, h, w) logits of the answer to the first click.
+    """
+    size = target.shape[-1]
+    truth = target[:, 0].cpu().numpy() > 0.5
+    for _ in range(CLICKS - 1):
+        answer = F.interpolate(shown.unsqueeze(1), size=(size, size), mode="bilinear")[:, 0].cpu().numpy() > 0
+        xy, label = np.zeros((len(truth), 1, 2), np.float32), np.full((len(truth), 1), LABEL_PADDING, np.float32)
+        for i, (a, t) in enumerate(zip(answer, truth)):
+            missing, extra = t & ~a, a & ~t
+            if missing.any() or extra.any():
+                region, label[i] = (
+                    (missing, LABEL_POSITIVE) if missing.sum() >= extra.sum() else (extra, LABEL_NEGATIVE)
+                )
+                xy[i, 0] = np.add(most_interior(region.astype(np.uint8)), 0.5)
+        points = torch.cat((points, torch.from_numpy(xy).to(points.device)), 1)
+        labels = torch.cat((labels, torch.from_numpy(label).to(labels.device)), 1)
+        given = torch.ones(len(truth), device=points.device)
+        logits, _ = student.decoder(*features, points, labels, shown.unsqueeze(1), given)
+        shown = logits[:, 0].float()
+    full = F.interpolate(shown.unsqueeze(1), size=(size, size), mode="bilinear")
+    return mask_iou(full, target)[:, 0].tolist()

@@ -68,7 +68,7 @@ def load(
 ) -> Segmenter:
     """Open a model on an engine.
 
-    model: the name of a packaged model ("base", "small"; ``tinyseg models`` lists them), a model folder or zip, or a folder
+    model: the name of a packaged model (``tinyseg models`` lists them), a model folder or zip, or a folder
     that ``tinyseg compile`` wrote; None for the packaged "base". engine: "auto",
     "onnxruntime" or "openvino". precision: "fp32", "bf16", "fp16" or "int8" as engine and model offer; "auto" is the fastest
     that keeps the masks, by the figures in model.json. threads: CPU threads, None for all cores of this process. streams:

@@ -30,7 +30,7 @@ def test_variants_differ_in_one_thing() -> None:
 
 
 def test_the_table_shows_differences() -> None:
-    text = to_text([AblationRow("a", 9, 0.5, 0.6, 0.4, 0.5), AblationRow("b", 9, 0.512, 0.59, 0.4, 0.5)])
+    text = to_text([AblationRow("a", 9, 0.5, 0.6, 0.4, 0.5, 0.7), AblationRow("b", 9, 0.512, 0.59, 0.4, 0.5, 0.7)])
     assert "0.512 (+1.2)" in text and "0.590 (-1.0)" in text
 
 

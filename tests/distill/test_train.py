@@ -60,7 +60,7 @@ def test_stopping_and_going_on_is_the_same_as_not_stopping(
         assert torch.equal(value, b["student"][name]), name
     with (tmp_path / "parts" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert rows[-1]["step"] == "6" and 0 <= float(rows[-1]["box_frame"]) <= 1
+    assert rows[-1]["step"] == "6" and all(0 <= float(rows[-1][f]) <= 1 for f in ("box_frame", "click3_frame"))
     assert (tmp_path / "parts" / "config.json").exists()
 
 

@@ -14,6 +14,7 @@ from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.train import TrainConfig, run_once  # noqa: E402
+from tinyseg.distill.validation import validate  # noqa: E402
 from tinyseg.distill.warm_start import load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
@@ -50,3 +51,13 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         load_folder(Student(), tmp_path, lambda _: None)
     with pytest.raises(InputError, match="--start or --backbone, not both"):
         TrainConfig(data=(), out="x", backbone="a", start="b")
+
+
+def test_validation_figures_of_the_packaged_model(shapes: Path) -> None:
+    """Drawn shapes are easy; corrections help, and the third click comes from the student's own earlier answers."""
+    student = Student()
+    photos = read_photos(shapes)
+    load_folder(student, PACKAGED, lambda s: run_once(s, TrainingBatches(photos, 2, 2, 0, {})))
+    figures = validate(student, photos[:4], torch.device("cpu"))
+    assert list(figures) == ["box_frame", "click_frame", "oracle_frame", "click3_frame", "box_zoom"]
+    assert figures["box_frame"] > 0.8 and figures["click3_frame"] > figures["click_frame"] - 0.02
