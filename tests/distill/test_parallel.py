@@ -12,6 +12,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 from tinyseg.distill.parallel import Processes, join  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 
+# Both processes write to one pipe: a line and its end in one call, or they end up in each other's.
+SAY = """
+import os
+def say(line):
+    os.write(1, (line + "\\n").encode())
+"""
 # One step in two processes on a toy, then the real thing; the first process says what came out.
 TOY = """
 import torch
@@ -21,7 +27,7 @@ a, b = torch.full((2, 3), float(processes.rank)), torch.full((4,), 10.0 * proces
 processes.average([a, b])
 told = [processes.any(processes.rank == 1, device), processes.any(False, device)]
 processes.wait()
-print(f"rank {processes.rank} of {processes.count}: {a.unique().tolist()} {b.unique().tolist()} {told}", flush=True)
+say(f"rank {processes.rank} of {processes.count}: {a.unique().tolist()} {b.unique().tolist()} {told}")
 processes.leave()
 """
 TRAINING = """
@@ -35,7 +41,7 @@ class Watched(train.Training):
     def take_step(self, batch):
         super().take_step(batch)
         total = sum(float(p.detach().double().abs().sum()) for p in self.student.parameters())
-        print(f"rank {self.processes.rank} step {self.step} batch {batch.number} weights {total:.6f}", flush=True)
+        say(f"rank {self.processes.rank} step {self.step} batch {batch.number} weights {total:.6f}")
 train.Training = Watched
 train.train(config)
 """
@@ -43,7 +49,7 @@ train.train(config)
 
 def run(code: str, *arguments: str, cwd: Path) -> str:
     script = cwd / "script.py"
-    script.write_text(code)
+    script.write_text(SAY + code)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -71,7 +77,7 @@ def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_two_processes_agree(tmp_path: Path) -> None:
-    lines = sorted(line for line in run(TOY, cwd=tmp_path).splitlines() if line.startswith("rank"))
+    lines = sorted(line[line.index("rank ") :] for line in run(TOY, cwd=tmp_path).splitlines() if "rank " in line)
     assert lines == [f"rank {r} of 2: [0.5] [5.0] [True, False]" for r in range(2)]
 
 
@@ -80,7 +86,7 @@ def test_torchrun_trains_one_student(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for steps in (2, 3):
         text = run(TRAINING, str(shapes), str(out), str(steps), cwd=tmp_path)
-        rows = [line.split() for line in text.splitlines() if line.startswith("rank")]
+        rows = [line[line.index("rank ") :].split() for line in text.splitlines() if "rank " in line]
         by_step: dict[str, list[list[str]]] = {}
         for row in rows:
             by_step.setdefault(row[3], []).append(row)
