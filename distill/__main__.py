@@ -73,6 +73,10 @@ def _add_student_options(parser: argparse.ArgumentParser, steps: int) -> None:
         help="keep the stem and the first N blocks of the backbone as they are: faster steps for a finetune (default: 0)",
     )  # fmt: skip
     parser.add_argument(
+        "--freeze-norms", action="store_true",
+        help="keep the statistics of all batch norms as --start has them, as the exported model will (for a finetune)",
+    )  # fmt: skip
+    parser.add_argument(
         "--steps", type=int, default=steps, metavar="N", help=f"length of the whole training (default: {steps})"
     )
     parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="peak rate (default: 0.001)")
@@ -114,8 +118,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parts = train.add_argument_group("what the teacher says counts beside the ground truth (0: not at all)")
     parts.add_argument("--distil-masks", type=float, default=0.5, metavar="W", help="its masks (default: 0.5)")
+    parts.add_argument("--distil-logits", type=float, default=0.0, metavar="W", help="its logits, by l1 (default: 0)")
     parts.add_argument("--distil-iou", type=float, default=0.0, metavar="W", help="its predicted IoU (default: 0)")
     parts.add_argument("--distil-embedding", type=float, default=0.0, metavar="W", help="its embedding (default: 0)")
+    parts.add_argument("--distil-tokens", type=float, default=0.0, metavar="W", help="its output tokens (default: 0)")
+    parts.add_argument(
+        "--distil-rounds", action="store_true",
+        help="ask it in the correcting rounds too, and click where it and the student disagree",
+    )  # fmt: skip
     parts.add_argument(
         "--distil-hard", action="store_true", help="weigh prompts by how much better the teacher is on them"
     )
@@ -142,7 +152,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_options(answers)
     answers.add_argument("--teacher", required=True, metavar="NAME", help="as for train")
     answers.add_argument("--steps", type=int, required=True, metavar="N", help="batches to ask about")
-    answers.add_argument("--embeddings", action="store_true", help="store embeddings too, for --distil-embedding")
+    answers.add_argument(
+        "--embeddings",
+        action="store_true",
+        help="store embeddings and tokens too, for --distil-embedding and --distil-tokens",
+    )
     answers.add_argument("--out", required=True, metavar="DIR", help="store: a folder of shards")
     average = commands.add_parser(
         "average", help="one checkpoint from several trainings: the mean of their weights, norms measured again",
@@ -152,6 +166,10 @@ def build_parser() -> argparse.ArgumentParser:
     average.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
     average.add_argument("--data", nargs="+", required=True, metavar="PATH", help="photos to measure the norms on")
     average.add_argument("--batches", type=int, default=100, metavar="N", help="batches of 8 photos (default: 100)")
+    average.add_argument(
+        "--rounds", type=int, default=3, metavar="N",
+        help="most rounds of clicks that the norms meet; 1 is for a training with --freeze-norms (default: 3)",
+    )  # fmt: skip
     average.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
     check = commands.add_parser(
         "validate", help="figures of a checkpoint on photos that were held out, or on photos that it was trained on",
@@ -294,6 +312,7 @@ def student_options(args: argparse.Namespace) -> dict[str, Any]:
         "backbone": args.backbone,
         "size": args.size,
         "freeze": args.freeze,
+        "freeze_norms": args.freeze_norms,
         "steps": args.steps,
         "learning_rate": args.learning_rate,
         "workers": args.workers,
@@ -355,7 +374,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = train_room.TrainConfig(
                 **data_options(args), **student_options(args), minutes=args.minutes, validate_every=args.validate_every,
                 rounds=args.rounds, answers=args.answers,
-                distil=DistilWeights(args.distil_masks, args.distil_iou, args.distil_embedding, args.distil_hard),
+                distil=DistilWeights(
+                    masks=args.distil_masks, logits=args.distil_logits, iou=args.distil_iou,
+                    embedding=args.distil_embedding, tokens=args.distil_tokens, hard=args.distil_hard,
+                    rounds=args.distil_rounds,
+                ),
             )  # fmt: skip
             train_room.train(config)
         elif args.command == "ablate":
@@ -371,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
             batches = TrainingBatches(training, 8, 3, average.SEED, {})
             paths = [Path(p) for p in args.checkpoints]
-            print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out))}")
+            print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out), args.rounds)}")
         elif args.command == "validate":
             run_validate(args)
         elif args.command == "answers":

@@ -40,9 +40,12 @@ VARIANTS: dict[str, tuple[bool, Callable[[TrainConfig], TrainConfig]]] = {
     "copy-paste 0.25": (False, lambda c: replace(_alone(c), mixing=Mixing(copy_paste=0.25))),
     "mosaic 0.25": (False, lambda c: replace(_alone(c), mixing=Mixing(mosaic=0.25))),
     "teacher's masks": (True, lambda c: _taught(c, DistilWeights(masks=0.5))),
+    "masks, l1 of logits": (True, lambda c: _taught(c, DistilWeights(masks=0.5, logits=0.5))),
+    "masks, in every round": (True, lambda c: _taught(c, DistilWeights(masks=0.5, rounds=True))),
     "masks, hard prompts": (True, lambda c: _taught(c, DistilWeights(masks=0.5, hard=True))),
     "masks, predicted IoU": (True, lambda c: _taught(c, DistilWeights(masks=0.5, iou=1.0))),
     "masks, embedding": (True, lambda c: _taught(c, DistilWeights(masks=0.5, embedding=0.5))),
+    "masks, output tokens": (True, lambda c: _taught(c, DistilWeights(masks=0.5, tokens=0.5))),
 }
 
 

@@ -5,7 +5,7 @@ batch n is the same for every training with that configuration, whatever its stu
 answers to batches 0, 1, ... in shards (``answers-00000.npz``), and ``answers.json`` says what they answer. Making a store can
 be stopped and gone on with; a shard is written when it is whole.
 
-Logits are kept as int8 (LOGIT_RANGE on either side), predicted IoU and embeddings as fp16, all deflated.
+Logits are kept as int8 (LOGIT_RANGE on either side), predicted IoU, tokens and embeddings as fp16, all deflated.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import json
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.device_data import DeviceBatches
+from tinyseg.distill.losses import LOGIT_RANGE
+from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Answer, load_teacher
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import write_bytes
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from tinyseg.distill.train import TrainConfig
 
 SHARD = 16  # batches
-LOGIT_RANGE = 10.0  # a probability of 0.99995
 INDEX = "answers.json"
 
 
@@ -78,6 +80,20 @@ def require_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
             )
 
 
+@dataclass(frozen=True)
+class StoredLook:
+    """A batch that a teacher looked at once; it holds the answer to the batch's first prompts and knows no other."""
+
+    embedding: Tensor  # (B, C, h, w), of no size where none is stored
+    first: Answer
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        """Whoever asks must ask the first prompts: they are given by the batch's number."""
+        if len(prompts.points) != len(self.first.logits):
+            raise DataError("stored answers are of another number of prompts")
+        return self.first
+
+
 class StoredAnswers:
     """Answers of a store, by the number of the batch."""
 
@@ -87,13 +103,13 @@ class StoredAnswers:
         self.folder = folder
         self.name = f"stored answers of {index['teacher']}"
         self.count = int(index["count"])
-        self.channels = int(index["channels"])  # of the embeddings, 0 where none are stored
+        self.channels = int(index["channels"])  # of embeddings and tokens, 0 where none are stored
         if self.count < 1:
             raise InputError(f"{folder} holds no answer yet")
         self._shard: tuple[int, dict[str, np.ndarray]] = (-1, {})
 
-    def answer(self, number: int, device: torch.device) -> Answer:
-        """The answer to batch ``number`` (below ``count``). Raises DataError where its shard is damaged."""
+    def look(self, number: int, device: torch.device) -> StoredLook:
+        """What is stored of batch ``number`` (below ``count``). Raises DataError where its shard is damaged."""
         shard = number // SHARD
         if self._shard[0] != shard:
             path = shard_path(self.folder, shard)
@@ -106,12 +122,16 @@ class StoredAnswers:
         try:
             logits, iou = arrays[f"logits{number}"], arrays[f"iou{number}"]
             embedding = arrays[f"embedding{number}"] if self.channels else np.zeros((0, 0, 1, 1), np.float16)
+            tokens = arrays[f"tokens{number}"] if self.channels else np.zeros((0, 0, 0), np.float16)
         except KeyError as exc:
             raise DataError(f"{self.folder} lacks the answer to batch {number} ({exc})") from exc
-        return Answer(
-            torch.from_numpy(logits).to(device).float() * (LOGIT_RANGE / 127),
-            torch.from_numpy(iou).to(device).float(),
+        return StoredLook(
             torch.from_numpy(embedding).to(device).float(),
+            Answer(
+                torch.from_numpy(logits).to(device).float() * (LOGIT_RANGE / 127),
+                torch.from_numpy(iou).to(device).float(),
+                torch.from_numpy(tokens).to(device).float(),
+            ),
         )
 
 
@@ -148,12 +168,14 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
             arrays: dict[str, np.ndarray] = {}
             for number in range(shard * SHARD, (shard + 1) * SHARD):
                 opening = open_step(source[number], config, device)
-                answer = teacher.answer(opening.pixels, opening.prompts)
+                look = teacher.look(opening.pixels)
+                answer = look.answer(opening.prompts)
                 scaled = (answer.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE) * (127 / LOGIT_RANGE)).round()
                 arrays[f"logits{number}"] = scaled.to(torch.int8).cpu().numpy()
                 arrays[f"iou{number}"] = answer.iou.half().cpu().numpy()
                 if embeddings:
-                    arrays[f"embedding{number}"] = answer.embedding.half().cpu().numpy()
+                    arrays[f"embedding{number}"] = look.embedding.half().cpu().numpy()
+                    arrays[f"tokens{number}"] = answer.tokens.half().cpu().numpy()
             packed = io.BytesIO()
             np.savez_compressed(packed, allow_pickle=False, **arrays)
             write_bytes(path, packed.getvalue())

@@ -51,8 +51,13 @@ def measure_norms(student: Student, batches: TrainingBatches, config: TrainConfi
     student.eval()
 
 
-def average_checkpoints(checkpoints: Sequence[Path], batches: TrainingBatches, count: int, out: Path) -> Path:
-    """Write a checkpoint of the mean of several (or of one with its norms measured again). Raises InputError."""
+def average_checkpoints(
+    checkpoints: Sequence[Path], batches: TrainingBatches, count: int, out: Path, rounds: int = 3
+) -> Path:
+    """Write a checkpoint of the mean of several (or of one with its norms measured again). Raises InputError.
+
+    rounds: the most that the norms meet. First prompts alone (1) suit a start for `train --freeze-norms`, not a model.
+    """
     if count < 1:
         raise InputError("--batches must be at least 1: norms have to be measured")
     saved: list[dict[str, Any]] = [load_checkpoint(p, torch.device("cpu")) for p in checkpoints]
@@ -63,7 +68,8 @@ def average_checkpoints(checkpoints: Sequence[Path], batches: TrainingBatches, c
     student.load_state_dict(mean_state([s["average"] for s in saved]))
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     config = TrainConfig(
-        data=(), out=str(out.parent), batch_size=batches.batch_size, instances=batches.instances, seed=batches.seed
+        data=(), out=str(out.parent), batch_size=batches.batch_size, instances=batches.instances, seed=batches.seed,
+        rounds=rounds,
     )  # fmt: skip
     measure_norms(student, batches, config, count)
     state = student.state_dict()
@@ -73,7 +79,7 @@ def average_checkpoints(checkpoints: Sequence[Path], batches: TrainingBatches, c
         "config": {
             **saved[0]["config"],
             "averaged": [{**s["config"], "step": s["step"], "minutes": round(s["spent"] / 60, 1)} for s in saved],
-            "norms_measured_on": count,
+            "norms_measured_on": count, "norms_rounds": rounds,
         },
     }  # fmt: skip
     save_checkpoint(out, facts)

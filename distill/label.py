@@ -68,6 +68,7 @@ def label_photo(teacher: Teacher, photo: NDArray[np.uint8], rule: LabelRule) -> 
     ys = np.arange(step / 2, height * scale, step)
     clicks = torch.tensor([[x, y] for y in ys for x in xs], dtype=torch.float32)
     cells = rule.side // LOGIT_STRIDE
+    look = teacher.look(image)
     masks: list[Tensor] = []
     scores: list[Tensor] = []
     for points in clicks.split(CHUNK):
@@ -75,7 +76,7 @@ def label_photo(teacher: Teacher, photo: NDArray[np.uint8], rule: LabelRule) -> 
         slots = torch.stack((points, torch.zeros_like(points)), 1)
         labels = torch.tensor([[float(LABEL_POSITIVE), float(LABEL_PADDING)]]).repeat(n, 1)
         asked = PromptBatch(slots, labels, torch.zeros(n, 1, cells, cells), torch.zeros(n))
-        answer = teacher.answer(image, asked)
+        answer = look.answer(asked)
         masks.append(answer.logits[:, 1:].flatten(0, 1))
         scores.append(answer.iou[:, 1:].flatten())
     logits, iou = torch.cat(masks), torch.cat(scores)

@@ -52,32 +52,50 @@ def round_loss(logits: Tensor, iou: Tensor, target: Tensor) -> RoundLoss:
     return RoundLoss(total.mean(), actual[:, 0], actual[:, 1:].amax(1))
 
 
+LOGIT_RANGE = 10.0  # a probability of 0.99995: what lies beyond is as sure as can be
+
+
 @dataclass(frozen=True)
 class DistilWeights:
     """How much each part of what a teacher says counts beside the ground truth; 0 leaves it out.
 
-    masks: bce + dice with the teacher's probabilities (EdgeSAM, section 3.3). iou: squared error of predicted IoU.
-    embedding: l1 after a 1x1 convolution to the teacher's channels (TinySAM, section 3.1). hard: weigh every prompt's
-    masks by sigmoid(IoU of the teacher / IoU of the student - 1), both against the truth (TinySAM, section 3.2).
+    masks: bce + dice with the teacher's probabilities (EdgeSAM, section 3.3). logits: l1 of the logits, in tens. iou: squared
+    error of predicted IoU. embedding, tokens: l1 after a projection to the teacher's channels (TinySAM, section 3.1). hard:
+    weigh every prompt's masks by sigmoid(IoU of the teacher / IoU of the student - 1), both against the truth (TinySAM,
+    section 3.2). rounds: ask the teacher in the correcting rounds too, and click there where it and the student disagree
+    instead of where the student is wrong (EdgeSAM, section 3.3).
     """
 
     masks: float = 0.5
+    logits: float = 0.0
     iou: float = 0.0
     embedding: float = 0.0
+    tokens: float = 0.0
     hard: bool = False
+    rounds: bool = False
+
+    @property
+    def of_features(self) -> bool:
+        """Whether anything but answers is learned, which takes a FeatureAdapter."""
+        return bool(self.embedding or self.tokens)
 
 
-class EmbeddingAdapter(nn.Module):
-    """From the student's embedding to a teacher's channels and grid; thrown away after training."""
+class FeatureAdapter(nn.Module):
+    """From the student's embedding and tokens to a teacher's channels and grid; thrown away after training."""
 
     def __init__(self, channels: int, teacher_channels: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(channels, teacher_channels, 1)
+        self.project_tokens = nn.Linear(channels, teacher_channels)
 
-    def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
+    def embedding_loss(self, embedding: Tensor, teacher: Tensor) -> Tensor:
         """l1 between the projected embedding (B, C, h, w) and the teacher's (B, C', h', w'), over its spread."""
         projected = F.interpolate(self.project(embedding), teacher.shape[-2:], mode="bilinear", align_corners=False)
         return (projected - teacher).abs().mean() / teacher.std().clamp(min=1e-6)
+
+    def token_loss(self, tokens: Tensor, teacher: Tensor) -> Tensor:
+        """l1 between the projected tokens (n, 5, C) and the teacher's (n, 5, C'), over their spread."""
+        return (self.project_tokens(tokens) - teacher).abs().mean() / teacher.std().clamp(min=1e-6)
 
 
 def distil_loss(
@@ -87,19 +105,28 @@ def distil_loss(
 
     The student's readings come in no fixed order: each of the teacher's is learned by the one that is nearest to it.
     """
-    soft = teacher_logits.sigmoid()
-    single = mask_loss(logits[:, :1], soft[:, :1])[:, 0]
-    pairs = torch.stack(
-        [mask_loss(logits[:, 1:], soft[:, k : k + 1].expand_as(logits[:, 1:])) for k in (1, 2, 3)], 1
-    )  # (n, teacher's, student's)
-    readings = pairs.amin(2).mean(1)
+
+    def far(own: Tensor, taught: Tensor) -> Tensor:
+        """(n, k, h, w) and (n, 1, h, w) logits -> (n, k)."""
+        taught = taught.expand_as(own)
+        parts = own.new_zeros(own.shape[:2])
+        if weights.masks:
+            parts = parts + weights.masks * mask_loss(own, taught.sigmoid())
+        if weights.logits:
+            near = (own.clamp(-LOGIT_RANGE, LOGIT_RANGE) - taught.clamp(-LOGIT_RANGE, LOGIT_RANGE)).abs()
+            parts = parts + weights.logits * near.mean((2, 3)) / 10.0
+        return parts
+
+    single = far(logits[:, :1], teacher_logits[:, :1])[:, 0]
+    pairs = torch.stack([far(logits[:, 1:], teacher_logits[:, k : k + 1]) for k in (1, 2, 3)], 1)
+    readings = pairs.amin(2).mean(1)  # pairs is (n, teacher's, student's)
     per_prompt = single + readings
     if weights.hard:
         expanded = target.unsqueeze(1)
         best = mask_iou(teacher_logits, expanded.expand_as(teacher_logits)).amax(1)
         own = mask_iou(logits, expanded.expand_as(logits)).amax(1).clamp(min=0.05)
         per_prompt = per_prompt * 2.0 * torch.sigmoid(best / own - 1.0)  # 1 where both are alike
-    total = weights.masks * per_prompt.mean()
+    total = per_prompt.mean()
     if weights.iou:
         total = total + weights.iou * F.mse_loss(iou[:, 0], teacher_iou[:, 0])
     return total

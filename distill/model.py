@@ -360,6 +360,21 @@ class Decoder(nn.Module):
         smaller than the shipped input then still meet every position).
         Returns logits (B, 4, 4h, 4w) and predicted IoU (B, 4) in [0, 1].
         """
+        logits, iou, _ = self.decode(embedding, skip8, skip4, points, labels, mask, has_mask, origin)
+        return logits, iou
+
+    def decode(
+        self,
+        embedding: Tensor,
+        skip8: Tensor,
+        skip4: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        has_mask: Tensor,
+        origin: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward``, and the output tokens (B, 5, 128) that the answers are read from: the IoU's, then the masks'."""
         h, w = embedding.shape[-2:]
         raster = rasterize_prompt(points, labels, mask, has_mask)  # (B, 8, 4h, 4w)
         image = embedding + self.raster16(raster)
@@ -386,7 +401,7 @@ class Decoder(nn.Module):
         y = self.block4(F.relu(upsample2(self.up4(y)) + skip4 + self.raster4(raster)))  # (B, 32, 4h, 4w)
         weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.mask_mlps)], 1)  # (B, 4, 33)
         logits = weights[..., :SKIP4_DIM] @ y.flatten(2) + weights[..., SKIP4_DIM:]
-        return logits.unflatten(2, (4 * h, 4 * w)), self.iou_head(tokens[:, 0]).sigmoid()
+        return logits.unflatten(2, (4 * h, 4 * w)), self.iou_head(tokens[:, 0]).sigmoid(), tokens[:, : 1 + NUM_MASKS]
 
 
 def pixel_centres(h: int, w: int, stride: float, device: torch.device) -> Tensor:
@@ -443,8 +458,26 @@ class Student(nn.Module):
     def __init__(self, shape: StudentShape = SIZES["base"]) -> None:
         super().__init__()
         self.shape = shape
+        self.norms_frozen = False
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape.decoder_layers)
+
+    def freeze_norms(self) -> None:
+        """Let every batch norm use the statistics that it has, in training too; scale and shift go on learning.
+
+        In training mode each round of prompts is normalised by its own statistics, but a model that is exported has one set for
+        all of them: a finetune with frozen norms learns to make do with that set.
+        """
+        self.norms_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Student:
+        super().train(mode)
+        if self.norms_frozen:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
 
 def put_norms_back(root: nn.Module, biases: Mapping[str, Tensor], run: Callable[[], object]) -> None:

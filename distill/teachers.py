@@ -1,7 +1,8 @@
 """Teachers: larger promptable models whose answers a student learns from.
 
-Every teacher answers prompts on square samples, as training cuts them: an image (S, S, 3) and K prompts in its pixels to
-mask logits on the stride-4 grid and predicted IoU, and gives its embedding for the embedding loss.
+Every teacher looks at square samples, as training cuts them, which gives its embedding; what it has looked at it is asked about
+with K prompts in the sample's pixels, as often as wanted, which gives mask logits on the stride-4 grid, predicted IoU and the
+decoder's output tokens.
 
     tinyseg:FOLDER        a model folder of tinyseg, or "tinyseg:packaged"
     sam:NAME_OR_FOLDER    SAM, SAM-HQ, SAM 2/2.1, SAM 3 or EdgeTAM through transformers, from the hub or a local folder
@@ -29,6 +30,7 @@ from tinyseg.distill.model import (
     LABEL_NEGATIVE,
     LABEL_PADDING,
     LABEL_POSITIVE,
+    NUM_MASKS,
     Student,
 )
 from tinyseg.distill.prompts import PromptBatch
@@ -60,24 +62,38 @@ SAM_KINDS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a teacher says to B samples with K prompts each, n = B * K.
+    """What a teacher says to n prompts.
 
-    logits (n, 4, S/4, S/4): mask 0 for unambiguous prompts, three readings. iou (n, 4): predicted. embedding (B, C, h, w).
+    logits (n, 4, S/4, S/4): mask 0 for unambiguous prompts, three readings. iou (n, 4): predicted. tokens (n, 5, C): what the
+    decoder read them from, the IoU's token and the four masks'.
     """
 
     logits: Tensor
     iou: Tensor
-    embedding: Tensor
+    tokens: Tensor
+
+
+class Look(Protocol):
+    """B samples that a teacher has looked at."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """(B, C, h, w)."""
+        ...
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        """n = B * K prompts in sample pixels, those of one image together."""
+        ...
 
 
 class Teacher(Protocol):
-    """Answers prompts; never trained."""
+    """Looks at samples and answers prompts; never trained."""
 
     name: str
-    channels: int  # of its embedding
+    channels: int  # of its embedding and of its tokens
 
-    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
-        """image (B, S, S, 3) uint8 RGB; prompts (n = B * K) in sample pixels, those of one image together."""
+    def look(self, image: Tensor) -> Look:
+        """image (B, S, S, 3) uint8 RGB."""
         ...
 
 
@@ -94,14 +110,29 @@ class StudentTeacher:
         self.channels = EMBED_DIM
 
     @torch.no_grad()
-    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
-        features = self._student.encoder(normalise(image))
-        count = len(prompts.points) // len(image)
-        logits, iou = self._student.decoder(
-            *(f.repeat_interleave(count, 0) for f in features), prompts.points, prompts.labels, prompts.mask,
-            prompts.has_mask,
+    def look(self, image: Tensor) -> Look:
+        return StudentLook(self._student, self._student.encoder(normalise(image)))
+
+
+@dataclass(frozen=True)
+class StudentLook:
+    """Samples that a StudentTeacher has looked at."""
+
+    student: Student
+    features: tuple[Tensor, Tensor, Tensor]
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.features[0].float()
+
+    @torch.no_grad()
+    def answer(self, prompts: PromptBatch) -> Answer:
+        count = len(prompts.points) // len(self.features[0])
+        embedding, skip8, skip4 = (f.repeat_interleave(count, 0) for f in self.features)
+        logits, iou, tokens = self.student.decoder.decode(
+            embedding, skip8, skip4, prompts.points, prompts.labels, prompts.mask, prompts.has_mask
         )  # fmt: skip
-        return Answer(logits.float(), iou.float(), features[0].float())
+        return Answer(logits.float(), iou.float(), tokens.float())
 
 
 def _measure_on_noise(student: Student) -> None:
@@ -151,27 +182,38 @@ class SamTeacher:
         self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in SAM_KINDS[kind][1])
         self._side = int(model.config.prompt_encoder_config.image_size)
         self.channels = int(model.config.mask_decoder_config.hidden_size)
+        # The library does not return the output tokens; they are what its decoder's transformer says first. Where there is a
+        # token for whether the object is there at all, it comes before the IoU's.
+        self._tokens = torch.empty(0)
+        self._first_token = int(hasattr(model.mask_decoder, "obj_score_token"))
+        model.mask_decoder.transformer.register_forward_hook(self._keep_tokens)
+
+    def _keep_tokens(self, _module: object, _inputs: object, output: Sequence[Tensor]) -> None:
+        self._tokens = output[0][:, 0, self._first_token : self._first_token + 1 + NUM_MASKS]
 
     @torch.no_grad()
-    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
-        batch, side = image.shape[0], image.shape[1]
+    def look(self, image: Tensor) -> Look:
         pixels = F.interpolate(
             image.permute(0, 3, 1, 2).float(), (self._side, self._side), mode="bilinear", antialias=True
         )  # fmt: skip
         seen = SamFeatures(self._model.get_image_embeddings((pixels - self._mean) / self._std))
-        count = len(prompts.points) // batch
-        rows = [
-            self._ask(seen.of_image(i // count), prompts, i, self._side / side) for i in range(batch * count)
-        ]  # fmt: skip
-        logits = F.interpolate(
-            torch.cat([r[0] for r in rows]).float(), (side // LOGIT_STRIDE,) * 2, mode="bilinear", align_corners=False
-        )  # fmt: skip
-        return Answer(
-            logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), torch.cat([r[1] for r in rows]).float(), seen.embedding.float()
-        )  # fmt: skip
+        return SamLook(self, seen, len(image), image.shape[1])
 
-    def _ask(self, seen: dict[str, Any], prompts: PromptBatch, index: int, scale: float) -> tuple[Tensor, Tensor]:
-        """One prompt: (1, 4, h, w) logits and (1, 4) IoU. Prompts differ in their parts, so they are asked one by one."""
+    @torch.no_grad()
+    def ask(self, seen: SamFeatures, prompts: PromptBatch, images: int, side: int) -> Answer:
+        """What ``SamLook.answer`` returns, for samples (images, side, side, 3)."""
+        count = len(prompts.points) // images
+        rows = [
+            self._ask_one(seen.of_image(i // count), prompts, i, self._side / side) for i in range(images * count)
+        ]  # fmt: skip
+        logits, iou, tokens = (torch.cat(parts).float() for parts in zip(*rows))
+        logits = F.interpolate(logits, (side // LOGIT_STRIDE,) * 2, mode="bilinear", align_corners=False)
+        return Answer(logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), iou, tokens)
+
+    def _ask_one(
+        self, seen: dict[str, Any], prompts: PromptBatch, index: int, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, 4, h, w) logits, (1, 4) IoU, (1, 5, C) tokens. Prompts differ in their parts, so they are asked one by one."""
         labels, points = prompts.labels[index], prompts.points[index] * scale
         clicks = (labels == LABEL_POSITIVE) | (labels == LABEL_NEGATIVE)
         asked: dict[str, Any] = {}
@@ -187,7 +229,7 @@ class SamTeacher:
         several = self._model(**seen, **asked, multimask_output=True)
         masks = torch.cat([single.pred_masks[:, 0, :1], several.pred_masks[:, 0, -3:]], 1)
         scores = torch.cat([single.iou_scores[:, 0, :1], several.iou_scores[:, 0, -3:]], 1)
-        return masks, scores
+        return masks, scores, self._tokens
 
 
 class SamFeatures:
@@ -215,6 +257,23 @@ class SamFeatures:
         return row
 
 
+@dataclass(frozen=True)
+class SamLook:
+    """Samples that a SamTeacher has looked at."""
+
+    teacher: SamTeacher
+    seen: SamFeatures
+    images: int
+    side: int
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.seen.embedding.float()
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        return self.teacher.ask(self.seen, prompts, self.images, self.side)
+
+
 def _first_line(exc: Exception) -> str:
     return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
 
@@ -226,15 +285,31 @@ def _inside(mask: Tensor, scale: float) -> Tensor:
 
 
 class Flipped:
-    """A teacher that looks at the image and at its mirror image."""
+    """A teacher that looks at the image and at its mirror image; embedding and tokens are those of the image."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.name, self.channels = f"flip:{teacher.name}", teacher.channels
 
-    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
-        width = image.shape[2]
-        straight = self.teacher.answer(image, prompts)
+    def look(self, image: Tensor) -> Look:
+        return FlippedLook(self.teacher.look(image), self.teacher.look(image.flip(2)), image.shape[2])
+
+
+@dataclass(frozen=True)
+class FlippedLook:
+    """Samples that a Flipped teacher has looked at."""
+
+    straight: Look
+    mirrored: Look
+    width: int
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.straight.embedding
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        width = self.width
+        straight = self.straight.answer(prompts)
         points = prompts.points.clone()
         real = prompts.labels != LABEL_PADDING
         points[..., 0] = torch.where(real, width - points[..., 0], points[..., 0])
@@ -242,15 +317,13 @@ class Flipped:
         left, right = points[:, 0, 0].clone(), points[:, 1, 0].clone()
         points[:, 0, 0] = torch.where(box, right, left)
         points[:, 1, 0] = torch.where(box, left, right)
-        mirrored = self.teacher.answer(
-            image.flip(2), PromptBatch(points, prompts.labels, prompts.mask.flip(-1), prompts.has_mask)
-        )  # fmt: skip
+        mirrored = self.mirrored.answer(PromptBatch(points, prompts.labels, prompts.mask.flip(-1), prompts.has_mask))
         logits = mean_logits([straight.logits, mirrored.logits.flip(-1)])
-        return Answer(logits, (straight.iou + mirrored.iou) / 2, straight.embedding)
+        return Answer(logits, (straight.iou + mirrored.iou) / 2, straight.tokens)
 
 
 class Ensemble:
-    """Several teachers as one: the mean of their probabilities; the embedding is the first one's.
+    """Several teachers as one: the mean of their probabilities; embedding and tokens are the first one's.
 
     Readings of an ambiguous prompt come in no fixed order, so they are matched to the first teacher's by their overlap.
     """
@@ -259,14 +332,28 @@ class Ensemble:
         self.teachers = list(teachers)
         self.name, self.channels = ",".join(t.name for t in teachers), teachers[0].channels
 
-    def answer(self, image: Tensor, prompts: PromptBatch) -> Answer:
-        first, *others = (t.answer(image, prompts) for t in self.teachers)
+    def look(self, image: Tensor) -> Look:
+        return EnsembleLook([t.look(image) for t in self.teachers])
+
+
+@dataclass(frozen=True)
+class EnsembleLook:
+    """Samples that all of an Ensemble have looked at."""
+
+    looks: Sequence[Look]
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.looks[0].embedding
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        first, *others = (look.answer(prompts) for look in self.looks)
         logits, scores = [first.logits], [first.iou]
         for other in others:
             order = match_readings(first.logits, other.logits)
             logits.append(other.logits.gather(1, order[:, :, None, None].expand_as(other.logits)))
             scores.append(other.iou.gather(1, order))
-        return Answer(mean_logits(logits), torch.stack(scores).mean(0), first.embedding)
+        return Answer(mean_logits(logits), torch.stack(scores).mean(0), first.tokens)
 
 
 def match_readings(reference: Tensor, other: Tensor) -> Tensor:

@@ -29,12 +29,12 @@ from tinyseg.distill.answers import StoredAnswers, answers_key
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.data import Batch, Mixing, TrainingBatches, split_validation
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
-from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, RoundLoss, distil_loss, round_loss
+from tinyseg.distill.losses import DistilWeights, FeatureAdapter, RoundLoss, distil_loss, round_loss
 from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, SIZES, Student, StudentShape, load_backbone
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import PromptBatch, correct, first_prompts
 from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
-from tinyseg.distill.teachers import Answer, Teacher, load_teacher
+from tinyseg.distill.teachers import Answer, Look, Teacher, load_teacher, match_readings
 from tinyseg.distill.validation import normalise, validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
@@ -57,6 +57,7 @@ class TrainConfig:
     backbone: str | None = None
     start: str | None = None  # a checkpoint or a model folder
     freeze: int = 0  # blocks of the backbone that stay as they are
+    freeze_norms: bool = False  # see Student.freeze_norms
     steps: int = 6000
     minutes: float | None = None
     batch_size: int = 8
@@ -84,6 +85,10 @@ class TrainConfig:
             raise InputError(f"--rounds takes 1 to {len(ROUND_SHARES)}, got {self.rounds}")
         if self.teacher and self.answers:
             raise InputError("--answers hold what a teacher said: give --teacher or --answers, not both")
+        if self.answers and self.distil.rounds:
+            raise InputError(
+                "--distil-rounds asks about the student's own mistakes: give --teacher instead of --answers"
+            )
         if self.data_on_device and self.mixing.any:
             raise InputError("--data-on-device cuts plain samples; leave out --copy-paste and --mosaic, or it")
         if self.size not in SIZES:
@@ -92,6 +97,8 @@ class TrainConfig:
             raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
         if self.backbone and self.start:
             raise InputError("--start brings its own backbone: give --start or --backbone, not both")
+        if self.freeze_norms and not self.start:
+            raise InputError("--freeze-norms keeps the statistics of weights that are trained: give them with --start")
         for path in (*self.data, *(p for p in (self.backbone, self.start, self.answers) if p)):
             if not Path(path).exists():
                 raise InputError(f"{path} does not exist")
@@ -134,15 +141,28 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
 
 @dataclass(frozen=True)
 class Teaching:
-    """Who says what the student learns beside the ground truth, and what learns the teacher's embedding."""
+    """Who says what the student learns beside the ground truth, and what learns the teacher's embedding and tokens."""
 
     source: Teacher | StoredAnswers
-    adapter: EmbeddingAdapter | None
+    adapter: FeatureAdapter | None
 
-    def answer(self, opening: Opening) -> Answer:
+    def look(self, opening: Opening) -> Look:
         if isinstance(self.source, StoredAnswers):
-            return self.source.answer(opening.number, opening.target.device)
-        return self.source.answer(opening.pixels, opening.prompts)
+            return self.source.look(opening.number, opening.target.device)
+        return self.source.look(opening.pixels)
+
+    def loss(
+        self, said: tuple[Tensor, Tensor, Tensor], answer: Answer, target: Tensor, weights: DistilWeights
+    ) -> Tensor:
+        """How far the student's logits, predicted IoU and tokens are from the teacher's."""
+        logits, iou, tokens = said
+        total = distil_loss(logits, iou, answer.logits, answer.iou, target, weights)
+        if self.adapter is not None and weights.tokens:
+            # The student's readings come in no fixed order: each mask's token learns from the one of the mask most alike.
+            order = match_readings(logits.detach(), answer.logits)
+            order = torch.cat((torch.zeros_like(order[:, :1]), order + 1), 1)[:, :, None].expand_as(answer.tokens)
+            total = total + weights.tokens * self.adapter.token_loss(tokens, answer.tokens.gather(1, order))
+        return total
 
 
 @dataclass(frozen=True)
@@ -183,7 +203,8 @@ def training_loss(
 ) -> tuple[Tensor, list[RoundLoss]]:
     """Mean loss over the rounds of one step.
 
-    A teacher is asked the first round's prompts: the later ones depend on the student's own mistakes.
+    A teacher is asked the first round's prompts; the later ones depend on the student's own mistakes, so what it says to them
+    cannot be stored, and it is asked them only with ``distil.rounds``.
     """
     opening = open_step(batch, config, device)
     target, prompts, generator = opening.target, opening.prompts, opening.generator
@@ -191,30 +212,37 @@ def training_loss(
     image = normalise(opening.pixels)
     with torch.autocast(device.type, torch.bfloat16):
         encoded = student.encoder(image)
-        features = [f.repeat_interleave(config.instances, 0) for f in encoded]
-        answer = None if teaching is None else teaching.answer(opening)
-        taught = torch.zeros((), device=device)
+        embedding, skip8, skip4 = (f.repeat_interleave(config.instances, 0) for f in encoded)
+        look = None if teaching is None else teaching.look(opening)
+        taught: list[Tensor] = []
         results: list[RoundLoss] = []
         for i in range(opening.rounds):
-            logits, iou = student.decoder(
-                *features, prompts.points, prompts.labels, prompts.mask, prompts.has_mask, opening.origin
+            said = student.decoder.decode(
+                embedding, skip8, skip4, prompts.points, prompts.labels, prompts.mask, prompts.has_mask, opening.origin
             )  # fmt: skip
-            logits, iou = logits.float(), iou.float()
+            logits, iou, tokens = (out.float() for out in said)
+            answer = look.answer(prompts) if look is not None and (i == 0 or config.distil.rounds) else None
             with torch.autocast(device.type, enabled=False):
                 results.append(round_loss(logits, iou, target))
-                if i == 0 and teaching is not None and answer is not None:
-                    taught = distil_loss(logits, iou, answer.logits, answer.iou, target, config.distil)
-                    if teaching.adapter is not None:
-                        near = teaching.adapter(encoded[0].float(), answer.embedding)
-                        taught = taught + config.distil.embedding * near
+                if teaching is not None and answer is not None:
+                    taught.append(teaching.loss((logits, iou, tokens), answer, target, config.distil))
             if i + 1 < opening.rounds:
                 # Users correct what they were shown: mask 0, or after a first click the best scored reading.
                 shown = torch.where(
                     torch.rand(n, generator=generator, device=device) < 0.5, 0, iou[:, 1:].argmax(1) + 1
                 )  # fmt: skip
                 shown_logits = logits.detach()[torch.arange(n, device=device), shown]
-                prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, target, generator)
-    return torch.stack([r.total for r in results]).mean() + taught, results
+                wanted = target
+                if config.distil.rounds and answer is not None:
+                    wanted = (answer.logits[:, 0] > 0).float()
+                prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, wanted, generator)
+    total = torch.stack([r.total for r in results]).mean()
+    if taught:
+        total = total + torch.stack(taught).mean()
+    if teaching is not None and teaching.adapter is not None and look is not None and config.distil.embedding:
+        near = teaching.adapter.embedding_loss(encoded[0].float(), look.embedding)
+        total = total + config.distil.embedding * near
+    return total, results
 
 
 def _append(path: Path, row: dict[str, object]) -> None:
@@ -242,13 +270,15 @@ def open_teaching(config: TrainConfig, batches: TrainingBatches, device: torch.d
     source: Teacher | StoredAnswers
     if config.answers is not None:
         source = StoredAnswers(Path(config.answers), answers_key(config, batches, device))
-        if config.distil.embedding and not source.channels:
-            raise InputError(f"{config.answers} holds no embeddings; store them with --embeddings, or leave them out")
+        if config.distil.of_features and not source.channels:
+            raise InputError(
+                f"{config.answers} holds no embeddings and tokens; store them with --embeddings, or leave them out"
+            )
     elif config.teacher is not None:
         source = load_teacher(config.teacher, device)
     else:
         return None
-    adapter = EmbeddingAdapter(EMBED_DIM, source.channels).to(device) if config.distil.embedding else None
+    adapter = FeatureAdapter(EMBED_DIM, source.channels).to(device) if config.distil.of_features else None
     return Teaching(source, adapter)
 
 
@@ -275,6 +305,8 @@ class Training:
         if saved is None and config.start is not None:
             start_from(self.student, Path(config.start), lambda s: run_once(s, self.batches))
             self.say(f"starting from the weights in {config.start}")
+        if config.freeze_norms:
+            self.student.freeze_norms()
         self.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teaching = open_teaching(config, self.batches, device)
         groups = _parameter_groups(self.student, config)

@@ -39,10 +39,12 @@ def test_stored_answers_are_what_the_teacher_says(config: TrainConfig, tmp_path:
     asked = Teaching(StudentTeacher(PACKAGED, CPU), None)
     for number in (0, 3, 1):
         opening = open_step(batches[number], config, CPU)
-        expected, found = asked.answer(opening), stored.answer(number, CPU)
+        looks = asked.look(opening), stored.look(number, CPU)
+        expected, found = (look.answer(opening.prompts) for look in looks)
         torch.testing.assert_close(found.logits, expected.logits.clamp(-10, 10), atol=0.05, rtol=0)
         torch.testing.assert_close(found.iou, expected.iou, atol=1e-3, rtol=0)
-        torch.testing.assert_close(found.embedding, expected.embedding, atol=0.02, rtol=1e-2)
+        torch.testing.assert_close(found.tokens, expected.tokens, atol=0.02, rtol=1e-2)
+        torch.testing.assert_close(looks[1].embedding, looks[0].embedding, atol=0.02, rtol=1e-2)
 
 
 def test_a_store_goes_on_where_it_stopped(
@@ -73,7 +75,7 @@ def test_training_learns_from_them_and_goes_round(config: TrainConfig, tmp_path:
     """Six steps on four stored batches are what asking the teacher about batches 0 to 3, 0 and 1 would be."""
     store = str(tmp_path / "store")
     store_answers(config, "tinyseg:packaged", 4, Path(store), embeddings=True)
-    learning = replace(config, answers=store, distil=DistilWeights(embedding=0.5))
+    learning = replace(config, answers=store, distil=DistilWeights(embedding=0.5, tokens=0.5))
     saved = torch.load(train(learning), weights_only=True)
     assert saved["step"] == 6 and saved["adapter"]
     plain = torch.load(train(replace(config, out=str(tmp_path / "plain"))), weights_only=True)
@@ -90,13 +92,15 @@ def test_answers_to_other_questions_are_refused(config: TrainConfig, tmp_path: P
             open_teaching(replace(config, answers=str(store), **other), batches, CPU)
     with pytest.raises(InputError, match="no embeddings"):
         open_teaching(replace(config, answers=str(store), distil=DistilWeights(embedding=1.0)), batches, CPU)
+    with pytest.raises(InputError, match="--teacher instead of --answers"):
+        replace(config, answers=str(store), distil=DistilWeights(rounds=True))
     with pytest.raises(InputError, match="not both"):
         replace(config, answers=str(store), teacher="tinyseg:packaged")
     with pytest.raises(InputError, match="holds no stored answers"):
         StoredAnswers(tmp_path, {})
     (store / "answers-00000.npz").write_bytes(b"junk")
     with pytest.raises(DataError, match="delete it and run"):
-        StoredAnswers(store, answers_key(config, batches, CPU)).answer(0, CPU)
+        StoredAnswers(store, answers_key(config, batches, CPU)).look(0, CPU)
 
 
 def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

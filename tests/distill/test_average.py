@@ -50,6 +50,13 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert [c["steps"] for c in card["averaged"]] == [1, 2] and card["averaged"][0]["data"] == [shapes.name]
     assert card["step"] == 3 and card["norms_measured_on"] == 2
 
+    first = tmp_path / "first.pt"
+    assert main(["average", str(out), *common, "--rounds", "1", "--out", str(first)]) == 0
+    there = torch.load(first, weights_only=True)["average"]
+    for name, same in (("decoder.layers.1.mlp.0.weight", True), ("encoder.block16.expand.1.running_var", True),
+                       ("decoder.block4.expand.1.running_var", False)):  # fmt: skip
+        assert torch.allclose(there[name], torch.load(out, weights_only=True)["average"][name], rtol=1e-3) == same, name
+
     capsys.readouterr()
     assert main(["validate", str(out), "--data", str(shapes), "--photos", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

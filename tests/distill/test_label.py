@@ -22,17 +22,20 @@ from tinyseg.errors import DataError  # noqa: E402
 class Squares:
     """Finds the 160-pixel square of the sample that a click lies in; sure of it left of the middle only."""
 
-    name, channels = "squares", 1
+    name, channels, embedding = "squares", 1, torch.zeros(1, 1, 1, 1)
 
-    def answer(self, image: torch.Tensor, prompts: PromptBatch) -> Answer:
-        cells = image.shape[1] // 4
+    def look(self, image: torch.Tensor) -> Squares:
+        return self
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        cells = prompts.mask.shape[-1]
         at = (torch.arange(cells) + 0.5) * 4
         x, y = ((prompts.points[:, 0, i] / 160).floor() * 160 for i in (0, 1))
         inside_x = ((at - x[:, None]) > 0) & ((at - x[:, None]) < 160)
         inside_y = ((at - y[:, None]) > 0) & ((at - y[:, None]) < 160)
         mask = (inside_y[:, :, None] & inside_x[:, None, :]).float() * 12 - 6
         score = torch.where(prompts.points[:, 0, 0] < 256, 0.9, 0.2)
-        return Answer(mask[:, None].repeat(1, 4, 1, 1), score[:, None].repeat(1, 4), torch.zeros(1, 1, 1, 1))
+        return Answer(mask[:, None].repeat(1, 4, 1, 1), score[:, None].repeat(1, 4), torch.zeros(len(score), 5, 1))
 
 
 def test_keeps_what_the_teacher_is_sure_of_once() -> None:

@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill import train as train_room  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
-from tinyseg.distill.losses import DistilWeights, EmbeddingAdapter, distil_loss, mask_iou  # noqa: E402
+from tinyseg.distill.losses import DistilWeights, FeatureAdapter, distil_loss, mask_iou  # noqa: E402
 from tinyseg.distill.model import EMBED_DIM, Student  # noqa: E402
 from tinyseg.distill.prompts import PromptBatch, first_prompts  # noqa: E402
 from tinyseg.distill.teachers import (  # noqa: E402
@@ -97,15 +98,16 @@ def build_sam_model(kind: str) -> object:
 def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
     teacher = SamTeacher.of(f"random {kind}", sam_model(kind), CPU)
     image, prompts = samples()
-    answer = teacher.answer(image, prompts)
+    look = teacher.look(image)
+    answer = look.answer(prompts)
     assert answer.logits.shape == (4, 4, 16, 16) and answer.iou.shape == (4, 4)
-    assert answer.embedding.shape[:2] == (2, teacher.channels)
+    assert look.embedding.shape[:2] == (2, teacher.channels) and answer.tokens.shape == (4, 5, teacher.channels)
     assert torch.isfinite(answer.logits).all() and answer.logits.std() > 0
     # Another prompt, another answer; the other images' prompts do not matter.
     moved = PromptBatch(prompts.points + 8, prompts.labels, prompts.mask, prompts.has_mask)
-    assert not torch.equal(teacher.answer(image, moved).logits, answer.logits)
+    assert not torch.equal(look.answer(moved).logits, answer.logits)
     one = PromptBatch(prompts.points[2:], prompts.labels[2:], prompts.mask[2:], prompts.has_mask[2:])
-    torch.testing.assert_close(teacher.answer(image[1:], one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(teacher.look(image[1:]).answer(one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "named"), [("sam_hq", None), ("sam2", "sam2_video"), ("sam3_tracker", None)])
@@ -118,8 +120,8 @@ def test_published_folders_load_as_image_models(kind: str, named: str | None, tm
         (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": named}))
     loaded = load_teacher(f"sam:{tmp_path}", CPU)
     image, prompts = samples()
-    expected = SamTeacher.of("x", model, CPU).answer(image, prompts)
-    torch.testing.assert_close(loaded.answer(image, prompts).logits, expected.logits)
+    expected = SamTeacher.of("x", model, CPU).look(image).answer(prompts)
+    torch.testing.assert_close(loaded.look(image).answer(prompts).logits, expected.logits)
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
@@ -138,9 +140,9 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
 def test_a_model_folder_teaches_what_the_runtime_computes() -> None:
     teacher = StudentTeacher(PACKAGED, CPU)
     image, prompts = samples()
-    answer = teacher.answer(
-        image[:1], PromptBatch(prompts.points[:2], prompts.labels[:2], prompts.mask[:2], prompts.has_mask[:2])
-    )
+    look = teacher.look(image[:1])
+    answer = look.answer(PromptBatch(prompts.points[:2], prompts.labels[:2], prompts.mask[:2], prompts.has_mask[:2]))
+    assert look.embedding.shape == (1, EMBED_DIM, 4, 4) and answer.tokens.shape == (2, 5, EMBED_DIM)
     engine = create_engine("onnxruntime", "fp32", 1).engine
     model = open_model(None)
     pixels = ((image[:1].permute(0, 3, 1, 2).float() - 127.5) / 127.5).numpy()
@@ -157,14 +159,17 @@ def test_a_model_folder_teaches_what_the_runtime_computes() -> None:
 class Echo:
     """Answers with the column of the first point, as a ramp from left to right, and remembers nothing."""
 
-    name, channels = "echo", 1
+    name, channels, embedding = "echo", 1, torch.zeros(2, 1, 4, 4)
 
-    def answer(self, image: torch.Tensor, prompts: PromptBatch) -> Answer:
-        side = image.shape[1] // 4
+    def look(self, image: torch.Tensor) -> Echo:
+        return self
+
+    def answer(self, prompts: PromptBatch) -> Answer:
+        side = prompts.mask.shape[-1]
         columns = (torch.arange(side) + 0.5) * 4
         ramp = (columns - prompts.points[:, 0, :1]) / 8  # (n, side): positive right of the point
         logits = ramp[:, None, None, :].expand(-1, 4, side, -1)
-        return Answer(logits, torch.full((len(ramp), 4), 0.5), torch.zeros(len(image), 1, 4, 4))
+        return Answer(logits, torch.full((len(ramp), 4), 0.5), torch.zeros(len(ramp), 5, 1))
 
 
 def test_the_mirrored_look_is_mirrored_back() -> None:
@@ -172,7 +177,7 @@ def test_the_mirrored_look_is_mirrored_back() -> None:
     points = torch.tensor([[[10.0, 20.0], [30.0, 40.0]]] * 4)
     labels = torch.tensor([[2.0, 3.0]] * 4)
     prompts = PromptBatch(points, labels, torch.zeros(4, 1, 16, 16), torch.zeros(4))
-    answer = Flipped(Echo()).answer(image, prompts)
+    answer = Flipped(Echo()).look(image).answer(prompts)
     # Straight: right of 10. Mirrored: the box is (34, 20, 54, 40), so right of 34 there, which is left of 30 here.
     probabilities = answer.logits[0, 0, 0].sigmoid()
     columns = (torch.arange(16) + 0.5) * 4
@@ -194,11 +199,14 @@ def test_readings_are_matched_before_they_are_averaged() -> None:
         def __init__(self, logits: torch.Tensor) -> None:
             self.logits = logits
 
-        def answer(self, image: torch.Tensor, prompts: PromptBatch) -> Answer:
-            return Answer(self.logits, torch.ones(2, 4), torch.zeros(1, 1, 1, 1))
+        def look(self, image: torch.Tensor) -> Fixed:
+            return self
+
+        def answer(self, prompts: PromptBatch) -> Answer:
+            return Answer(self.logits, torch.ones(2, 4), torch.zeros(2, 5, 1))
 
     image, prompts = samples()
-    both = Ensemble([Fixed(base), Fixed(shuffled)]).answer(image, prompts)
+    both = Ensemble([Fixed(base), Fixed(shuffled)]).look(image).answer(prompts)
     assert torch.equal(both.logits > 0, base > 0)
 
 
@@ -232,6 +240,9 @@ def test_hard_prompts_count_more() -> None:
     assert loss(1, True) > 1.9 * loss(1, False)
     plain = distil_loss(student, score, teacher, score + 0.5, target, DistilWeights(masks=0.0, iou=1.0))
     assert float(plain) == pytest.approx(0.25)
+    # Logits: 12 apart at every cell of two masks that say the opposite, nothing beyond 10 counts.
+    apart = distil_loss(teacher, score, -2 * teacher, score, target, DistilWeights(masks=0.0, logits=1.0))
+    assert float(apart) == pytest.approx(2 * 1.6)
 
 
 @pytest.mark.usefixtures("small_samples")
@@ -239,8 +250,8 @@ def test_a_student_overfits_a_random_teacher(shapes: Path) -> None:
     """Every part of the loss falls, and reaches student and adapter: on one batch, towards a SAM of random weights."""
     torch.manual_seed(0)
     teacher = SamTeacher.of("random", sam_model("sam"), CPU)
-    teaching = Teaching(teacher, EmbeddingAdapter(EMBED_DIM, teacher.channels))
-    weights = DistilWeights(masks=1.0, iou=1.0, embedding=1.0, hard=True)
+    teaching = Teaching(teacher, FeatureAdapter(EMBED_DIM, teacher.channels))
+    weights = DistilWeights(masks=1.0, logits=0.5, iou=1.0, embedding=1.0, tokens=1.0, hard=True, rounds=True)
     config = TrainConfig(data=(), out="x", batch_size=2, instances=2, distil=weights)
     batch = TrainingBatches(read_photos(shapes), 2, 2, 0, {})[0]
     student = Student()
@@ -258,16 +269,49 @@ def test_a_student_overfits_a_random_teacher(shapes: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_samples")
+def test_later_rounds_ask_where_teacher_and_student_disagree(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PromptBatch] = []
+    wanted: list[torch.Tensor] = []
+    real = train_room.correct
+
+    class Nothing(Echo):
+        """Sees nothing anywhere, so all that the student shows is too much."""
+
+        def answer(self, prompts: PromptBatch) -> Answer:
+            asked.append(prompts)
+            n, side = len(prompts.points), prompts.mask.shape[-1]
+            return Answer(torch.full((n, 4, side, side), -9.0), torch.ones(n, 4), torch.zeros(n, 5, 1))
+
+    def spy(
+        prompts: PromptBatch, slot: int, logits: torch.Tensor, target: torch.Tensor, g: torch.Generator
+    ) -> PromptBatch:
+        wanted.append(target)
+        return real(prompts, slot, logits, target, g)
+
+    monkeypatch.setattr(train_room, "correct", spy)
+    monkeypatch.setattr(train_room, "ROUND_SHARES", (0.0, 0.0, 1.0))
+    batch = TrainingBatches(read_photos(shapes), 2, 2, 0, {})[0]
+    for rounds, times in ((False, 1), (True, 3)):
+        asked.clear(), wanted.clear()
+        config = TrainConfig(data=(), out="x", batch_size=2, instances=2, distil=DistilWeights(rounds=rounds))
+        training_loss(Student(), batch, config, CPU, Teaching(Nothing(), None))
+        assert len(asked) == times and len(wanted) == 2
+        assert all(bool(w.any()) != rounds for w in wanted)
+    assert float(asked[1].labels[:, 3].max()) == 0.0  # a click that takes away
+
+
+@pytest.mark.usefixtures("small_samples")
 def test_training_with_a_teacher_resumes(shapes: Path, tmp_path: Path) -> None:
 
     def config(steps: int, out: str) -> TrainConfig:
         return TrainConfig(
             data=(str(shapes),), out=str(tmp_path / out), steps=steps, batch_size=2, instances=2, workers=0,
             validation_photos=1, start=str(PACKAGED), teacher="tinyseg:packaged",
-            distil=DistilWeights(embedding=0.5),
+            distil=DistilWeights(embedding=0.5, tokens=0.5),
         )  # fmt: skip
 
     checkpoint = train(config(2, "run"))
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["step"] == 2 and saved["adapter"]["project.weight"].shape == (EMBED_DIM, EMBED_DIM, 1, 1)
+    assert saved["adapter"]["project_tokens.weight"].shape == (EMBED_DIM, EMBED_DIM)
     assert torch.load(train(config(3, "run")), weights_only=True)["step"] == 3

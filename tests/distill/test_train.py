@@ -79,6 +79,27 @@ def test_frozen_blocks_stay_as_they_are(shapes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_samples")
+def test_frozen_norms_train_with_the_statistics_that_are_exported(shapes: Path, tmp_path: Path) -> None:
+    begin = train(replace(config(shapes, tmp_path / "begin", 2), start=str(PACKAGED)))
+    before = torch.load(begin, weights_only=True)["average"]
+    settings = replace(config(shapes, tmp_path / "run", 3), start=str(begin), freeze_norms=True)
+    student = Student()
+    student.load_state_dict(before)
+    student.freeze_norms()
+    batch = open_batches(settings)[0][0]
+    losses = [
+        float(training_loss(model, batch, settings, torch.device("cpu"))[0].detach())
+        for model in (student.train(), student.eval())
+    ]
+    assert losses[0] == losses[1]  # training sees what an exported model would compute
+    after = torch.load(train(settings), weights_only=True)["student"]
+    norm = "decoder.layers.0.block.expand.1."
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(after[norm + name], before[norm + name]), name
+    assert not torch.equal(after[norm + "weight"], before[norm + "weight"])
+
+
+@pytest.mark.usefixtures("small_samples")
 def test_a_small_student_starts_from_a_large_one(shapes: Path, tmp_path: Path) -> None:
     """Trained, exported and run by the runtime; a checkpoint of another size is refused."""
     large = train(replace(config(shapes, tmp_path / "large", 1), start=str(PACKAGED)))
@@ -151,7 +172,9 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--data-on-device"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--rounds", "4"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
-    assert capsys.readouterr().err.count("tinyseg.distill: ") == 9
+    assert main(["train", "--data", str(shapes), "--out", out, "--freeze-norms"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("tinyseg.distill: ") == 10 and "give them with --start" in err
 
 
 TRAIN_WITH_WORKERS = """
