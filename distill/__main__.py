@@ -67,7 +67,9 @@ def _add_student_options(parser: argparse.ArgumentParser, steps: int) -> None:
         "--start", metavar="PLACE",
         help="weights to start from: a model folder, a packaged model's name, or a checkpoint",
     )  # fmt: skip
-    parser.add_argument("--size", default="base", choices=("base", "small"), help="of the student (default: base)")
+    parser.add_argument(
+        "--size", default="base", choices=("base", "small", "large"), help="of the student (default: base)"
+    )
     parser.add_argument(
         "--freeze", type=int, default=0, metavar="N",
         help="keep the stem and the first N blocks of the backbone as they are: faster steps for a finetune (default: 0)",

@@ -15,6 +15,7 @@ mask tokens (SAM, appendix A). Rasterised prompts are what interactive segmentat
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class StudentShape:
 
     repeats: tuple[int, ...] = tuple(stage[2] for stage in MOBILENET_V2_STAGES)  # of the backbone's stages
     decoder_layers: int = 2
+    width: int = 1  # multiplies the backbone's channels
 
     def __post_init__(self) -> None:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
@@ -53,13 +55,15 @@ class StudentShape:
             raise InputError(f"a student's stages repeat between 1 and {most} times, got {list(self.repeats)}")
         if self.decoder_layers < 1:
             raise InputError("a student has at least 1 decoder layer")
+        if self.width < 1:
+            raise InputError(f"a student's width is a whole number from 1 on, got {self.width}")
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> StudentShape:
         """From ``dataclasses.asdict`` or model.json. Raises InputError."""
         try:
-            return cls(tuple(row["repeats"]), int(row["decoder_layers"]))
-        except (KeyError, TypeError, ValueError) as exc:
+            return cls(tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
 
     @property
@@ -72,6 +76,7 @@ class StudentShape:
 SIZES = {
     "base": StudentShape(),
     "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
+    "large": StudentShape(width=2),
 }
 EMBED_DIM = 128
 SKIP8_DIM = 64
@@ -144,26 +149,28 @@ class Encoder(nn.Module):
     def __init__(self, shape: StudentShape) -> None:
         super().__init__()
         self.frozen = 0
-        self.stem = ConvNorm(3, 32, 3, 2)
+        width = shape.width
+        self.width = width
+        self.stem = ConvNorm(3, 32 * width, 3, 2)
         blocks: list[nn.Module] = []
-        channels = 32
+        channels = 32 * width
         for (expansion, cout, _, stride), repeats in zip(MOBILENET_V2_STAGES, shape.repeats):
             for i in range(repeats):
-                blocks.append(InvertedResidual(channels, cout, stride if i == 0 else 1, expansion))
-                channels = cout
+                blocks.append(InvertedResidual(channels, cout * width, stride if i == 0 else 1, expansion))
+                channels = cout * width
         self.blocks = nn.ModuleList(blocks)
         self.kept_blocks = shape.kept_blocks
         # Indices into `blocks` after which the stride-4, 8, 16 and 32 features are complete.
         self.taps = tuple(sum(shape.repeats[: stage + 1]) - 1 for stage in TAPPED_STAGES)
-        self.lateral32 = ConvNorm(320, EMBED_DIM, 1, act=None)
+        self.lateral32 = ConvNorm(320 * width, EMBED_DIM, 1, act=None)
         self.context = nn.Linear(EMBED_DIM, EMBED_DIM)
         self.block32 = DepthwiseBlock(EMBED_DIM, 7)
-        self.lateral16 = ConvNorm(96, EMBED_DIM, 1, act=None)
+        self.lateral16 = ConvNorm(96 * width, EMBED_DIM, 1, act=None)
         self.block16 = DepthwiseBlock(EMBED_DIM, 5)
-        self.lateral8 = ConvNorm(32, SKIP8_DIM, 1, act=None)
+        self.lateral8 = ConvNorm(32 * width, SKIP8_DIM, 1, act=None)
         self.down8 = ConvNorm(EMBED_DIM, SKIP8_DIM, 1, act=None)
         self.block8 = DepthwiseBlock(SKIP8_DIM, 3, expansion=1)
-        self.lateral4 = ConvNorm(24, SKIP4_DIM, 1, act=None)
+        self.lateral4 = ConvNorm(24 * width, SKIP4_DIM, 1, act=None)
         self.down4 = ConvNorm(SKIP8_DIM, SKIP4_DIM, 1, act=None)
 
     def freeze(self, blocks: int) -> None:
@@ -533,8 +540,9 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
             number = numbers.get(whole_name(name, encoder.kept_blocks))
             if number is not None:
                 assert isinstance(layer, ConvNorm) and isinstance(layer[0], nn.Conv2d)
-                layer[0].weight.copy_(torch.from_numpy(arrays[f"conv{number:02d}.weight"]))
-                biases[name] = torch.from_numpy(arrays[f"conv{number:02d}.bias"])
+                weight, bias = (torch.from_numpy(arrays[f"conv{number:02d}.{part}"]) for part in ("weight", "bias"))
+                layer[0].weight.copy_(widened(f"{name}.0.weight", weight, encoder.width))
+                biases[name] = widened(f"{name}.0.bias", bias, encoder.width)
     put_norms_back(encoder, biases, lambda: encoder(images))
 
 
@@ -544,3 +552,24 @@ def whole_name(name: str, kept_blocks: Sequence[int]) -> str:
     if parts[0] == "blocks" and len(parts) > 1:
         parts[1] = str(kept_blocks[int(parts[1])])
     return ".".join(parts)
+
+
+def widened(name: str, value: Tensor, factor: int) -> Tensor:
+    """A parameter of an encoder, by its name in it, for a backbone ``factor`` times as wide that computes the same.
+
+    Every channel is there several times, and what reads it divides its weight among them (Net2Net, arXiv 1511.05641,
+    section 2.2), by random shares: with equal ones they would learn the same for ever.
+    """
+    layer, _, part = name.rpartition(".")
+    room = layer.partition(".")[0]
+    if factor == 1 or value.ndim == 0 or not room.startswith(("stem", "blocks", "lateral")):
+        return value
+    if not room.startswith("lateral"):  # laterals lead out of the backbone
+        value = value.repeat(factor, *[1] * (value.ndim - 1))
+    reads_one = value.ndim == 4 and value.shape[1] == 1  # depthwise: every channel reads its own
+    if part != "weight" or value.ndim != 4 or reads_one or room == "stem":
+        return value
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    shares = 0.5 + torch.rand(factor, *value.shape, generator=generator)
+    shares = shares / shares.sum(0)
+    return torch.cat([value * share.to(value) for share in shares], 1)

@@ -4,7 +4,8 @@ A model folder holds the moving average with its batch norms folded into the con
 name, and every batch norm takes the mean and variance of its convolution on real samples, with scale and shift such
 that the function is unchanged (as `load_backbone` does for the backbone alone).
 
-A smaller student takes the blocks and layers that it shares with a larger one.
+A smaller student takes the blocks and layers that it shares with a larger one; a wider one begins by computing what the
+narrower did.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from tinyseg.distill.checkpoint import load_checkpoint
-from tinyseg.distill.model import ConvNorm, Student, StudentShape, put_norms_back
+from tinyseg.distill.model import ConvNorm, Student, StudentShape, put_norms_back, widened
 from tinyseg.errors import InputError
 
 FP16_SUFFIX = "_fp16"  # as export.store_as_fp16 names its weights
@@ -52,7 +53,9 @@ def graph_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape) -> dict[str, Tensor]:
-    """Weights of a student of one shape under the names of another; what the other lacks is left out."""
+    """Weights of a student of one shape under the names of another; what the other lacks is left out. Raises InputError."""
+    if target.width % source.width:
+        raise InputError(f"a student of width {target.width} cannot start from one of width {source.width}")
     place = {whole: i for i, whole in enumerate(target.kept_blocks)}
     fitted = {}
     for name, value in state.items():
@@ -65,7 +68,11 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
         elif (room, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
-    return fitted
+    factor = target.width // source.width
+    return {
+        name: widened(name.removeprefix("encoder."), value, factor) if name.startswith("encoder.") else value
+        for name, value in fitted.items()
+    }
 
 
 def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -119,6 +119,21 @@ def test_the_backbones_function_survives_its_batch_norm(tmp_path: Path) -> None:
             torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
+def test_a_wider_backbone_computes_what_the_file_does(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    narrow, wide = Encoder(SIZES["base"]), Encoder(SIZES["large"])
+    convs = [m for b in (narrow.stem, narrow.blocks) for m in b.modules() if isinstance(m, torch.nn.Conv2d)]
+    weights = {f"conv{i:02d}.weight": c.weight.detach().numpy() for i, c in enumerate(convs)}
+    biases = {f"conv{i:02d}.bias": np.random.default_rng(i).normal(0, 0.3, c.out_channels) for i, c in enumerate(convs)}
+    np.savez(tmp_path / "w.npz", **weights, **biases)
+    image = torch.randn(2, 3, 64, 64)
+    for encoder in (narrow, wide):
+        load_backbone(encoder.eval(), tmp_path / "w.npz", image)
+    with torch.inference_mode():
+        a, b = (torch.nn.Sequential(e.stem, *e.blocks)(image) for e in (narrow, wide))
+    torch.testing.assert_close(b, torch.cat([a, a], 1), atol=1e-3, rtol=1e-3)
+
+
 def test_a_smaller_backbone_takes_its_blocks_from_the_whole_one(tmp_path: Path) -> None:
     whole = [m for m in Encoder(StudentShape()).modules() if isinstance(m, torch.nn.Conv2d)][:51]
     weights = {f"conv{i:02d}.weight": np.full(tuple(c.weight.shape), 0.01 * i, np.float32) for i, c in enumerate(whole)}
@@ -138,6 +153,8 @@ def test_architectures_that_are_none() -> None:
         StudentShape(repeats=(1, 2, 3))
     with pytest.raises(InputError, match="not the architecture"):
         StudentShape.of({"repeats": [1, 2, 3, 4, 3, 3, 1]})
+    with pytest.raises(InputError, match="width"):
+        StudentShape(width=0)
 
 
 def test_gradients_reach_every_parameter() -> None:
@@ -155,4 +172,4 @@ def test_sizes() -> None:
     sizes = {n: [sum(p.numel() for p in m.parameters()) for m in (s.encoder, s.decoder)] for n, s in
              ((n, Student(shape)) for n, shape in SIZES.items())}  # fmt: skip
     assert sizes["base"][0] < 2.3e6 and sizes["base"][1] < 1.0e6
-    assert sum(sizes["small"]) < 0.75 * sum(sizes["base"])
+    assert sum(sizes["small"]) < 0.75 * sum(sizes["base"]) and sum(sizes["large"]) > 2.5 * sum(sizes["base"])

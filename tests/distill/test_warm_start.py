@@ -12,10 +12,10 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
-from tinyseg.distill.model import Student  # noqa: E402
+from tinyseg.distill.model import SIZES, Student  # noqa: E402
 from tinyseg.distill.train import TrainConfig, run_once  # noqa: E402
 from tinyseg.distill.validation import validate  # noqa: E402
-from tinyseg.distill.warm_start import load_folder  # noqa: E402
+from tinyseg.distill.warm_start import fit, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 from tinyseg.model import PACKAGED, open_model  # noqa: E402
@@ -36,6 +36,25 @@ def test_the_student_computes_what_the_folder_does(shapes: Path) -> None:
             found = getattr(student, name)(*inputs)
         for (output, a), b in zip(expected.items(), found):
             assert np.abs(a - b.numpy()).max() <= 2e-3 * np.abs(a).max(), output
+
+
+def test_a_wider_student_begins_as_the_narrower(shapes: Path) -> None:
+    """Its outputs are the packaged model's, and copies of a channel do not learn alike."""
+    student, wide = Student(), Student(SIZES["large"])
+    batches = TrainingBatches(read_photos(shapes), 2, 2, 0, {})
+    load_folder(student, PACKAGED, lambda s: run_once(s, batches))
+    load_folder(wide, PACKAGED, lambda s: run_once(s, batches))
+    student.eval(), wide.eval()
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for a, b in zip(student.encoder(image), wide.encoder(image)):
+        assert (a - b).abs().max() <= 1e-3 * a.abs().max()
+    assert sum(p.numel() for p in wide.parameters()) > 2.5 * sum(p.numel() for p in student.parameters())
+    sum(out.square().mean() for out in wide.encoder(image)).backward()
+    gradient = wide.encoder.blocks[3].layers[1][0].weight.grad
+    one, other = gradient.chunk(2)
+    assert one.abs().max() > 0 and not torch.allclose(one, other, rtol=0.05)
+    with pytest.raises(InputError, match="width 1 cannot start from one of width 2"):
+        fit(wide.state_dict(), SIZES["large"], SIZES["base"])
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
