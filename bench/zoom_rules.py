@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
@@ -165,7 +165,8 @@ def measure_zoom_rules(seg: Segmenter, photos: Sequence[Photo]) -> ZoomReport:
     met: set[tuple[int, ...]] = set()
     for photo in progress(photos, "photos"):
         image = photo.read()
-        embeddings = [s.embed(image) for s in segmenters]
+        encoded = seg.embed(image)  # the first look is the same for all
+        embeddings = [replace(encoded, segmenter=s) for s in segmenters]
         for truth in photo.masks():
             if truth.sum() >= MIN_PIXELS:
                 if image.shape not in met:  # what is compiled now must not be timed
