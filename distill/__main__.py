@@ -8,12 +8,16 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyseg.errors import InputError, NotInstalled, TinysegError
 from tinyseg.model import PACKAGED, model_place
+
+if TYPE_CHECKING:
+    from tinyseg.distill.teachers import Look
 
 TRAIN_EXAMPLE = """example:
   python -m tinyseg.distill train --data photos.tar --backbone mobilenet_v2.npz --minutes 60 --out runs/first
@@ -174,11 +178,12 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     average.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
     check = commands.add_parser(
-        "validate", help="figures of a checkpoint on photos that were held out, or on photos that it was trained on",
+        "validate", help="figures of students and teachers on photos that were held out, and on photos that were trained on",
         description="Mean IoU as training prints it. If photos that were trained on score no better than held-out ones, more "
-        "data of the kind would not help, but a larger student or a longer training may.",
+        "data of the kind would not help, but a larger student or a longer training may. A teacher should be clearly better "
+        "than the student that is to learn from it.",
     )  # fmt: skip
-    check.add_argument("checkpoint", metavar="CHECKPOINT")
+    check.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint.pt, or a teacher's name as for train")
     check.add_argument("--data", nargs="+", required=True, metavar="PATH", help="tar files or folders, as for train")
     check.add_argument(
         "--photos", type=int, default=200, metavar="N", help="photos, drawn by their names (default: 200)"
@@ -329,24 +334,32 @@ def named_place(text: str) -> Path:
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    """Held-out and training photos side by side."""
+    """Held-out and training photos side by side, of students and teachers."""
     import torch  # noqa: PLC0415
 
     from tinyseg.dataset import read_photos  # noqa: PLC0415
     from tinyseg.distill.data import split_validation  # noqa: PLC0415
-    from tinyseg.distill.validation import validate  # noqa: PLC0415
+    from tinyseg.distill.teachers import StudentLook, load_teacher  # noqa: PLC0415
+    from tinyseg.distill.validation import score_looks  # noqa: PLC0415
     from tinyseg.distill.warm_start import student_of  # noqa: PLC0415
 
     device = torch.device(args.device)
-    student = student_of(Path(args.checkpoint)).to(device).eval()
+    looks: dict[str, Callable[[torch.Tensor], Look]] = {}
+    for name in args.models:
+        if name.endswith(".pt"):
+            student = student_of(Path(name)).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            looks[name] = partial(StudentLook.at, student)
+        else:
+            looks[name] = load_teacher(name, device).look
     training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
-    for name, photos in (("held out", held_out), ("trained on", training)):
+    for kind, photos in (("held out", held_out), ("trained on", training)):
         # In an order that depends on nothing but their names, as which ones are held out does.
         some = sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))[
             : args.photos
         ]
-        figures = validate(student, some, device)
-        print(f"{name}, {len(some)} photos: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+        for name, look_at in looks.items():
+            figures = "  ".join(f"{k} {v:.3f}" for k, v in score_looks(look_at, some, device).items())
+            print(f"{name}, {kind}, {len(some)} photos: {figures}", flush=True)
 
 
 def oversampling(texts: Sequence[str]) -> dict[str, float]:

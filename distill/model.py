@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyseg.errors import InputError
+from tinyseg.geometry import MEAN, STD
 
 # (expansion, output channels, repeats, stride) of every stage: MobileNetV2, table 2, width 1.0.
 MOBILENET_V2_STAGES = (
@@ -93,6 +94,11 @@ LABEL_BOX_BOTTOM_RIGHT = 3
 
 # Positions are divided by this, so that they mean the same for every input size and aspect.
 POSITION_UNIT = 512.0
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, as the encoder takes it: channels last in memory."""
+    return ((image.permute(0, 3, 1, 2).float() - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 
 class ConvNorm(nn.Sequential):

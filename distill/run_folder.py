@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
 from tinyseg.distill.data import cut_image
-from tinyseg.distill.model import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE, Student
-from tinyseg.distill.validation import VIEW_SIZES, most_interior, normalise, view
+from tinyseg.distill.model import (
+    LABEL_BOX_BOTTOM_RIGHT,
+    LABEL_BOX_TOP_LEFT,
+    LABEL_PADDING,
+    LABEL_POSITIVE,
+    Student,
+    normalise,
+)
+from tinyseg.distill.validation import VIEW_SIZES, most_interior, view
 from tinyseg.draw import overlay
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.images import write_image

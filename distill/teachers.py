@@ -32,9 +32,9 @@ from tinyseg.distill.model import (
     LABEL_POSITIVE,
     NUM_MASKS,
     Student,
+    normalise,
 )
 from tinyseg.distill.prompts import PromptBatch
-from tinyseg.distill.validation import normalise
 from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
@@ -111,15 +111,20 @@ class StudentTeacher:
 
     @torch.no_grad()
     def look(self, image: Tensor) -> Look:
-        return StudentLook(self._student, self._student.encoder(normalise(image)))
+        return StudentLook.at(self._student, image)
 
 
 @dataclass(frozen=True)
 class StudentLook:
-    """Samples that a StudentTeacher has looked at."""
+    """Samples that a student, or a StudentTeacher, has looked at."""
 
     student: Student
     features: tuple[Tensor, Tensor, Tensor]
+
+    @classmethod
+    def at(cls, student: Student, image: Tensor) -> StudentLook:
+        """image (B, S, S, 3) uint8 RGB."""
+        return cls(student, student.encoder(normalise(image)))
 
     @property
     def embedding(self) -> Tensor:

@@ -30,12 +30,12 @@ from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.data import Batch, Mixing, TrainingBatches, split_validation
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
 from tinyseg.distill.losses import DistilWeights, FeatureAdapter, RoundLoss, distil_loss, round_loss
-from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, SIZES, Student, StudentShape, load_backbone
+from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, SIZES, Student, StudentShape, load_backbone, normalise
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import PromptBatch, correct, first_prompts
 from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
 from tinyseg.distill.teachers import Answer, Look, Teacher, load_teacher, match_readings
-from tinyseg.distill.validation import normalise, validate
+from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
 

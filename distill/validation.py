@@ -1,4 +1,4 @@
-"""Figures of a student during training: box and click IoU on photos that it does not train on.
+"""Figures of a student during training, or of a teacher: box and click IoU on photos that are not trained on.
 
 A quick look through torch, whole frame only; the figures that are published come from ``tinyseg eval``, which runs the
 exported model through the runtime.
@@ -6,7 +6,7 @@ exported model through the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -26,16 +26,13 @@ from tinyseg.distill.model import (
     LABEL_POSITIVE,
     Student,
 )
-from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
+from tinyseg.distill.prompts import PromptBatch
+from tinyseg.distill.teachers import Look, StudentLook
+from tinyseg.geometry import LOGIT_STRIDE
 
 CLICKS = 3
 MAX_INSTANCES = 4  # of one photo, the first ones in file order
 VIEW_SIZES = {"frame": 512, "zoom": 256}
-
-
-def normalise(image: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, channels last in memory."""
-    return ((image.permute(0, 3, 1, 2).float() - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 
 def most_interior(mask: NDArray[np.uint8]) -> tuple[int, int]:
@@ -57,11 +54,21 @@ def view(photo: Photo, size: int, box: NDArray[np.float64] | None) -> Crop:
     return Crop(np.array([[scale, 0.0, -start[0] * scale], [0.0, scale, -start[1] * scale]]), size)
 
 
-@torch.inference_mode()
 def validate(student: Student, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
-    """Mean IoU of the true box (mask 0), of one interior click (best scored of masks 1 to 3) and of three, frame and zoom."""
+    """Figures of a student, see ``score_looks``."""
     was_training = student.training
     student.eval()
+    figures = score_looks(lambda image: StudentLook.at(student, image), photos, device)
+    student.train(was_training)
+    return figures
+
+
+@torch.inference_mode()
+def score_looks(look_at: Callable[[Tensor], Look], photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
+    """Mean IoU of the true box (mask 0), of one interior click (best scored of masks 1 to 3) and of three, frame and zoom.
+
+    look_at: takes samples (B, S, S, 3) uint8 RGB, as Teacher.look does.
+    """
     names = ("box_frame", "click_frame", "oracle_frame", "click3_frame", "box_zoom")
     found: dict[str, list[float]] = {name: [] for name in names}
     for photo in photos:
@@ -79,9 +86,7 @@ def validate(student: Student, photos: Sequence[Photo], device: torch.device) ->
                 masks = [m for m in masks if m.sum() >= 16]
                 if not masks:
                     continue
-                features = student.encoder(
-                    normalise(torch.from_numpy(cut_image(image, crop)[None, ..., ::-1].copy()).to(device))
-                )
+                look = look_at(torch.from_numpy(cut_image(image, crop)[None, ..., ::-1].copy()).to(device))
                 target = torch.from_numpy(np.stack(masks)).to(device).float().unsqueeze(1)  # (n, 1, S, S)
                 corners, clicks = [], []
                 for m in masks:
@@ -100,8 +105,9 @@ def validate(student: Student, photos: Sequence[Photo], device: torch.device) ->
                         continue
                     xy = torch.tensor(points, dtype=torch.float32, device=device)
                     lab = torch.tensor([labels] * n, dtype=torch.float32, device=device)
-                    logits, scores = student.decoder(*features, xy, lab, empty, none)
-                    full = F.interpolate(logits.float(), size=(size, size), mode="bilinear")
+                    answer = look.answer(PromptBatch(xy, lab, empty, none))
+                    logits, scores = answer.logits, answer.iou
+                    full = F.interpolate(logits, size=(size, size), mode="bilinear")
                     ious = mask_iou(full, target.expand_as(full))
                     if prompt == "box":
                         found[f"box_{kind}"] += ious[:, 0].tolist()
@@ -109,15 +115,12 @@ def validate(student: Student, photos: Sequence[Photo], device: torch.device) ->
                         best = scores[:, 1:].argmax(1, keepdim=True) + 1
                         found["click_frame"] += ious.gather(1, best)[:, 0].tolist()
                         found["oracle_frame"] += ious[:, 1:].amax(1).tolist()
-                        shown = logits.float()[torch.arange(n, device=device), best[:, 0]]
-                        found["click3_frame"] += correct_twice(student, features, target, xy, lab, shown)
-    student.train(was_training)
+                        shown = logits[torch.arange(n, device=device), best[:, 0]]
+                        found["click3_frame"] += correct_twice(look, target, xy, lab, shown)
     return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}
 
 
-def correct_twice(
-    student: Student, features: tuple[Tensor, ...], target: Tensor, points: Tensor, labels: Tensor, shown: Tensor
-) -> list[float]:
+def correct_twice(look: Look, target: Tensor, points: Tensor, labels: Tensor, shown: Tensor) -> list[float]:
     """IoU after CLICKS clicks, as ``tinyseg eval`` makes them: inside the larger wrong region, the answer as a hint.
 
     target (n, 1, S, S), points (n, N, 2), labels (n, N), shown (n, h, w) logits of the answer to the first click.
@@ -137,7 +140,6 @@ def correct_twice(
         points = torch.cat((points, torch.from_numpy(xy).to(points.device)), 1)
         labels = torch.cat((labels, torch.from_numpy(label).to(labels.device)), 1)
         given = torch.ones(len(truth), device=points.device)
-        logits, _ = student.decoder(*features, points, labels, shown.unsqueeze(1), given)
-        shown = logits[:, 0].float()
+        shown = look.answer(PromptBatch(points, labels, shown.unsqueeze(1), given)).logits[:, 0]
     full = F.interpolate(shown.unsqueeze(1), size=(size, size), mode="bilinear")
     return mask_iou(full, target)[:, 0].tolist()

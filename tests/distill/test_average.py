@@ -58,9 +58,11 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert torch.allclose(there[name], torch.load(out, weights_only=True)["average"][name], rtol=1e-3) == same, name
 
     capsys.readouterr()
-    assert main(["validate", str(out), "--data", str(shapes), "--photos", "2"]) == 0
+    assert main(["validate", str(out), "flip:tinyseg:base", "--data", str(shapes), "--photos", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("held out, 1 photos: box_frame 0.") and lines[1].startswith("trained on, 2 photos: ")
+    kinds = ("held out, 1 photos", "trained on, 2 photos")
+    starts = [f"{name}, {kind}: box_frame 0." for kind in kinds for name in (out, "flip:tinyseg:base")]
+    assert [line[: len(s)] for line, s in zip(lines, starts)] == starts and len(set(lines)) == 4
 
     small = train(replace(settings, out=str(tmp_path / "small"), size="small"))
     capsys.readouterr()
