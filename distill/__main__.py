@@ -386,6 +386,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
         if args.command == "train":
+            asked = (
+                args.distil_logits, args.distil_iou, args.distil_embedding, args.distil_tokens, args.distil_hard,
+                args.distil_rounds,
+            )  # fmt: skip
+            if any(asked) and not (args.teacher or args.answers):
+                raise InputError("--distil-... options need somebody to learn from: add --teacher or --answers")
             config = train_room.TrainConfig(
                 **data_options(args), **student_options(args), minutes=args.minutes, validate_every=args.validate_every,
                 rounds=args.rounds, answers=args.answers,

@@ -34,7 +34,7 @@ def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def measure_norms(student: Student, batches: TrainingBatches, config: TrainConfig, count: int) -> None:
-    """Give every batch norm the mean statistics of the steps of a training on ``count`` batches."""
+    """Give every batch norm the mean statistics of a training's steps on ``count`` batches."""
     norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [m.momentum for m in norms]
     device = next(student.parameters()).device
@@ -42,8 +42,8 @@ def measure_norms(student: Student, batches: TrainingBatches, config: TrainConfi
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for a plain mean
     student.train()
-    # Whole steps, corrections and earlier masks included: norms that have met first prompts alone do better on these and
-    # much worse on the third click.
+    # Steps of as many rounds as the configuration says. Norms that have met first prompts alone do better on these and much
+    # worse on the third click, until a training with frozen norms has learned to live with them.
     for number in progress(range(count), "batches for the norms"):
         training_loss(student, batches[number], config, device)
     for norm, momentum in zip(norms, before):

@@ -173,8 +173,9 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--rounds", "4"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze-norms"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--distil-tokens", "1"]) == 2
     err = capsys.readouterr().err
-    assert err.count("tinyseg.distill: ") == 10 and "give them with --start" in err
+    assert err.count("tinyseg.distill: ") == 11 and "give them with --start" in err and "add --teacher" in err
 
 
 TRAIN_WITH_WORKERS = """
