@@ -23,7 +23,7 @@ from tinyseg.distill.model import (
 from tinyseg.geometry import LOGIT_STRIDE
 
 # Shares of the first prompt's kinds: click, box, box and click, mask, mask and click.
-FIRST_PROMPT_SHARES = (0.47, 0.35, 0.05, 0.05, 0.08)
+FIRST_PROMPT_SHARES = (0.40, 0.42, 0.05, 0.05, 0.08)
 
 
 @dataclass
@@ -57,7 +57,7 @@ def first_prompts(target: Tensor, boxes: Tensor, slots: int, generator: torch.Ge
 
     size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # (n, 4)
     noise = torch.randn(n, 4, generator=generator, device=device) * torch.minimum(size * 0.05, size.new_tensor(12.0))
-    noise = noise * (rand(n, 1) < 0.7)  # three in ten boxes are exact
+    noise = noise * (rand(n, 1) < 0.5)  # half of the boxes are exact
     limit = boxes.new_tensor([w, h, w, h]) * LOGIT_STRIDE
     jittered = torch.minimum((boxes + noise).clamp(min=0.0), limit)
     valid = ((jittered[:, 2:] - jittered[:, :2]) > 2.0).all(1, keepdim=True)

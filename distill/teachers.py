@@ -165,13 +165,17 @@ class SamTeacher:
         if kind.startswith("edgetam") and importlib.util.find_spec("timm") is None:
             raise NotInstalled(f"teacher {name!r} needs timm for its backbone; run: pip install timm")
         try:
-            model = getattr(transformers, SAM_KINDS[kind][0]).from_pretrained(name)
+            model, found = getattr(transformers, SAM_KINDS[kind][0]).from_pretrained(name, output_loading_info=True)
         except AttributeError as exc:
             raise NotInstalled(
                 f"transformers {transformers.__version__} has no {SAM_KINDS[kind][0]}; run: pip install -U transformers"
             ) from exc
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RuntimeError) as exc:
             raise InputError(f"teacher {name!r} cannot be loaded ({_first_line(exc)})") from exc
+        if missing := sorted(found["missing_keys"]):  # the library fills them at random and only warns
+            raise InputError(
+                f"teacher {name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); use a checkpoint of {SAM_KINDS[kind][0]}"
+            )
         self._set(f"sam:{name}", kind, model, device)
 
     @classmethod

@@ -110,7 +110,9 @@ def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
     torch.testing.assert_close(teacher.look(image[1:]).answer(one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "named"), [("sam_hq", None), ("sam2", "sam2_video"), ("sam3_tracker", None)])
+@pytest.mark.parametrize(
+    ("kind", "named"), [("sam", None), ("sam_hq", None), ("sam2", "sam2_video"), ("sam3_tracker", None)]
+)
 def test_published_folders_load_as_image_models(kind: str, named: str | None, tmp_path: Path) -> None:
     """From folders; SAM 2's name their video model."""
     model = sam_model(kind)
@@ -122,6 +124,42 @@ def test_published_folders_load_as_image_models(kind: str, named: str | None, tm
     image, prompts = samples()
     expected = SamTeacher.of("x", model, CPU).look(image).answer(prompts)
     torch.testing.assert_close(loaded.look(image).answer(prompts).logits, expected.logits)
+
+
+def publish_as_sam3_video(model: object, folder: Path) -> None:
+    """Lay a SAM 3 tracker out as the published checkpoint has it: a part of the video model beside its detector."""
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors comes with transformers")
+
+    def published(name: str) -> str:
+        if name.startswith("vision_encoder.backbone."):
+            return f"detector_model.{name}"
+        if name.startswith("vision_encoder.neck."):
+            return name.replace("vision_encoder.neck.", "tracker_neck.", 1)
+        return f"tracker_model.{name}"
+
+    weights = {published(name): value.contiguous().clone() for name, value in model.state_dict().items()}
+    safetensors.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tracker = {**json.loads((folder / "config.json").read_text()), "model_type": "sam3_tracker_video"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "sam3_video", "tracker_config": tracker}))
+
+
+def test_the_published_layout_of_sam3_loads(tmp_path: Path) -> None:
+    model = sam_model("sam3_tracker")
+    model.save_pretrained(tmp_path)
+    publish_as_sam3_video(model, tmp_path)
+    image, prompts = samples()
+    expected = SamTeacher.of("x", model, CPU).look(image).answer(prompts)
+    answer = load_teacher(f"sam:{tmp_path}", CPU).look(image).answer(prompts)
+    torch.testing.assert_close(answer.logits, expected.logits)
+
+
+def test_weights_that_lack_a_part_do_not_teach(tmp_path: Path) -> None:
+    """The library would fill them at random."""
+    model = sam_model("sam2")
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("mask_decoder.")}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(InputError, match=r"lacks .* weights .*mask_decoder"):
+        load_teacher(f"sam:{tmp_path}", CPU)
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
