@@ -27,7 +27,7 @@ from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Teacher
 from tinyseg.errors import DataError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
-from tinyseg.images import read_image
+from tinyseg.images import read_image, write_bytes
 from tinyseg.masks import polygons
 from tinyseg.progress import progress
 
@@ -119,7 +119,7 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
         told = out / "labels.json"
         if told.exists() and json.loads(told.read_text()) != facts:
             raise DataError(f"{out} holds labels of another teacher, rule or list of images; give another --out")
-        told.write_text(json.dumps(facts))
+        write_bytes(told, json.dumps(facts).encode())
         start, photos, instances = time.monotonic(), 0, 0
         shards = [images[i : i + SHARD] for i in range(0, len(images), SHARD)]
         for number, shard in enumerate(progress(shards, f"shards of {SHARD} photos")):

@@ -38,6 +38,7 @@ from tinyseg.distill.teachers import Answer, Look, Teacher, load_teacher, match_
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
+from tinyseg.images import write_bytes
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
@@ -469,7 +470,7 @@ def train(config: TrainConfig) -> Path:
     try:
         if processes.is_first:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+            write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
         training = Training(config, processes, device)
         processes.wait()  # nobody writes a checkpoint that another still reads
         if training.step < config.steps:
