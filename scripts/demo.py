@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PROMPTS = [
     # The astronaut: a box, a click on her, two beside her on the flag.
     Prompt(points=[[215, 330], [40, 100], [40, 190]], labels=[1, 0, 0], box=[30, 14, 370, 512]),
-    Prompt(box=[388, 2, 452, 268]),  # the shuttle behind her
+    Prompt(box=[352, 2, 458, 268]),  # the shuttle behind her
 ]
 ROUNDS = 20
 
