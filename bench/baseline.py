@@ -73,9 +73,12 @@ def load_baseline(name: str, random_weights: bool) -> Rival:
         label = f"SAM 2 Hiera {name} (random weights)"
     else:
         try:
-            model = Sam2Model.from_pretrained(name)
-        except (OSError, ValueError) as exc:
+            loaded: Any = Sam2Model.from_pretrained(name, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as exc:
             raise InputError(f"--baseline {name}: no SAM 2 weights there ({str(exc).splitlines()[0]})") from exc
+        model, found = loaded
+        if found["missing_keys"]:  # the library fills them at random and only warns
+            raise InputError(f"--baseline {name}: SAM 2 weights are missing there; use a whole checkpoint of SAM 2")
         label = f"SAM 2 {Path(name).name}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)

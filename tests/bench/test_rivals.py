@@ -102,6 +102,17 @@ def test_wrong_baselines_are_told(
         baseline.load_baseline("tiny", True)
 
 
+def test_a_baseline_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """The library would fill them at random."""
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed (pip install 'tinyseg[baseline]')")
+    model = baseline.build(baseline.HieraSize(32, 1, (1, 1, 2, 1), (3, 3, 3), (8, 4, 14, 7), 7))
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("mask_decoder.")}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(tinyseg.TinysegError, match="weights are missing"):
+        baseline.load_baseline(str(tmp_path), False)
+
+
 def test_the_sizes_are_sam2s() -> None:
     """Hiera-B+ has 80.8 M parameters with its decoder in the paper's table; counted without running it."""
     torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[baseline]')")
