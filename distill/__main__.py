@@ -123,6 +123,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--answers", metavar="DIR", help="learn from answers of a teacher that were stored (see the answers command)"
     )
     parts = train.add_argument_group("what the teacher says counts beside the ground truth (0: not at all)")
+    parts.add_argument(
+        "--ground-truth", type=float, default=1.0, metavar="W",
+        help="the labels themselves; 0 leaves the teacher alone, for labels that only say where to ask (default: 1)",
+    )  # fmt: skip
     parts.add_argument("--distil-masks", type=float, default=0.5, metavar="W", help="its masks (default: 0.5)")
     parts.add_argument("--distil-logits", type=float, default=0.0, metavar="W", help="its logits, by l1 (default: 0)")
     parts.add_argument("--distil-iou", type=float, default=0.0, metavar="W", help="its predicted IoU (default: 0)")
@@ -394,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise InputError("--distil-... options need somebody to learn from: add --teacher or --answers")
             config = train_room.TrainConfig(
                 **data_options(args), **student_options(args), minutes=args.minutes, validate_every=args.validate_every,
-                rounds=args.rounds, answers=args.answers,
+                rounds=args.rounds, answers=args.answers, ground_truth=args.ground_truth,
                 distil=DistilWeights(
                     masks=args.distil_masks, logits=args.distil_logits, iou=args.distil_iou,
                     embedding=args.distil_embedding, tokens=args.distil_tokens, hard=args.distil_hard,

@@ -60,7 +60,7 @@ class DistilWeights:
     """How much each part of what a teacher says counts beside the ground truth; 0 leaves it out.
 
     masks: bce + dice with the teacher's probabilities (EdgeSAM, section 3.3). logits: l1 of the logits, in tens. iou: squared
-    error of predicted IoU. embedding, tokens: l1 after a projection to the teacher's channels (TinySAM, section 3.1). hard:
+    error of all four predicted IoU. embedding, tokens: l1 after a projection to the teacher's channels (TinySAM, section 3.1). hard:
     weigh every prompt's masks by sigmoid(IoU of the teacher / IoU of the student - 1), both against the truth (TinySAM,
     section 3.2). rounds: ask the teacher in the correcting rounds too, and click there where it and the student disagree
     instead of where the student is wrong (EdgeSAM, section 3.3).
@@ -73,6 +73,11 @@ class DistilWeights:
     tokens: float = 0.0
     hard: bool = False
     rounds: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything of the teacher counts."""
+        return bool(self.masks or self.logits or self.iou or self.of_features)
 
     @property
     def of_features(self) -> bool:
@@ -104,6 +109,7 @@ def distil_loss(
     """Loss of a student's answers (n, 4, h, w) and (n, 4) to a teacher's of the same shapes; target (n, h, w).
 
     The student's readings come in no fixed order: each of the teacher's is learned by the one that is nearest to it.
+    teacher_iou comes in the student's order.
     """
 
     def far(own: Tensor, taught: Tensor) -> Tensor:
@@ -128,5 +134,5 @@ def distil_loss(
         per_prompt = per_prompt * 2.0 * torch.sigmoid(best / own - 1.0)  # 1 where both are alike
     total = per_prompt.mean()
     if weights.iou:
-        total = total + weights.iou * F.mse_loss(iou[:, 0], teacher_iou[:, 0])
+        total = total + weights.iou * F.mse_loss(iou, teacher_iou, reduction="none").sum(1).mean()
     return total

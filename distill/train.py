@@ -78,6 +78,7 @@ class TrainConfig:
     teacher: str | None = None  # asked at every step, see teachers.py
     answers: str | None = None  # a teacher's answers that are stored, see answers.py
     distil: DistilWeights = field(default_factory=DistilWeights)
+    ground_truth: float = 1.0  # what it counts beside the teacher; 0: the teacher alone
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
@@ -86,6 +87,12 @@ class TrainConfig:
             raise InputError(f"--rounds takes 1 to {len(ROUND_SHARES)}, got {self.rounds}")
         if self.teacher and self.answers:
             raise InputError("--answers hold what a teacher said: give --teacher or --answers, not both")
+        if self.ground_truth < 0:
+            raise InputError(f"--ground-truth must be at least 0, got {self.ground_truth:g}")
+        if not self.ground_truth and not (self.teacher or self.answers):
+            raise InputError("--ground-truth 0 leaves the teacher alone: add --teacher or --answers")
+        if not self.ground_truth and not self.distil.any:
+            raise InputError("--ground-truth 0 leaves nothing to learn: give --distil-masks or another part a weight")
         if self.answers and self.distil.rounds:
             raise InputError(
                 "--distil-rounds asks about the student's own mistakes: give --teacher instead of --answers"
@@ -157,10 +164,10 @@ class Teaching:
     ) -> Tensor:
         """How far the student's logits, predicted IoU and tokens are from the teacher's."""
         logits, iou, tokens = said
-        total = distil_loss(logits, iou, answer.logits, answer.iou, target, weights)
+        # The student's readings come in no fixed order: what belongs to a mask learns from the teacher's mask most alike.
+        order = match_readings(logits.detach(), answer.logits)
+        total = distil_loss(logits, iou, answer.logits, answer.iou.gather(1, order), target, weights)
         if self.adapter is not None and weights.tokens:
-            # The student's readings come in no fixed order: each mask's token learns from the one of the mask most alike.
-            order = match_readings(logits.detach(), answer.logits)
             order = torch.cat((torch.zeros_like(order[:, :1]), order + 1), 1)[:, :, None].expand_as(answer.tokens)
             total = total + weights.tokens * self.adapter.token_loss(tokens, answer.tokens.gather(1, order))
         return total
@@ -191,6 +198,8 @@ def open_step(batch: Batch | DeviceBatch, config: TrainConfig, device: torch.dev
     of_rounds = torch.Generator().manual_seed(seed + 7 * batch.number)
     shares = torch.tensor(ROUND_SHARES[: config.rounds])
     rounds = 1 + int(torch.multinomial(shares, 1, generator=of_rounds))
+    if not config.ground_truth and not config.distil.rounds:
+        rounds = 1  # nobody says what is right in later ones
     prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
     return Opening(batch.number, pixels, target, origin, rounds, prompts, generator)
 
@@ -205,7 +214,8 @@ def training_loss(
     """Mean loss over the rounds of one step.
 
     A teacher is asked the first round's prompts; the later ones depend on the student's own mistakes, so what it says to them
-    cannot be stored, and it is asked them only with ``distil.rounds``.
+    cannot be stored, and it is asked them only with ``distil.rounds``. With no weight on the ground truth the prompts still
+    begin at the objects that are labelled, but only the teacher says what their masks are.
     """
     opening = open_step(batch, config, device)
     target, prompts, generator = opening.target, opening.prompts, opening.generator
@@ -237,7 +247,7 @@ def training_loss(
                 if config.distil.rounds and answer is not None:
                     wanted = (answer.logits[:, 0] > 0).float()
                 prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, wanted, generator)
-    total = torch.stack([r.total for r in results]).mean()
+    total = config.ground_truth * torch.stack([r.total for r in results]).mean()
     if taught:
         total = total + torch.stack(taught).mean()
     if teaching is not None and teaching.adapter is not None and look is not None and config.distil.embedding:

@@ -74,7 +74,9 @@ def read_photos(path: Path) -> list[Photo]:
         if path.is_dir() and not (path / "annotations.jsonl.gz").exists() and any(path.glob("*.json")):
             return [_sa1b_photo(p) for p in sorted(path.glob("*.json"))]
         lines, places = _open_folder(path) if path.is_dir() else _open_tar(path)
-        return [_photo(json.loads(line), places) for line in lines]
+        return [_photo(path, json.loads(line), places) for line in lines]
+    except DataError:
+        raise  # says what is missing; it is a ValueError too
     except (OSError, KeyError, ValueError, TypeError, tarfile.TarError) as exc:
         raise DataError(
             f"{path} is not a data set that tinyseg reads ({type(exc).__name__}: {exc}); "
@@ -104,8 +106,10 @@ def _open_tar(path: Path) -> tuple[list[str], _Places]:
     return lines, {Path(n).name: (path, m.offset_data, m.size) for n, m in images.items()}
 
 
-def _photo(row: dict[str, Any], places: _Places) -> Photo:
+def _photo(path: Path, row: dict[str, Any], places: _Places) -> Photo:
     name = Path(row["file"]).name
+    if name not in places:
+        raise DataError(f"{path}: its annotations name {name}, which is not among its images/; add it or drop its line")
     polygons = [
         tuple(np.array(p, np.float32).reshape(-1, 2) for p in instance if len(p) >= 3) for instance in row["instances"]
     ]
@@ -126,7 +130,9 @@ def _read_coco(path: Path) -> list[Photo]:
         name = image["file_name"]
         file = next((f / name for f in folders if (f / name).is_file()), None)
         if file is None:
-            raise KeyError(f"image {name} in {', '.join(str(f) for f in folders)}")
+            raise DataError(
+                f"{path} names {name}, which is in none of {', '.join(str(f) for f in dict.fromkeys(folders))}"
+            )
         instances = [_polygons_of(s) for s in by_image.get(image["id"], [])]
         kept = tuple(i for i in instances if i)
         photos.append(

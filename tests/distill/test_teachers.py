@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import train as train_room  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
-from tinyseg.distill.losses import DistilWeights, FeatureAdapter, distil_loss, mask_iou  # noqa: E402
+from tinyseg.distill.losses import DistilWeights, FeatureAdapter, RoundLoss, distil_loss, mask_iou  # noqa: E402
 from tinyseg.distill.model import EMBED_DIM, Student  # noqa: E402
 from tinyseg.distill.prompts import PromptBatch, first_prompts  # noqa: E402
 from tinyseg.distill.teachers import (  # noqa: E402
@@ -277,7 +278,7 @@ def test_hard_prompts_count_more() -> None:
     assert loss(0, True) == pytest.approx(loss(0, False), rel=0.02)  # as good as the teacher: as before
     assert loss(1, True) > 1.9 * loss(1, False)
     plain = distil_loss(student, score, teacher, score + 0.5, target, DistilWeights(masks=0.0, iou=1.0))
-    assert float(plain) == pytest.approx(0.25)
+    assert float(plain) == pytest.approx(4 * 0.25)
     # Logits: 12 apart at every cell of two masks that say the opposite, nothing beyond 10 counts.
     apart = distil_loss(teacher, score, -2 * teacher, score, target, DistilWeights(masks=0.0, logits=1.0))
     assert float(apart) == pytest.approx(2 * 1.6)
@@ -336,6 +337,39 @@ def test_later_rounds_ask_where_teacher_and_student_disagree(shapes: Path, monke
         assert len(asked) == times and len(wanted) == 2
         assert all(bool(w.any()) != rounds for w in wanted)
     assert float(asked[1].labels[:, 3].max()) == 0.0  # a click that takes away
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_the_ground_truth_can_be_left_out(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = TrainingBatches(read_photos(shapes), 2, 2, 0, {})[0]
+    teacher = load_teacher("tinyseg:packaged", CPU)
+    torch.manual_seed(0)
+    student = Student().eval()
+    both = TrainConfig(data=(), out="x", batch_size=2, instances=2, teacher="tinyseg:packaged")
+
+    def loss(config: TrainConfig) -> tuple[float, list[RoundLoss]]:
+        total, rounds = training_loss(student, batch, config, CPU, Teaching(teacher, None))
+        return float(total.detach()), rounds
+
+    monkeypatch.setattr(train_room, "ROUND_SHARES", (1.0, 0.0, 0.0))
+    (full, rounds), (taught, _) = loss(both), loss(replace(both, ground_truth=0.0))
+    assert full - taught == pytest.approx(float(rounds[0].total.detach()), rel=1e-4) and taught > 0.1
+    # Without the truth only the teacher can say what is wrong in later rounds.
+    monkeypatch.setattr(train_room, "ROUND_SHARES", (0.0, 0.0, 1.0))
+    assert len(loss(both)[1]) == 3 and len(loss(replace(both, ground_truth=0.0))[1]) == 1
+    assert len(loss(replace(both, ground_truth=0.0, distil=DistilWeights(rounds=True)))[1]) == 3
+
+
+def test_scores_learn_from_the_reading_most_alike() -> None:
+    torch.manual_seed(0)
+    logits = 8 * torch.randn(1, 4, 16, 16)
+    other = [0, 2, 3, 1]  # the same readings in another order
+    said = (logits, torch.tensor([[0.9, 0.1, 0.2, 0.3]]), torch.zeros(1, 5, 1))
+    answer = Answer(logits[:, other], said[1][:, other], said[2])
+    learn = DistilWeights(masks=0.0, iou=1.0)
+    assert float(Teaching(Echo(), None).loss(said, answer, torch.zeros(1, 16, 16), learn)) == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 @pytest.mark.usefixtures("small_samples")

@@ -174,8 +174,13 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze-norms"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--distil-tokens", "1"]) == 2
+    alone = ["train", "--data", str(shapes), "--out", out, "--ground-truth", "0"]
+    assert main(alone) == 2
+    assert main([*alone, "--teacher", "tinyseg:packaged", "--distil-masks", "0"]) == 2
+    assert main([*alone[:-1], "-1"]) == 2
     err = capsys.readouterr().err
-    assert err.count("tinyseg.distill: ") == 11 and "give them with --start" in err and "add --teacher" in err
+    assert err.count("tinyseg.distill: ") == 14 and "give them with --start" in err and "add --teacher" in err
+    assert "leaves the teacher alone" in err and "leaves nothing to learn" in err and "at least 0, got -1" in err
 
 
 TRAIN_WITH_WORKERS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -68,8 +69,14 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     path.write_text(
         json.dumps({"images": [{"id": 1, "file_name": "b.jpg", "width": 1, "height": 1}], "annotations": []})
     )
-    with pytest.raises(DataError, match=r"image b\.jpg"):
+    with pytest.raises(DataError, match=r"instances\.json names b\.jpg, which is in none of"):
         read_photos(path)
+    (tmp_path / "images").mkdir()
+    row = {"file": "c.jpg", "width": 1, "height": 1, "source": "s", "instances": []}
+    with gzip.open(tmp_path / "annotations.jsonl.gz", "wt") as file:
+        file.write(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"^\S+: its annotations name c\.jpg, which is not among its images/"):
+        read_photos(tmp_path)
     path.write_text("[]")
     with pytest.raises(tinyseg.DataError, match="not a data set that tinyseg reads"):
         read_photos(path)
