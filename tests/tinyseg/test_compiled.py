@@ -65,6 +65,26 @@ def test_the_reference_agrees_with_itself(name: str) -> None:
     assert parity.passed and parity.mask_iou == 1.0 and parity.noise < 1e-4 and parity.masks >= 3
 
 
+@pytest.mark.parametrize("prompts", [1, 3, 4, 8])
+def test_a_decoder_is_judged_by_every_prompt(prompts: int) -> None:
+    """However many it takes at once: one prompt's mask would say little."""
+    model = open_model(None)
+    dimensions = {**shapes()["decoder"][0], "prompts": prompts}
+    compiled = create_engine("onnxruntime", "fp32", 2).engine.compile(model.graphs["decoder"], dimensions)
+    asked: list[np.ndarray] = []
+
+    class Spy:
+        def run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+            asked.append(feeds["points"].copy())
+            return compiled.run(feeds)
+
+    reference = Reference(model)
+    parity = measure(reference, "decoder", Spy(), dimensions, "fp32")  # type: ignore[arg-type]
+    assert parity.passed and parity.masks > 3 * 4  # those of the first round, and those of the second
+    assert all(len(points) == prompts for points in asked)
+    assert len(asked) == 3 * 2 * -(-4 // prompts)  # photographs, rounds, calls
+
+
 @pytest.mark.parametrize(
     ("name", "bias"), [("encoder", "lateral8.0.bias"), ("decoder", "layers.0.block.project.0.bias")]
 )
