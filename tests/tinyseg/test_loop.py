@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,9 @@ def test_stopping_from_outside_leaves_whole_files(tmp_path: Path, number: signal
         "--sink",
         f"jsonl:{out}",
     ]
-    process = subprocess.Popen([*command, "--engine", "fake"], stdout=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore SIGINT, and so would the child: what is tested is a terminal's Ctrl-C.
+    heard = None if sys.platform == "win32" else partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*command, "--engine", "fake"], stdout=subprocess.PIPE, text=True, preexec_fn=heard)
     part = tmp_path / ".m.jsonl.part"
     for _ in range(200):
         if part.exists() and part.stat().st_size > 1000:
