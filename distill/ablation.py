@@ -43,13 +43,14 @@ VARIANTS: dict[str, tuple[bool, Callable[[TrainConfig], TrainConfig]]] = {
     "masks, l1 of logits": (True, lambda c: _taught(c, DistilWeights(masks=0.5, logits=0.5))),
     "masks, in every round": (True, lambda c: _taught(c, DistilWeights(masks=0.5, rounds=True))),
     "masks, hard prompts": (True, lambda c: _taught(c, DistilWeights(masks=0.5, hard=True))),
+    "masks, predicted IoU": (True, lambda c: _taught(c, DistilWeights(masks=0.5, iou=1.0))),
+    "masks, embedding": (True, lambda c: _taught(c, DistilWeights(masks=0.5, embedding=0.5))),
+    "masks, output tokens": (True, lambda c: _taught(c, DistilWeights(masks=0.5, tokens=0.5))),
+    # All that can stand in for the ground truth: every round is taught, and so are the scores.
     "teacher alone": (
         True,
         lambda c: replace(_taught(c, DistilWeights(masks=1.0, iou=1.0, rounds=True)), ground_truth=0.0),
     ),
-    "masks, predicted IoU": (True, lambda c: _taught(c, DistilWeights(masks=0.5, iou=1.0))),
-    "masks, embedding": (True, lambda c: _taught(c, DistilWeights(masks=0.5, embedding=0.5))),
-    "masks, output tokens": (True, lambda c: _taught(c, DistilWeights(masks=0.5, tokens=0.5))),
 }
 
 
