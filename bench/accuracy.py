@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.masks import Masks
-from tinyseg.progress import progress
+from tinyseg.predict.segmenter import Embedding, Segmenter
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter
+from tinyseg.system.progress import progress
 
 CLICKS = 3
 MIN_PIXELS = 16  # instances with fewer are left out: no prompt can mean them

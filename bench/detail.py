@@ -19,9 +19,9 @@ from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.draw import overlay
 from tinyseg.images import write_image
-from tinyseg.progress import progress
+from tinyseg.predict.segmenter import Embedding, Segmenter
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter
+from tinyseg.system.progress import progress
 
 BOUNDARY_IOU_SHARE = 0.02  # of the photo's diagonal: how far from its edge a mask's boundary region reaches
 BOUNDARY_F_SHARE = 0.008  # of the photo's diagonal: how far apart two edges may be and still meet

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.progress import progress
+from tinyseg.system.progress import progress
 
 WARM_UP = 5  # untimed calls of everything first
 BOOTSTRAP_DRAWS = 1000

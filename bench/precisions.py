@@ -16,8 +16,8 @@ from tinyseg.bench.scenarios import boxes, scene
 from tinyseg.dataset import Photo
 from tinyseg.engines import ENGINES, is_installed, offered_precisions
 from tinyseg.errors import EngineError, InputError
-from tinyseg.model import Model, open_model
-from tinyseg.segmenter import Segmenter, graphs_for, load
+from tinyseg.graphs.model import Model, open_model
+from tinyseg.predict.segmenter import Segmenter, graphs_for, load
 
 ROUNDS = 40
 REFERENCE = ("onnxruntime", "fp32")

@@ -13,8 +13,9 @@ from tinyseg.bench.measure import WARM_UP
 from tinyseg.bench.rows import markdown_table
 from tinyseg.bench.scenarios import FRAME_HEIGHT, FRAME_WIDTH, boxes, scene
 from tinyseg.geometry import letterbox
-from tinyseg.prompts import Prompt, decoder_inputs, place_prompt
-from tinyseg.segmenter import Segmenter
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import decoder_inputs, place_prompt
 
 STAGES = ("check frame", "resize", "encoder", "copy frame", "lay out prompt", "decoder", "mask")
 WIDTH = 60  # characters of the timeline

@@ -11,7 +11,7 @@ from tinyseg.bench.rivals import PEER_NAMES, SpeedReport, compare_predict, load_
 from tinyseg.bench.rows import BenchRow, to_json, to_markdown
 from tinyseg.errors import NotInstalled
 from tinyseg.images import write_bytes
-from tinyseg.segmenter import Segmenter
+from tinyseg.predict.segmenter import Segmenter
 
 # Published mIoU on COCO from ground-truth boxes (survey, arXiv 2410.04960), which nobody here measured.
 PUBLISHED_BOX_MIOU = {"mobilesam": 0.734, "edgesam": 0.759, "nanosam": 0.697}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinyseg.bench.measure import Ratio, Timing, alternate, ratio
 from tinyseg.bench.scenarios import FRAME_HEIGHT, FRAME_WIDTH, boxes, scene
 from tinyseg.errors import DataError, InputError, NotInstalled, engine_errors
-from tinyseg.segmenter import Segmenter, SegmenterInfo
+from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
 
 PEER_NAMES = ("mobilesam", "edgesam", "nanosam")
 PEER_SIDE = 1024

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg import device
 from tinyseg.bench.accuracy import iou, measure
 from tinyseg.bench.measure import MIN_SAMPLES, WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
@@ -25,10 +24,11 @@ from tinyseg.errors import DataError, EngineError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
+from tinyseg.predict.segmenter import Embedding, Segmenter, Workspace, load
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter, Workspace, load
 from tinyseg.sinks import CallbackSink, FrameResult
 from tinyseg.sources import SyntheticSource
+from tinyseg.system import device
 from tinyseg.version import __version__
 
 NAMES = ("encode", "prompt", "predict", "batch", "prompts-N", "loop", "loop-latency", "startup", "memory")

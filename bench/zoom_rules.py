@@ -19,10 +19,10 @@ from tinyseg.bench.accuracy import MIN_PIXELS, SIZE_LIMITS, iou, most_interior
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
+from tinyseg.graphs.model import ZoomRule
 from tinyseg.masks import Masks
-from tinyseg.model import ZoomRule
-from tinyseg.progress import progress
-from tinyseg.segmenter import Embedding, Segmenter
+from tinyseg.predict.segmenter import Embedding, Segmenter
+from tinyseg.system.progress import progress
 
 FACTORS = (1.6, 2.0, 2.5)  # crop over object, at the model's own side
 SIDES = (192, 320)  # of the crop's input beside the model's own, at the model's own factor

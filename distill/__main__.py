@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyseg.errors import InputError, NotInstalled, TinysegError
-from tinyseg.model import PACKAGED, model_place
+from tinyseg.graphs.model import PACKAGED, model_place
 
 if TYPE_CHECKING:
     from tinyseg.distill.teachers import Look
@@ -264,15 +264,15 @@ def run_label(args: argparse.Namespace) -> None:
 
 def run_quantize(args: argparse.Namespace) -> None:
     """Calibrate, quantize, write, and measure before and after on this device."""
-    from tinyseg import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
     from tinyseg.bench.precisions import compare_precisions, table, to_card  # noqa: PLC0415
     from tinyseg.dataset import read_photos  # noqa: PLC0415
     from tinyseg.distill import quantize as room  # noqa: PLC0415
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
     from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
-    from tinyseg.folders import new_folder  # noqa: PLC0415
-    from tinyseg.model import open_model  # noqa: PLC0415
+    from tinyseg.graphs.model import open_model  # noqa: PLC0415
+    from tinyseg.system import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
+    from tinyseg.system.folders import new_folder  # noqa: PLC0415
 
     if args.photos < 1 or args.rounds < 1:
         raise InputError("--photos and --rounds must be at least 1")

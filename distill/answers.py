@@ -31,7 +31,7 @@ from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Answer, load_teacher
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import write_bytes
-from tinyseg.progress import progress
+from tinyseg.system.progress import progress
 
 if TYPE_CHECKING:
     from tinyseg.distill.train import TrainConfig

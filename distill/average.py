@@ -19,7 +19,7 @@ from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.model import Student, StudentShape
 from tinyseg.distill.train import TrainConfig, training_loss
 from tinyseg.errors import InputError
-from tinyseg.progress import progress
+from tinyseg.system.progress import progress
 
 SEED = 77  # of the samples that norms are measured on
 

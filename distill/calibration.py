@@ -17,9 +17,9 @@ from tinyseg.dataset import Photo
 from tinyseg.engines import CompiledGraph, create_engine
 from tinyseg.engines.base import GraphInfo
 from tinyseg.errors import DataError
-from tinyseg.model import Model
-from tinyseg.progress import progress
-from tinyseg.segmenter import Segmenter
+from tinyseg.graphs.model import Model
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.system.progress import progress
 
 Feeds = Mapping[str, NDArray[np.float32]]
 MIN_PIXELS = 16

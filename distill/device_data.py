@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tinyseg.dataset import Photo
 from tinyseg.distill.data import MIN_VISIBLE_PIXELS, TrainingBatches, random_crop
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
-from tinyseg.progress import progress
+from tinyseg.system.progress import progress
 
 CANVAS = 512  # pixels; larger photos are shrunk to it
 CANDIDATES = 8  # instances of a photo that are looked at for enough visible ones

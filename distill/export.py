@@ -27,9 +27,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student, StudentShape
-from tinyseg.folders import new_folder
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
-from tinyseg.model import FORMAT
+from tinyseg.graphs.model import FORMAT
+from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
 
 OPSET = 18

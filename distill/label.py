@@ -29,7 +29,7 @@ from tinyseg.errors import DataError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
 from tinyseg.images import read_image, write_bytes
 from tinyseg.masks import polygons
-from tinyseg.progress import progress
+from tinyseg.system.progress import progress
 
 SHARD = 32  # photos a file; what a killed run loses at most
 STABILITY_OFFSET = 1.0

@@ -31,9 +31,9 @@ from tinyseg.distill.calibration import Feeds
 from tinyseg.distill.export import store_as_fp16
 from tinyseg.engines.typed import load_graph
 from tinyseg.errors import InputError
-from tinyseg.folders import new_folder
-from tinyseg.model import Model, read_member
-from tinyseg.progress import progress
+from tinyseg.graphs.model import Model, read_member
+from tinyseg.system.folders import new_folder
+from tinyseg.system.progress import progress
 from tinyseg.version import __version__
 
 ACTIVATIONS = ("Clip", "Relu")

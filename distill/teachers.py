@@ -38,7 +38,7 @@ from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
-from tinyseg.model import PACKAGED, model_place
+from tinyseg.graphs.model import PACKAGED, model_place
 
 LOGIT_LIMIT = 12.0
 # Mean and spread on [0, 255] that a model is fed with: ImageNet's, or plain [-1, 1].

@@ -41,7 +41,9 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
         assert f"tinyseg/models/{model}/encoder.onnx" in names and f"tinyseg/models/{model}/decoder.int8.onnx" in names
     assert any(n.startswith("tinyseg/_native.") and n.endswith((".so", ".pyd")) for n in names)
     unwanted = (".tar", ".jpg", ".png", ".npz", ".pt", ".cpp")
-    assert not [n for n in names if (n.endswith(unwanted) and not n.startswith("tinyseg/frames/")) or "tests/" in n]
+    assert not [
+        n for n in names if (n.endswith(unwanted) and not n.startswith("tinyseg/graphs/photographs/")) or "tests/" in n
+    ]
 
 
 def test_its_size_is_what_we_say(wheel: Path) -> None:

@@ -25,9 +25,9 @@ from tinyseg.errors import (
 )
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
-from tinyseg.predictor import SamPredictor
+from tinyseg.predict.sam import SamPredictor
+from tinyseg.predict.segmenter import Embedding, Segmenter, SegmenterInfo, load
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter, SegmenterInfo, load
 from tinyseg.version import __version__
 
 __all__ = [

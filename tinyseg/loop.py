@@ -23,8 +23,8 @@ import numpy as np
 from tinyseg import pixels
 from tinyseg.errors import InputError, PromptError
 from tinyseg.geometry import letterbox
+from tinyseg.predict.segmenter import Embedding, Segmenter, Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import Embedding, Segmenter, Workspace
 from tinyseg.sinks import FrameResult, Sink
 from tinyseg.sources import Frame, Source
 

@@ -13,7 +13,7 @@ from tinyseg.bench.zoom_rules import Asked, _given, looks_of, measure_zoom_rules
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError
-from tinyseg.model import ZoomRule
+from tinyseg.graphs.model import ZoomRule
 
 
 def asked(share: float, first: float, look: float, looked: bool = True) -> Asked:

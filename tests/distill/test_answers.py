@@ -15,7 +15,7 @@ from tinyseg.distill.losses import DistilWeights  # noqa: E402
 from tinyseg.distill.teachers import StudentTeacher  # noqa: E402
 from tinyseg.distill.train import Teaching, TrainConfig, open_batches, open_step, open_teaching, train  # noqa: E402
 from tinyseg.errors import DataError, InputError  # noqa: E402
-from tinyseg.model import PACKAGED  # noqa: E402
+from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("small_samples")

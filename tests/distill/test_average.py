@@ -15,7 +15,7 @@ from tinyseg.distill.average import measure_norms  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.train import TrainConfig, train  # noqa: E402
-from tinyseg.model import PACKAGED  # noqa: E402
+from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_samples")
 

@@ -10,14 +10,14 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 't
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
 import tinyseg  # noqa: E402
-import tinyseg.parity  # noqa: E402
+import tinyseg.graphs.parity  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import quantize as room  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: E402
 from tinyseg.engines.typed import load_graph  # noqa: E402
 from tinyseg.errors import DataError, InputError  # noqa: E402
-from tinyseg.model import open_model  # noqa: E402
+from tinyseg.graphs.model import open_model  # noqa: E402
 
 
 def test_scales_cover_the_samples_and_hold_zero_exactly() -> None:
@@ -107,11 +107,11 @@ def test_command(
     out.mkdir()
     command = ["quantize", "packaged", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
     # Ranges of two drawn pictures do not do for photographs, and the gate says so; nothing takes the folder's place.
-    monkeypatch.setitem(tinyseg.parity.LEAST_IOU, "int8", 0.999)
+    monkeypatch.setitem(tinyseg.graphs.parity.LEAST_IOU, "int8", 0.999)
     assert main(command) == 2
     assert "does not keep the masks in int8" in capsys.readouterr().err and list(out.iterdir()) == []
-    monkeypatch.setitem(tinyseg.parity.LEAST_IOU, "int8", 0.5)
-    monkeypatch.setitem(tinyseg.parity.MOST_NOISE, "int8", 1.0)
+    monkeypatch.setitem(tinyseg.graphs.parity.LEAST_IOU, "int8", 0.5)
+    monkeypatch.setitem(tinyseg.graphs.parity.MOST_NOISE, "int8", 1.0)
     assert main([*command, "--keep", "encoder:/stem/stem.0/Conv", "--eval", str(shapes)]) == 0
     told = capsys.readouterr().out
     assert "kept in float: /stem/stem.0/Conv" in told and "onnxruntime" in told and "points lost" in told

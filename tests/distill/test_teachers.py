@@ -29,7 +29,7 @@ from tinyseg.distill.teachers import (  # noqa: E402
 from tinyseg.distill.train import POINT_SLOTS, Teaching, TrainConfig, train, training_loss  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError, NotInstalled  # noqa: E402
-from tinyseg.model import PACKAGED, open_model  # noqa: E402
+from tinyseg.graphs.model import PACKAGED, open_model  # noqa: E402
 
 CPU = torch.device("cpu")
 

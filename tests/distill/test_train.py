@@ -25,7 +25,7 @@ from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.train import TrainConfig, open_batches, run_once, train, training_loss  # noqa: E402
 from tinyseg.distill.warm_start import start_from  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
-from tinyseg.model import PACKAGED  # noqa: E402
+from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 
 def config(shapes: Path, out: Path, steps: int) -> TrainConfig:

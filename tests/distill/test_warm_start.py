@@ -18,7 +18,7 @@ from tinyseg.distill.validation import validate  # noqa: E402
 from tinyseg.distill.warm_start import fit, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
-from tinyseg.model import PACKAGED, open_model  # noqa: E402
+from tinyseg.graphs.model import PACKAGED, open_model  # noqa: E402
 
 
 def test_the_student_computes_what_the_folder_does(shapes: Path) -> None:

@@ -12,8 +12,8 @@ import tinyseg
 from tinyseg import engines
 from tinyseg.engines.base import concrete_shapes
 from tinyseg.errors import engine_errors
-from tinyseg.model import open_model
-from tinyseg.segmenter import _decoder_dimensions
+from tinyseg.graphs.model import open_model
+from tinyseg.predict.segmenter import _decoder_dimensions
 
 # Largest differences from ONNX Runtime in fp32, relative to each output's range. bf16 keeps 8 bits of mantissa and
 # rounds at every layer.

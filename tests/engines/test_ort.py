@@ -11,8 +11,8 @@ import pytest
 import tinyseg
 from tinyseg.engines import create_engine, ort
 from tinyseg.geometry import letterbox
-from tinyseg.model import open_model
-from tinyseg.segmenter import Segmenter, graph_shapes
+from tinyseg.graphs.model import open_model
+from tinyseg.predict.segmenter import Segmenter, graph_shapes
 
 
 @pytest.mark.parametrize("device", [d for d in ort.DEVICES if d != "cpu"])

@@ -23,9 +23,9 @@ from tinyseg.engines.cudagraph import load_driver
 from tinyseg.engines.typed import to_fp16, to_symmetric
 from tinyseg.errors import EngineError, EngineNotInstalled, WrongDevice
 from tinyseg.geometry import letterbox
-from tinyseg.model import open_model
-from tinyseg.parity import Reference, measure
-from tinyseg.segmenter import graph_shapes, graphs_for
+from tinyseg.graphs.model import open_model
+from tinyseg.graphs.parity import Reference, measure
+from tinyseg.predict.segmenter import graph_shapes, graphs_for
 
 from . import fake_trt
 

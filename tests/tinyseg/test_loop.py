@@ -329,7 +329,7 @@ def test_stopping_from_outside_leaves_whole_files(tmp_path: Path, number: signal
 
 
 def test_memory_stays_flat(fake: tinyseg.Segmenter) -> None:
-    from tinyseg.device import resident_megabytes  # noqa: PLC0415
+    from tinyseg.system.device import resident_megabytes  # noqa: PLC0415
 
     if resident_megabytes() is None:
         pytest.skip("this system does not tell its memory use")

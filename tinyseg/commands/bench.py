@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tinyseg import device
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.images import write_bytes
+from tinyseg.system import device
 
 EXAMPLES = """scenarios (1280x720 frames):
   encode      embed one frame                          prompt      one more prompt on an embedding

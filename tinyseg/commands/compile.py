@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyseg.bisect import bisect
 from tinyseg.commands.options import add_engine_options
-from tinyseg.compiled import Builder, write_folder
 from tinyseg.engines import GraphSource, create_engine
 from tinyseg.engines.cache import EngineCache, entry_key, open_cache
 from tinyseg.errors import InputError, ModelError
 from tinyseg.geometry import letterbox
-from tinyseg.model import open_model
-from tinyseg.progress import progress
-from tinyseg.segmenter import graph_shapes, graphs_for
+from tinyseg.graphs.bisect import bisect
+from tinyseg.graphs.compiled import Builder, write_folder
+from tinyseg.graphs.model import open_model
+from tinyseg.predict.segmenter import graph_shapes, graphs_for
+from tinyseg.system.progress import progress
 
 EXAMPLES = """examples:
   tinyseg compile                                             # into the cache, for 1280x720 frames

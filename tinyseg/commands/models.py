@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from tinyseg.errors import InputError
-from tinyseg.model import DEFAULT_MODEL, Model, open_model, packaged_models
-from tinyseg.segmenter import load
+from tinyseg.graphs.model import DEFAULT_MODEL, Model, open_model, packaged_models
+from tinyseg.predict.segmenter import load
 
 ROUNDS = 20
 ALL_SETS = "all"

@@ -6,7 +6,7 @@ import argparse
 
 from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS
-from tinyseg.segmenter import Segmenter, load
+from tinyseg.predict.segmenter import Segmenter, load
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 
 from tinyseg.commands.options import add_engine_options
 from tinyseg.commands.segment import parse_prompts
-from tinyseg.device import temperature_celsius
 from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, PromptError
 from tinyseg.loop import Loop, LoopStats
+from tinyseg.predict.segmenter import ZOOM_CHOICES, load
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import ZOOM_CHOICES, load
 from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
+from tinyseg.system.device import temperature_celsius
 
 EXAMPLES = """examples:
   tinyseg run 0 --point 640,360 --sink window

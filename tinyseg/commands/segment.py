@@ -19,9 +19,9 @@ from tinyseg.draw import overlay
 from tinyseg.errors import DataError, PromptError
 from tinyseg.images import find_images, read_image, read_mask, write_bytes, write_image
 from tinyseg.masks import Masks
-from tinyseg.progress import progress
+from tinyseg.predict.segmenter import ZOOM_CHOICES, Segmenter
 from tinyseg.prompts import Prompt
-from tinyseg.segmenter import ZOOM_CHOICES, Segmenter
+from tinyseg.system.progress import progress
 
 FORMATS = ("png", "mask", "cutout", "coco", "polygons")
 

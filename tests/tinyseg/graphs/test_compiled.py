@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.bisect import bisect
 from tinyseg.cli import main
-from tinyseg.compiled import Builder, write_folder
 from tinyseg.engines import GraphSource, create_engine
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import DataError, ModelError, ParityError, WrongDevice
 from tinyseg.geometry import letterbox
-from tinyseg.model import open_model
-from tinyseg.parity import Parity, Reference, measure
-from tinyseg.segmenter import graph_shapes
+from tinyseg.graphs.bisect import bisect
+from tinyseg.graphs.compiled import Builder, write_folder
+from tinyseg.graphs.model import open_model
+from tinyseg.graphs.parity import Parity, Reference, measure
+from tinyseg.predict.segmenter import graph_shapes
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[compile]')")
 
@@ -196,7 +196,7 @@ def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tinyseg.compiled.read_member", full)
+    monkeypatch.setattr("tinyseg.graphs.compiled.read_member", full)
     assert (
         main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 2
     )

@@ -15,17 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
-from tinyseg.compiled import UNCHECKED, Builder, CompiledFolder, open_compiled
 from tinyseg.engines import CompiledGraph, GraphSource, Runner, create_engine
 from tinyseg.engines.cache import open_cache
 from tinyseg.engines.precision import NATIVE
 from tinyseg.errors import InputError, WrongDevice
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
+from tinyseg.graphs.compiled import UNCHECKED, Builder, CompiledFolder, open_compiled
+from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, open_model, packaged_models
 from tinyseg.masks import Masks
-from tinyseg.model import DEFAULT_MODEL, Model, ZoomRule, digest, open_model, packaged_models
-from tinyseg.prompts import DecoderInputs, Prompt, decoder_inputs, place_prompt, point_count
-from tinyseg.specks import without_specks
-from tinyseg.zoom import prompted_box, second_look
+from tinyseg.predict.second_look import prompted_box, second_look
+from tinyseg.predict.specks import without_specks
+from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import DecoderInputs, decoder_inputs, place_prompt, point_count
 
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)

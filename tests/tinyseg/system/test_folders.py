@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tinyseg.errors import DataError
-from tinyseg.folders import new_folder
+from tinyseg.system.folders import new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -44,7 +44,7 @@ def test_a_failing_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pyt
             raise OSError(30, "Read-only file system")
         real(a, b)
 
-    monkeypatch.setattr("tinyseg.folders.os.rename", rename)
+    monkeypatch.setattr("tinyseg.system.folders.os.rename", rename)
     with pytest.raises(DataError, match="Read-only"), new_folder(tmp_path / "out") as folder:
         (folder / "new").write_text("")
     assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["kept"]

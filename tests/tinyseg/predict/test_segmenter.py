@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import tinyseg
 from tests.conftest import mask_iou
 from tinyseg import Prompt
-from tinyseg.segmenter import _choose
+from tinyseg.predict.segmenter import _choose
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 

@@ -8,7 +8,7 @@ import pytest
 import tinyseg
 from tinyseg.cli import main
 from tinyseg.errors import ModelError
-from tinyseg.model import PACKAGED, model_place, open_model, packaged_models
+from tinyseg.graphs.model import PACKAGED, model_place, open_model, packaged_models
 
 
 def test_packaged_models_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

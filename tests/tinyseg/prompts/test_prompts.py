@@ -8,7 +8,7 @@ import pytest
 import tinyseg
 from tinyseg import Prompt, PromptError
 from tinyseg.geometry import letterbox
-from tinyseg.prompts import decoder_inputs, place_prompt
+from tinyseg.prompts.layout import decoder_inputs, place_prompt
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.geometry import Letterbox, crop_around, letterbox
-from tinyseg.model import ZoomRule
+from tinyseg.graphs.model import ZoomRule
 from tinyseg.prompts import Prompt
 
 

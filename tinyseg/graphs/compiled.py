@@ -12,9 +12,9 @@ from typing import Any
 from tinyseg.engines import CompiledGraph, Engine, GraphSource
 from tinyseg.engines.cache import EngineCache, entry_key
 from tinyseg.errors import ModelError, WrongDevice
-from tinyseg.folders import new_folder
-from tinyseg.model import Model, read_member
-from tinyseg.parity import Parity, Reference, measure
+from tinyseg.graphs.model import Model, read_member
+from tinyseg.graphs.parity import Parity, Reference, measure
+from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
 
 # These are what parity is measured with and against; there is nothing to compare them to, and nothing to keep.

@@ -16,7 +16,7 @@ from tinyseg.engines.precision import PrecisionFacts
 from tinyseg.errors import ModelError, PrecisionUnavailable
 
 FORMAT = 1
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "base"
 PACKAGED = MODELS / DEFAULT_MODEL
 

@@ -1,4 +1,4 @@
-"""What a user points with, checked once, and laid out as the decoder takes it."""
+"""What a user points with, checked once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg.errors import PromptError
-from tinyseg.geometry import Letterbox
-from tinyseg.pixels import resample_grid, shrink_mask
-
-# Labels of the decoder's point slots, as in SAM's ONNX export.
-LABEL_PADDING = -1.0
-LABEL_POSITIVE = 1.0
-LABEL_BOX_TOP_LEFT = 2.0
-LABEL_BOX_BOTTOM_RIGHT = 3.0
 
 MAX_POINTS = 254  # with the box's two corners the largest decoder shape, 256 slots
-# Logits of a hint are clipped to this; the student saw no larger ones in training.
-HINT_LIMIT = 16.0
 
 
 @dataclass(frozen=True)
@@ -115,95 +105,3 @@ def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise PromptError("mask must be finite, but contains NaN or infinity")
     return array.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class DecoderInputs:
-    """B prompts as the decoder takes them: points (B, N, 2), labels (B, N), mask (B, 1, h, w), has_mask (B,)."""
-
-    points: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    has_mask: NDArray[np.float32]
-
-
-def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
-    """The prompt with its box cut to the frame; PromptError where it lies outside.
-
-    The rule: a point may lie anywhere in 0 <= x <= W, 0 <= y <= H; a box is cut to the frame and must keep some area.
-    """
-    width, height = frame.frame_width, frame.frame_height
-    if prompt.points is not None:
-        points = np.asarray(prompt.points, np.float64)
-        outside = ((points < 0) | (points > (width, height))).any(1)
-        if outside.any():
-            raise PromptError(
-                f"point {points[outside][0].tolist()} lies outside the frame of {width} x {height} pixels; "
-                "points are x, y with 0 <= x <= width and 0 <= y <= height"
-            )
-    box = prompt.box
-    if box is not None:
-        corners = np.asarray(box, np.float64)
-        cut = np.clip(corners, 0, (width, height, width, height))
-        if cut[2] - cut[0] <= 0 or cut[3] - cut[1] <= 0:
-            raise PromptError(f"box {corners.tolist()} lies outside the frame of {width} x {height} pixels")
-        box = cut
-    mask = prompt.mask
-    if mask is not None:
-        shape = np.shape(mask)
-        if np.asarray(mask).dtype == np.bool_:
-            if shape != (height, width):
-                raise PromptError(f"a bool mask must have the frame's shape ({height}, {width}), but has {shape}")
-        elif shape != frame.grid:
-            raise PromptError(
-                f"mask logits must have the shape of this frame's logits {frame.grid}, but have {shape}; "
-                "pass Masks.logits[i] of the same frame size, or a bool mask of the frame"
-            )
-    return Prompt(prompt.points, prompt.labels, box, mask)
-
-
-def decoder_inputs(prompts: list[Prompt], frame: Letterbox, view: Letterbox, batch: int, slots: int) -> DecoderInputs:
-    """Lay out prompts (already placed in ``frame``) for a decoder that sees ``view``, padded to (batch, slots).
-
-    Points outside the view (a second look at a part of the frame) are left out; boxes are cut to it.
-    """
-    rows, columns = view.grid
-    points = np.zeros((batch, slots, 2), np.float32)
-    labels = np.full((batch, slots), LABEL_PADDING, np.float32)
-    mask = np.zeros((batch, 1, rows, columns), np.float32)
-    has_mask = np.zeros(batch, np.float32)
-    content = np.array(view.content, np.float32)
-    for i, prompt in enumerate(prompts):
-        slot = 0
-        if prompt.box is not None:
-            corners = view.boxes_to_model(prompt.box).reshape(2, 2)
-            points[i, :2] = np.clip(corners, 0, content)
-            labels[i, :2] = LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT
-            slot = 2
-        if prompt.points is not None:
-            placed = view.points_to_model(prompt.points)
-            inside = np.ones(len(placed), bool) if view == frame else ((placed >= 0) & (placed <= content)).all(1)
-            kept = np.clip(placed[inside], 0, content)  # the frame's very edge is its last pixel's edge
-            points[i, slot : slot + len(kept)] = kept
-            labels[i, slot : slot + len(kept)] = np.asarray(prompt.labels)[inside]
-        if prompt.mask is not None:
-            mask[i, 0] = _hint_on_grid(np.asarray(prompt.mask), frame, view)
-            has_mask[i] = 1.0
-    return DecoderInputs(points, labels, mask, has_mask)
-
-
-def _hint_on_grid(
-    hint: NDArray[np.bool_] | NDArray[np.float32], frame: Letterbox, view: Letterbox
-) -> NDArray[np.float32]:
-    if hint.dtype == np.bool_:
-        x0, y0, x1, y1 = view.region
-        coverage = shrink_mask(hint[y0:y1, x0:x1].astype(np.bool_), view)  # share of each cell, 0 to 1
-        return ((coverage - 0.5) * (2 * HINT_LIMIT)).astype(np.float32)
-    logits = np.clip(hint.astype(np.float32), -HINT_LIMIT, HINT_LIMIT)
-    return logits if view == frame else resample_grid(logits, frame, view)
-
-
-def point_count(prompt: Prompt) -> int:
-    """How many decoder slots a prompt fills."""
-    points = 0 if prompt.points is None else len(np.asarray(prompt.points))
-    return points + (0 if prompt.box is None else 2)

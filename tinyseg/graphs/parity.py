@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from tinyseg.engines import CompiledGraph, create_engine
 from tinyseg.errors import ParityError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
+from tinyseg.graphs.model import Model
 from tinyseg.images import read_image
-from tinyseg.model import Model
-from tinyseg.prompts import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE
+from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE
 
-FRAMES = Path(__file__).parent / "frames"
+FRAMES = Path(__file__).parent / "photographs"
 # Boxes (x0, y0, x1, y1) and clicks (x, y) as shares of the photograph's width and height.
 PROMPTS: dict[str, tuple[tuple[float, ...], ...]] = {
     "astronaut.jpg": (

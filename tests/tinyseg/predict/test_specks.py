@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tinyseg.geometry import letterbox
+from tinyseg.predict.specks import clicked_cells, without_specks
 from tinyseg.prompts import Prompt
-from tinyseg.specks import clicked_cells, without_specks
 
 VIEW = letterbox(640, 480, 512)  # a grid of 96 x 128 cells, 5 frame pixels each
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.model import PACKAGED, digest, open_model
+from tinyseg.graphs.model import PACKAGED, digest, open_model
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tinyseg.engines import Engine, GraphSource, create_engine
 from tinyseg.errors import NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
-from tinyseg.model import Model
-from tinyseg.parity import PROMPTS, decoder_feeds, input_image
+from tinyseg.graphs.model import Model
+from tinyseg.graphs.parity import PROMPTS, decoder_feeds, input_image
 
 # Layers whose outputs are worth comparing: the ones that compute.
 COMPUTING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LayerNormalization", "Softmax", "Add", "Mul", "Resize")

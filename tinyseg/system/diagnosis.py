@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tinyseg import device
 from tinyseg.engines import ENGINES, cpu, is_installed, offered_precisions
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import TinysegError
-from tinyseg.segmenter import load
+from tinyseg.predict.segmenter import load
+from tinyseg.system import device
 from tinyseg.version import __version__
 
 # Distributions that install the same module: whichever came last wins, and removing one breaks the other.

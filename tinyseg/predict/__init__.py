@@ -1,0 +1,1 @@
+"""From a frame and prompts to masks."""

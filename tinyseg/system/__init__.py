@@ -1,0 +1,1 @@
+"""What surrounds the work: the device, its diagnosis, folders and progress."""
