@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.masks import Masks
-from tinyseg.predict.segmenter import Embedding, Segmenter
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.system.progress import progress
 

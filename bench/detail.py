@@ -19,7 +19,8 @@ from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.draw import overlay
 from tinyseg.images import write_image
-from tinyseg.predict.segmenter import Embedding, Segmenter
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.system.progress import progress
 

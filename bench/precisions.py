@@ -17,7 +17,8 @@ from tinyseg.dataset import Photo
 from tinyseg.engines import ENGINES, is_installed, offered_precisions
 from tinyseg.errors import EngineError, InputError
 from tinyseg.graphs.model import Model, open_model
-from tinyseg.predict.segmenter import Segmenter, graphs_for, load
+from tinyseg.predict.load import graphs_for, load
+from tinyseg.predict.segmenter import Segmenter
 
 ROUNDS = 40
 REFERENCE = ("onnxruntime", "fp32")

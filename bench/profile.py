@@ -1,4 +1,4 @@
-"""Where the time of a frame goes: the stages of ``predict``, one after the other, and a timeline of them."""
+"""Where the time of a frame goes: the stages of a step, one after the other, and a timeline of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyseg import pixels
 from tinyseg.bench.measure import WARM_UP
 from tinyseg.bench.rows import markdown_table
-from tinyseg.bench.scenarios import FRAME_HEIGHT, FRAME_WIDTH, boxes, scene
-from tinyseg.geometry import letterbox
+from tinyseg.bench.scenarios import boxes, scene
 from tinyseg.predict.segmenter import Segmenter
+from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.prompts.layout import decoder_inputs, place_prompt
 
-STAGES = ("check frame", "resize", "encoder", "copy frame", "lay out prompt", "decoder", "mask")
 WIDTH = 60  # characters of the timeline
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Median milliseconds of every stage, and of the call that runs them all."""
+    """Median milliseconds of every stage, and of a step whose stages nobody times."""
 
     stages_ms: dict[str, float]
-    predict_ms: float
+    step_ms: float
 
     def to_text(self) -> str:
         """A table, and a bar for every stage from where it starts to where it ends."""
@@ -38,53 +35,40 @@ class Profile:
             bar = " " * first + ("#" * (last - first) or "|")
             lines.append([name, f"{ms:.3f}", f"{100 * ms / total:.1f}%", bar.ljust(WIDTH + 1)])
             start += ms
-        rest = self.predict_ms - total
+        rest = self.step_ms - total
         return "\n".join(
             [
                 *markdown_table(lines),
                 "",
-                f"stages {total:.2f} ms, the call as a whole {self.predict_ms:.2f} ms (Python between: {rest:+.2f} ms)",
+                f"stages {total:.2f} ms, the step as a whole {self.step_ms:.2f} ms (difference: {rest:+.2f} ms)",
             ]
         )
 
 
+class _TimedWorkspace(Workspace):
+    """Notes when each stage of a frame was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: list[tuple[str, float]] = []
+
+    def mark(self, stage: str) -> None:
+        self.marks.append((stage, time.perf_counter()))
+
+
 def profile(seg: Segmenter, rounds: int = 60) -> Profile:
-    """Time every stage of embed + one box + mask on a 1280 x 720 frame, in alternating rounds with the whole call."""
-    frame, box = scene(), boxes(1)[0]
-    encoder, decoder = seg.compiled(letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side))
+    """Time every stage of a step (one box, a 1280 x 720 frame), in alternating rounds with the step that nobody times."""
+    frame, prompts = scene(), (Prompt(box=boxes(1)[0]),)
+    timed, plain = _TimedWorkspace(), Workspace()
     samples: list[list[float]] = []
     whole: list[float] = []
     for _ in range(rounds + WARM_UP):
-        marks = [time.perf_counter()]
-
-        def mark(marks: list[float] = marks) -> None:
-            marks.append(time.perf_counter())
-
-        layout = pixels.check_frame(frame, "bgr")
-        view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
-        mark()
-        image = pixels.prepare(layout, view)
-        mark()
-        features = encoder.run({"image": image})
-        mark()
-        layout.pixels.copy()
-        mark()
-        given = decoder_inputs([place_prompt(Prompt(box=box), view)], view, view, 1, 4)
-        feeds = {
-            **features,
-            "points": given.points,
-            "labels": given.labels,
-            "mask": given.mask,
-            "has_mask": given.has_mask,
-        }
-        mark()
-        logits = decoder.run(feeds)["logits"]
-        mark()
-        pixels.threshold(logits[0, 0], view, np.empty((FRAME_HEIGHT, FRAME_WIDTH), np.bool_))
-        mark()
-        samples.append([1e3 * (b - a) for a, b in itertools.pairwise(marks)])
+        timed.marks = [("start", time.perf_counter())]
+        seg.run(frame, prompts, timed)
+        samples.append([1e3 * (b - a) for (_, a), (_, b) in itertools.pairwise(timed.marks)])
         start = time.perf_counter()
-        seg.embed(frame).predict(box=box, multimask=False, zoom="off")
+        seg.run(frame, prompts, plain)
         whole.append(1e3 * (time.perf_counter() - start))
+    stages = [stage for stage, _ in timed.marks[1:]]
     medians = np.median(samples[WARM_UP:], 0)
-    return Profile(dict(zip(STAGES, medians.tolist())), float(np.median(whole[WARM_UP:])))
+    return Profile(dict(zip(stages, medians.tolist())), float(np.median(whole[WARM_UP:])))

@@ -24,7 +24,9 @@ from tinyseg.errors import DataError, EngineError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
-from tinyseg.predict.segmenter import Embedding, Segmenter, Workspace, load
+from tinyseg.predict.load import load
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import CallbackSink, FrameResult
 from tinyseg.sources import SyntheticSource
@@ -206,7 +208,7 @@ def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
                 if i is None:
                     workspaces.append(workspace)
                     return
-                segment(seg, pictures[i % 8], asked, workspace)
+                seg.run(pictures[i % 8], asked, workspace)
 
         threads = [threading.Thread(target=work) for _ in range(seg.info.streams)]
         for thread in threads:
@@ -220,14 +222,6 @@ def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
     return Found(timing, "throughput", "resize, encoder, decoder, full-resolution mask", fps, batch=BATCH_FRAMES)
 
 
-def segment(seg: Segmenter, frame: np.ndarray, asked: list[Prompt], workspace: Workspace) -> None:
-    """What the loop does with a frame, without the loop."""
-    layout = check_frame(frame, "bgr")
-    view = letterbox(frame.shape[1], frame.shape[0], seg.model.long_side)
-    features = seg._encode(layout, view, workspace)
-    Embedding(features, view, layout, seg)._answer_batch(asked, False, "off", workspace)
-
-
 class BareEngine:
     """Encoder and decoder on fixed inputs and nothing else, asked from several threads."""
 
@@ -235,7 +229,7 @@ class BareEngine:
         frame = scene()
         view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
         self._image = prepare(check_frame(frame, "bgr"), view)
-        self._encoder, self._decoder = seg.compiled(view)
+        self._encoder, self._decoder = seg.network.compiled("encoder", view), seg.network.compiled("decoder", view)
         self._streams = seg.info.streams
         rows, columns = view.grid
         x0, y0, x1, y1 = view.boxes_to_model(boxes(1)[0])

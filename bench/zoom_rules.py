@@ -21,7 +21,8 @@ from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.masks import Masks
-from tinyseg.predict.segmenter import Embedding, Segmenter
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.progress import progress
 
 FACTORS = (1.6, 2.0, 2.5)  # crop over object, at the model's own side
@@ -160,13 +161,12 @@ def measure_zoom_rules(seg: Segmenter, photos: Sequence[Photo]) -> ZoomReport:
     """Ask for every instance of every photo and tabulate the rules. Raises DataError where there is no instance."""
     own = seg.model.zoom
     looks = looks_of(own)
-    segmenters = [seg.with_zoom(rule) for rule in looks]
     rows: list[Asked] = []
     met: set[tuple[int, ...]] = set()
     for photo in progress(photos, "photos"):
         image = photo.read()
         encoded = seg.embed(image)  # the first look is the same for all
-        embeddings = [replace(encoded, segmenter=s) for s in segmenters]
+        embeddings = [replace(encoded, zoom_rule=rule) for rule in looks]
         for truth in photo.masks():
             if truth.sum() >= MIN_PIXELS:
                 if image.shape not in met:  # what is compiled now must not be timed

@@ -41,12 +41,13 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 class GraphSource:
     """An ONNX graph of a model, with the shapes that its model.json states. All tensors are float32."""
 
-    name: str  # "encoder" or "decoder"
+    name: str
     data: bytes
     inputs: Mapping[str, SymbolicShape]
     outputs: Mapping[str, SymbolicShape]
     precision: str = "fp32"  # of the graph itself: int8 graphs carry Q/DQ nodes
     sha256: str = ""  # of data
+    feeds_others: bool = False  # outputs are inputs of another graph: an engine may leave them in its own memory
 
 
 @dataclass(frozen=True)

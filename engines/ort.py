@@ -102,7 +102,7 @@ class OrtEngine:
         memory = ON_DEVICE.get(self._device)
         if memory is None:
             return OrtGraph(session, list(graph.outputs), info)
-        return OrtBound(session, list(graph.outputs), info, memory, stays=graph.name == "encoder")
+        return OrtBound(session, list(graph.outputs), info, memory, stays=graph.feeds_others)
 
     def _typed(self, graph: GraphSource) -> bytes:
         return to_fp16(graph.data) if self.precision == "fp16" else graph.data

@@ -249,7 +249,7 @@ class TrtGraph:
         self._inputs = concrete_shapes(graph.inputs, dimensions)
         self._outputs = concrete_shapes(graph.outputs, dimensions)
         # Features are read by the decoder, on the device; logits are wanted here.
-        self._stays = graph.name == "encoder"
+        self._stays = graph.feeds_others
         self.info = info
         self._free: list[TrtRunner] = []
         self._lock = threading.Lock()

@@ -25,8 +25,10 @@ from tinyseg.errors import (
 )
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.load import load
 from tinyseg.predict.sam import SamPredictor
-from tinyseg.predict.segmenter import Embedding, Segmenter, SegmenterInfo, load
+from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
 from tinyseg.prompts import Prompt
 from tinyseg.version import __version__
 

@@ -20,10 +20,9 @@ from typing import Literal
 
 import numpy as np
 
-from tinyseg import pixels
 from tinyseg.errors import InputError, PromptError
-from tinyseg.geometry import letterbox
-from tinyseg.predict.segmenter import Embedding, Segmenter, Workspace
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import FrameResult, Sink
 from tinyseg.sources import Frame, Source
@@ -218,13 +217,8 @@ class Loop:
                 self._changed.notify_all()
 
     def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], workspace: Workspace) -> FrameResult:
-        layout = pixels.check_frame(frame.pixels, frame.color)
-        height, width, _ = layout.pixels.shape
-        view = letterbox(width, height, self._seg.model.long_side)
-        features = self._seg._encode(layout, view, workspace)
         # The frame is not copied: nobody writes to it while its result is on the way.
-        embedding = Embedding(features, view, layout, self._seg)
-        answers = embedding._answer_batch(prompts, False, self._zoom, workspace)
+        answers = self._seg.run(frame.pixels, prompts, workspace, frame.color, self._zoom)
         return FrameResult(frame, prompts, answers, 1e3 * (time.perf_counter() - frame.captured))
 
     def _deliver(self) -> None:

@@ -12,8 +12,9 @@ import tinyseg
 from tinyseg import engines
 from tinyseg.engines.base import concrete_shapes
 from tinyseg.errors import engine_errors
+from tinyseg.geometry import letterbox
 from tinyseg.graphs.model import open_model
-from tinyseg.predict.segmenter import _decoder_dimensions
+from tinyseg.graphs.shapes import prompt_dimensions
 
 # Largest differences from ONNX Runtime in fp32, relative to each output's range. bf16 keeps 8 bits of mantissa and
 # rounds at every layer.
@@ -40,7 +41,7 @@ def test_engines_agree(precision: str, name: str) -> None:
     except tinyseg.PrecisionUnavailable as exc:
         pytest.skip(str(exc))
     graph = open_model(None).graphs[name]
-    dimensions = {"height": 128, "width": 192, **_decoder_dimensions((32, 48), 3, 4)}
+    dimensions = prompt_dimensions(letterbox(192, 128, 192), 3)
     feeds = random_feeds(graph, dimensions)
     expected = engines.create_engine("onnxruntime", "fp32", 2).engine.compile(graph, dimensions).run(feeds)
     compiled = other.compile(graph, dimensions)

@@ -12,7 +12,8 @@ import tinyseg
 from tinyseg.engines import create_engine, ort
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.model import open_model
-from tinyseg.predict.segmenter import Segmenter, graph_shapes
+from tinyseg.graphs.shapes import graph_shapes
+from tinyseg.predict.segmenter import Segmenter
 
 
 @pytest.mark.parametrize("device", [d for d in ort.DEVICES if d != "cpu"])

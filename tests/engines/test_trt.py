@@ -25,7 +25,8 @@ from tinyseg.errors import EngineError, EngineNotInstalled, WrongDevice
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.model import open_model
 from tinyseg.graphs.parity import Reference, measure
-from tinyseg.predict.segmenter import graph_shapes, graphs_for
+from tinyseg.graphs.shapes import graph_shapes
+from tinyseg.predict.load import graphs_for
 
 from . import fake_trt
 

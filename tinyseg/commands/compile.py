@@ -16,7 +16,8 @@ from tinyseg.geometry import letterbox
 from tinyseg.graphs.bisect import bisect
 from tinyseg.graphs.compiled import Builder, write_folder
 from tinyseg.graphs.model import open_model
-from tinyseg.predict.segmenter import graph_shapes, graphs_for
+from tinyseg.graphs.shapes import graph_shapes
+from tinyseg.predict.load import graphs_for
 from tinyseg.system.progress import progress
 
 EXAMPLES = """examples:

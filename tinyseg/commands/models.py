@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyseg.errors import InputError
 from tinyseg.graphs.model import DEFAULT_MODEL, Model, open_model, packaged_models
-from tinyseg.predict.segmenter import load
+from tinyseg.predict.load import load
 
 ROUNDS = 20
 ALL_SETS = "all"

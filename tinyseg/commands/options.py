@@ -6,7 +6,8 @@ import argparse
 
 from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS
-from tinyseg.predict.segmenter import Segmenter, load
+from tinyseg.predict.load import load
+from tinyseg.predict.segmenter import Segmenter
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

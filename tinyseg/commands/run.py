@@ -16,7 +16,8 @@ from tinyseg.commands.segment import parse_prompts
 from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, PromptError
 from tinyseg.loop import Loop, LoopStats
-from tinyseg.predict.segmenter import ZOOM_CHOICES, load
+from tinyseg.predict.load import load
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source

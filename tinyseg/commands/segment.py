@@ -19,7 +19,8 @@ from tinyseg.draw import overlay
 from tinyseg.errors import DataError, PromptError
 from tinyseg.images import find_images, read_image, read_mask, write_bytes, write_image
 from tinyseg.masks import Masks
-from tinyseg.predict.segmenter import ZOOM_CHOICES, Segmenter
+from tinyseg.predict.second_look import ZOOM_CHOICES
+from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.system.progress import progress
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyseg.engines import Engine, GraphSource, create_engine
 from tinyseg.errors import NotInstalled
-from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.graphs.model import Model
-from tinyseg.graphs.parity import PROMPTS, decoder_feeds, input_image
+from tinyseg.graphs.roles import ROLES, Arrays
 
 # Layers whose outputs are worth comparing: the ones that compute.
 COMPUTING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LayerNormalization", "Softmax", "Add", "Mul", "Resize")
@@ -101,14 +99,10 @@ def expose(graph: GraphSource, only: set[str] | None) -> tuple[GraphSource, dict
     return replace(graph, data=proto.SerializeToString(), outputs=outputs), operations
 
 
-def _feeds(
-    model: Model, graph: str, dimensions: Mapping[str, int], reference: Engine
-) -> dict[str, NDArray[np.float32]]:
-    """The first photograph, or its features and prompts."""
-    height, width = dimensions["rows4"] * LOGIT_STRIDE, dimensions["columns4"] * LOGIT_STRIDE
-    name = next(iter(PROMPTS))
-    image = {"image": input_image(name, width, height)}
-    if graph == "encoder":
-        return image
-    features = reference.compile(model.graphs["encoder"], {}).run(image)
-    return {**features, **decoder_feeds(name, width, height, dimensions["prompts"], dimensions["points"])}
+def _feeds(model: Model, graph: str, dimensions: Mapping[str, int], engine: Engine) -> Arrays:
+    """The graph's first trial, made with the model's other graphs on the reference engine."""
+
+    def run(name: str, feeds: Arrays) -> Arrays:
+        return engine.compile(model.graphs[name], {}).run(feeds)
+
+    return next(ROLES[graph].cases(run, dimensions)).feeds

@@ -14,6 +14,7 @@ from typing import Any
 from tinyseg.engines.base import GraphSource, SymbolicShape
 from tinyseg.engines.precision import PrecisionFacts
 from tinyseg.errors import ModelError, PrecisionUnavailable
+from tinyseg.graphs.roles import ROLES
 
 FORMAT = 1
 MODELS = Path(__file__).parent.parent / "models"
@@ -123,8 +124,13 @@ def open_model(path: str | Path | None) -> Model:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise ModelError(f"{place}: model.json has format {found!r}, this version of tinyseg reads {FORMAT}")
     with _card_errors(place):
+        unknown = set(card["graphs"]) - set(ROLES)
+        if unknown:
+            raise ModelError(
+                f"{place} has graphs that this version of tinyseg does not know: {', '.join(sorted(unknown))}"
+            )
         graphs = {name: _graph(place, name, row, "fp32") for name, row in card["graphs"].items()}
-        missing = {"encoder", "decoder"} - set(graphs)
+        missing = {role.name for role in ROLES.values() if role.required} - set(graphs)
         if missing:
             raise ModelError(f"{place}: model.json names no {' and no '.join(sorted(missing))}")
         zoom = ZoomRule(int(card["zoom"]["side"]), float(card["zoom"]["factor"]), float(card["zoom"]["below"]))
@@ -138,7 +144,8 @@ def _graph(place: Path, name: str, row: Mapping[str, Any], precision: str) -> Gr
         raise ModelError(
             f"{place}: {row['file']} is damaged (sha256 {found[:12]}..., model.json says {row['sha256'][:12]}...); get the model again"
         )
-    return GraphSource(name, data, _shapes(row["inputs"]), _shapes(row["outputs"]), precision, found)
+    feeds_others = ROLES[name].feeds_others
+    return GraphSource(name, data, _shapes(row["inputs"]), _shapes(row["outputs"]), precision, found, feeds_others)
 
 
 def _shapes(rows: Mapping[str, list[Any]]) -> dict[str, SymbolicShape]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from tinyseg.errors import InputError, NotReadyError, PromptError
 from tinyseg.geometry import Letterbox
 from tinyseg.pixels import resample_grid
-from tinyseg.predict.segmenter import Embedding, Segmenter
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.segmenter import Segmenter
 
 # Side of SAM's low-resolution masks: the frame's longer side scaled to it, at the top left of a square.
 SAM_GRID = 256

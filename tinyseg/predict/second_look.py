@@ -6,12 +6,55 @@ the frame's is looked at again, in a square a certain factor larger than it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox, crop_around, letterbox
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import place_prompts
+
+ZOOM_CHOICES = ("auto", "off")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Prompts placed in a frame, and where each is looked at, decided before anything is decoded.
+
+    whole: indices of the prompts that the whole frame answers, and these prompts. crops: of the others, whose box says
+    by itself that the object is small, the region that answers them. undecided: indices in ``whole`` that get a crop if
+    their first answer turns out small.
+    """
+
+    placed: tuple[Prompt, ...]
+    whole: tuple[int, ...]
+    whole_prompts: tuple[Prompt, ...]
+    crops: dict[int, Letterbox]
+    undecided: frozenset[int]
+
+
+def plan_looks(prompts: Sequence[Prompt], view: Letterbox, rule: ZoomRule, zoom: str) -> Plan:
+    """Check prompts against a view and decide where each is looked at. Raises PromptError, InputError."""
+    if zoom not in ZOOM_CHOICES:
+        raise InputError(f"zoom must be one of {', '.join(ZOOM_CHOICES)}, but is {zoom!r}")
+    placed = tuple(place_prompts(prompts, view))
+    crops: dict[int, Letterbox] = {}
+    undecided = set()
+    if zoom == "auto":
+        for i, prompt in enumerate(placed):
+            box = prompted_box(prompt)
+            if box is None:
+                undecided.add(i)
+                continue
+            crop = second_look(box, view, rule)
+            if crop is not None:
+                crops[i] = crop
+    whole = tuple(i for i in range(len(placed)) if i not in crops)
+    return Plan(placed, whole, tuple(placed[i] for i in whole), crops, frozenset(undecided))
 
 
 def prompted_box(prompt: Prompt) -> NDArray[np.float64] | None:
@@ -25,14 +68,12 @@ def prompted_box(prompt: Prompt) -> NDArray[np.float64] | None:
     return box
 
 
-def second_look(box: NDArray[np.float64] | None, frame: Letterbox, rule: ZoomRule) -> Letterbox | None:
+def second_look(box: NDArray[np.float64], view: Letterbox, rule: ZoomRule) -> Letterbox | None:
     """Where to look again for an object in ``box`` (x0, y0, x1, y1), or None if the first look is good enough."""
-    if box is None:
-        return None
-    width, height = frame.frame_width, frame.frame_height
+    width, height = view.frame_width, view.frame_height
     if max(box[2] - box[0], box[3] - box[1]) >= rule.below * max(width, height):
         return None
     region = crop_around(box, rule.factor, width, height)
     look = letterbox(width, height, rule.side, region, square=True)
     # Only worth it if it really shows more detail than the first look.
-    return look if look.scale_x > 1.2 * frame.scale_x else None
+    return look if look.scale_x > 1.2 * view.scale_x else None

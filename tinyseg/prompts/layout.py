@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import PromptError
+from tinyseg.errors import InputError, PromptError
 from tinyseg.geometry import Letterbox
 from tinyseg.pixels import resample_grid, shrink_mask
 from tinyseg.prompts.prompt import Prompt
@@ -33,25 +34,27 @@ class DecoderInputs:
 
 
 def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
-    """The prompt with its box cut to the frame; PromptError where it lies outside.
+    """The prompt with its box cut to the frame, or to the region of it that was encoded; PromptError where it lies outside.
 
     The rule: a point may lie anywhere in 0 <= x <= W, 0 <= y <= H; a box is cut to the frame and must keep some area.
     """
     width, height = frame.frame_width, frame.frame_height
+    x0, y0, x1, y1 = frame.region
+    seen = f"the frame of {width} x {height} pixels" if frame.whole_frame else f"the encoded region {frame.region}"
     if prompt.points is not None:
         points = np.asarray(prompt.points, np.float64)
-        outside = ((points < 0) | (points > (width, height))).any(1)
+        outside = ((points < (x0, y0)) | (points > (x1, y1))).any(1)
         if outside.any():
             raise PromptError(
-                f"point {points[outside][0].tolist()} lies outside the frame of {width} x {height} pixels; "
-                "points are x, y with 0 <= x <= width and 0 <= y <= height"
+                f"point {points[outside][0].tolist()} lies outside {seen}; points are x, y with {x0} <= x <= {x1} "
+                f"and {y0} <= y <= {y1}"
             )
     box = prompt.box
     if box is not None:
         corners = np.asarray(box, np.float64)
-        cut = np.clip(corners, 0, (width, height, width, height))
+        cut = np.clip(corners, (x0, y0, x0, y0), (x1, y1, x1, y1))
         if cut[2] - cut[0] <= 0 or cut[3] - cut[1] <= 0:
-            raise PromptError(f"box {corners.tolist()} lies outside the frame of {width} x {height} pixels")
+            raise PromptError(f"box {corners.tolist()} lies outside {seen}")
         box = cut
     mask = prompt.mask
     if mask is not None:
@@ -67,7 +70,26 @@ def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
     return Prompt(prompt.points, prompt.labels, box, mask)
 
 
-def decoder_inputs(prompts: list[Prompt], frame: Letterbox, view: Letterbox, batch: int, slots: int) -> DecoderInputs:
+def place_prompts(prompts: Sequence[Prompt], frame: Letterbox) -> list[Prompt]:
+    """All prompts checked against a frame. Raises InputError or PromptError, naming the prompt where there are several."""
+    if isinstance(prompts, (Prompt, str, bytes)) or not isinstance(prompts, Sequence):
+        raise InputError(f"prompts must be a list of tinyseg.Prompt, but is a {type(prompts).__name__}")
+    placed = []
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, Prompt):
+            raise InputError(f"prompt {i} must be a tinyseg.Prompt, but is a {type(prompt).__name__}")
+        try:
+            placed.append(place_prompt(prompt, frame))
+        except InputError as exc:
+            if len(prompts) == 1:
+                raise
+            raise type(exc)(f"prompt {i}: {exc}") from exc
+    return placed
+
+
+def decoder_inputs(
+    prompts: Sequence[Prompt], frame: Letterbox, view: Letterbox, batch: int, slots: int
+) -> DecoderInputs:
     """Lay out prompts (already placed in ``frame``) for a decoder that sees ``view``, padded to (batch, slots).
 
     Points outside the view (a second look at a part of the frame) are left out; boxes are cut to it.

@@ -19,7 +19,7 @@ import numpy as np
 from tinyseg.engines import ENGINES, cpu, is_installed, offered_precisions
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import TinysegError
-from tinyseg.predict.segmenter import load
+from tinyseg.predict.load import load
 from tinyseg.system import device
 from tinyseg.version import __version__
 

@@ -22,7 +22,7 @@ from tinyseg.graphs.bisect import bisect
 from tinyseg.graphs.compiled import Builder, write_folder
 from tinyseg.graphs.model import open_model
 from tinyseg.graphs.parity import Parity, Reference, measure
-from tinyseg.predict.segmenter import graph_shapes
+from tinyseg.graphs.shapes import graph_shapes
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[compile]')")
 

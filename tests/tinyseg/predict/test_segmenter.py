@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import tinyseg
 from tests.conftest import mask_iou
 from tinyseg import Prompt
-from tinyseg.predict.segmenter import _choose
+from tinyseg.predict.embedding import choose_masks
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -172,9 +172,9 @@ def test_padding_slots_change_nothing(real: tinyseg.Segmenter, scene: Scene) -> 
     """Five points need 16 slots, four need 4: a repeated fifth point must not change what four say."""
     emb = real.embed(scene[0])
     points, labels = [[170, 110], [150, 100], [190, 120], [20, 20]], [1, 1, 1, 0]
-    four = emb.segmenter._decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels)])
+    four = emb.network.decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels)])
     more = Prompt(points * 3, labels * 3)  # forces the larger shape for the whole batch
-    both = emb.segmenter._decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels), more])
+    both = emb.network.decode(emb.features, emb.geometry, emb.geometry, [Prompt(points, labels), more])
     np.testing.assert_allclose(both[0][0], four[0][0], atol=2e-3 * np.abs(four[0]).max())
 
 
@@ -230,9 +230,9 @@ def test_mask_0_takes_the_place_of_the_reading_most_alike_it() -> None:
     logits[2, :5] = 1.0  # the twin: one row more
     logits[3] = 1.0
     scores = np.array([0.7, 0.5, 0.6, 0.4], np.float32)
-    several, several_scores = _choose(logits, scores, True)
+    several, several_scores = choose_masks(logits, scores, True)
     assert np.array_equal(several, logits[[1, 0, 3]]) and several_scores.tolist() == scores[[1, 0, 3]].tolist()
-    single, single_scores = _choose(logits, scores, False)
+    single, single_scores = choose_masks(logits, scores, False)
     assert np.array_equal(single, logits[:1]) and single_scores.tolist() == scores[:1].tolist()
-    nothing, _ = _choose(np.full((4, 8, 8), -1.0, np.float32), scores, True)
+    nothing, _ = choose_masks(np.full((4, 8, 8), -1.0, np.float32), scores, True)
     assert len(nothing) == 3

@@ -1,0 +1,79 @@
+"""The shapes that graphs are compiled for: few, so that whatever is asked fits one that is there already."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+from tinyseg.engines import CompiledGraph
+from tinyseg.geometry import Letterbox
+from tinyseg.graphs.roles import ROLES
+
+# Compiled decoder shapes: prompts and point slots are padded up to one of these.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+SLOT_COUNTS = (4, 16, 64, 256)
+# Compiled shapes kept for each graph; the least recently used goes first. A camera needs two, a folder of photos more.
+CACHED_SHAPES = 32
+
+
+def at_least(needed: int, sizes: Sequence[int]) -> int:
+    """The first of ascending sizes that holds what is needed."""
+    return next(size for size in sizes if size >= needed)
+
+
+def view_dimensions(view: Letterbox) -> dict[str, int]:
+    """The named dimensions that follow from a view: the encoder's input and the maps at strides 4, 8 and 16."""
+    width, height = view.input
+    rows, columns = view.grid
+    return {
+        "height": height, "width": width, "rows4": rows, "columns4": columns, "rows8": rows // 2,
+        "columns8": columns // 2, "rows16": rows // 4, "columns16": columns // 4,
+    }  # fmt: skip
+
+
+def prompt_dimensions(view: Letterbox, prompts: int, points: int = SLOT_COUNTS[0]) -> dict[str, int]:
+    """A view's dimensions with those of so many prompts of so many points, padded to the next compiled size."""
+    return {
+        **view_dimensions(view), "prompts": at_least(prompts, BATCH_SIZES), "points": at_least(points, SLOT_COUNTS)
+    }  # fmt: skip
+
+
+def square_view(side: int) -> Letterbox:
+    """The view of a square frame of the encoder's own size: the shape that second looks have."""
+    return Letterbox(side, side, (0, 0, side, side), (side, side), (side, side))
+
+
+def graph_shapes(view: Letterbox, zoom_side: int, prompts: Sequence[int]) -> dict[str, list[dict[str, int]]]:
+    """Dimensions by graph that serve a view and second looks, with so many prompts at once: what to compile ahead."""
+    batches = sorted({at_least(n, BATCH_SIZES) for n in prompts if n <= BATCH_SIZES[-1]} or {BATCH_SIZES[-1]})
+    shapes: dict[str, list[dict[str, int]]] = {}
+    for role in ROLES.values():
+        rows: list[dict[str, int]] = []
+        for one, counts in ((view, batches), (square_view(zoom_side), [1])):
+            for count in counts if "prompts" in role.dimensions else [1]:
+                dimensions = prompt_dimensions(one, count)
+                rows.append({name: dimensions[name] for name in role.dimensions})
+        shapes[role.name] = [dict(pairs) for pairs in dict.fromkeys(tuple(d.items()) for d in rows)]
+    return shapes
+
+
+class ShapeCache:
+    """A graph's compiled forms by their dimensions; compiling happens once, whatever number of threads asks."""
+
+    def __init__(self, build: Callable[[Mapping[str, int]], CompiledGraph]) -> None:
+        self._build = build
+        self._graphs: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, dimensions: Mapping[str, int]) -> CompiledGraph:
+        """The graph of these dimensions, compiled now if it is not there. Raises EngineError or ParityError."""
+        key = tuple(dimensions.values())
+        with self._lock:
+            graph = self._graphs.get(key)
+            if graph is None:
+                graph = self._graphs[key] = self._build(dimensions)
+                if len(self._graphs) > CACHED_SHAPES:
+                    self._graphs.popitem(last=False)
+            self._graphs.move_to_end(key)
+            return graph

@@ -1,0 +1,91 @@
+"""A model's graphs on an engine: views in, features out; features and prompts in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg import pixels
+from tinyseg.engines import CompiledGraph, GraphSource
+from tinyseg.geometry import Letterbox
+from tinyseg.graphs.roles import ROLES
+from tinyseg.graphs.shapes import BATCH_SIZES, ShapeCache, prompt_dimensions
+from tinyseg.predict.workspace import Workspace
+from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import decoder_inputs, point_count
+
+Features = Mapping[str, NDArray[np.float32]]
+
+
+class Network:
+    """Graphs compiled as shapes are asked for. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, GraphSource],
+        compile_graph: Callable[[GraphSource, Mapping[str, int]], CompiledGraph],
+    ) -> None:
+        """graphs: by role, in the precision that runs. compile_graph: (graph, dimensions) -> compiled and checked."""
+        self.graphs = graphs
+        self._compiled = {name: ShapeCache(partial(compile_graph, graph)) for name, graph in graphs.items()}
+
+    def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
+        """The graph of a role that serves a view, for so many prompts of so many points. Raises EngineError, ParityError."""
+        dimensions = prompt_dimensions(view, prompts, points)
+        return self._compiled[role].get({name: dimensions[name] for name in ROLES[role].dimensions})
+
+    def encode(self, frame: pixels.FrameLayout, view: Letterbox, workspace: Workspace | None = None) -> Features:
+        """Features of a view of a frame. With a workspace they are valid until it encodes again."""
+        graph = self.compiled("encoder", view)
+        if workspace is not None:
+            image = pixels.prepare(frame, view, workspace.input(view))
+            workspace.mark("resize")
+            features = workspace.run(graph, {"image": image})
+            workspace.mark("encode")
+            return features
+        features = graph.run({"image": pixels.prepare(frame, view)})
+        for array in features.values():
+            if isinstance(array, np.ndarray):  # what stays on a device cannot be written from here
+                array.flags.writeable = False
+        return features
+
+    def decode(
+        self,
+        features: Features,
+        frame: Letterbox,
+        view: Letterbox,
+        prompts: Sequence[Prompt],
+        workspace: Workspace | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Prompts placed in ``frame``, asked about the features of ``view``, in as few engine calls as possible.
+
+        Returns logits (B, 4, h, w) on the view's grid and predicted IoU (B, 4). Mask 0 answers an unambiguous prompt,
+        1 to 3 are readings of an ambiguous one. With a workspace they are valid until it decodes again.
+        """
+        points = max(point_count(p) for p in prompts)
+        if len(prompts) > BATCH_SIZES[-1]:
+            workspace = None  # a second chunk would overwrite what the first one left there
+        logits, scores = [], []
+        for start in range(0, len(prompts), BATCH_SIZES[-1]):
+            chunk = prompts[start : start + BATCH_SIZES[-1]]
+            graph = self.compiled("decoder", view, len(chunk), points)
+            dimensions = prompt_dimensions(view, len(chunk), points)
+            make = partial(decoder_inputs, chunk, frame, view, dimensions["prompts"], dimensions["points"])
+            inputs = make() if workspace is None else workspace.decoder_inputs(prompts, view, make)
+            feeds = {
+                **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask,
+                "has_mask": inputs.has_mask,
+            }  # fmt: skip
+            if workspace is not None:
+                workspace.mark("lay out")
+            out = graph.run(feeds) if workspace is None else workspace.run(graph, feeds)
+            if workspace is not None:
+                workspace.mark("decode")
+            logits.append(out["logits"][: len(chunk)])
+            scores.append(out["iou"][: len(chunk)])
+        if len(logits) == 1:
+            return logits[0], scores[0]
+        return np.concatenate(logits), np.concatenate(scores)
