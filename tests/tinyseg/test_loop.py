@@ -181,7 +181,7 @@ class Capture:
 
 
 def test_live_sources_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyseg.sources.FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.001)
     captures = iter([Capture(2), Capture(0, opens=False), Capture(0), Capture(3)])
     source = LiveSource("camera", lambda: next(captures))  # type: ignore[arg-type,return-value]
     assert source.live and source.frame_rate == 25.0
@@ -190,7 +190,7 @@ def test_live_sources_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_live_sources_give_up_after_their_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyseg.sources.FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.001)
     source = LiveSource("camera", lambda: Capture(0), patience=0.05)  # type: ignore[arg-type,return-value]
     with pytest.raises(tinyseg.DataError, match="no frame"):
         source.read()
@@ -380,7 +380,7 @@ def test_a_full_disk_leaves_whole_lines(seg: tinyseg.Segmenter, tmp_path: Path) 
 def test_a_video_stops_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: tinyseg.Segmenter
 ) -> None:
-    monkeypatch.setattr("tinyseg.sinks.DISK_RESERVE_BYTES", 1 << 62)
+    monkeypatch.setattr("tinyseg.sinks.video.DISK_RESERVE_BYTES", 1 << 62)
     with (
         pytest.raises(tinyseg.DataError, match="disk is full"),
         Loop(fake, ArraySource(frames(5)), VideoSink(tmp_path / "o.avi"), [BOX]) as loop,

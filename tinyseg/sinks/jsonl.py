@@ -1,0 +1,50 @@
+"""Results as JSON lines."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+from tinyseg.errors import DataError
+from tinyseg.masks import encode_rle
+from tinyseg.sinks.base import FrameResult, Sink
+
+
+class JsonLinesSink(Sink):
+    """One JSON line a frame: COCO RLE, box, area and score of every object. A full disk loses no line that was there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        self._whole = 0  # bytes of complete lines
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("wb", buffering=0)
+        except OSError as exc:
+            raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+
+    def write(self, result: FrameResult) -> None:
+        objects = []
+        for answer in result.answers:
+            x0, y0, x1, y1 = answer.boxes[answer.best].tolist()
+            objects.append(
+                {
+                    "segmentation": encode_rle(answer.masks[answer.best]), "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(answer.areas[answer.best]), "score": round(float(answer.scores[answer.best]), 4),
+                }
+            )  # fmt: skip
+        row = {"frame": result.frame.index, "name": result.frame.name, "objects": objects}
+        line = (json.dumps({**row, "latency_ms": round(result.latency_ms, 3)}) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as exc:
+            raise DataError(f"{self._path}: {exc.strerror or exc}; the lines before are whole") from exc
+        self._whole += len(line)
+
+    def close(self) -> None:
+        self._file.truncate(self._whole)
+        self._file.close()
+        self._part.replace(self._path)

@@ -1,0 +1,38 @@
+"""What a user names on the command line -> a sink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from tinyseg.errors import InputError
+from tinyseg.sinks.base import NullSink, Sink
+from tinyseg.sinks.jsonl import JsonLinesSink
+from tinyseg.sinks.pictures import PngSink
+from tinyseg.sinks.raw import RawSink
+from tinyseg.sinks.video import VideoSink
+from tinyseg.sinks.window import WindowSink
+
+SINK_HELP = "null, window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks on standard output)"
+
+
+def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None) -> Sink:
+    """Open what a user names on the command line. Raises InputError or DataError."""
+    kind, _, rest = text.partition(":")
+    if (kind in ("null", "window", "raw")) != (not rest):
+        raise InputError(f"{text!r} is no sink; give {SINK_HELP}")
+    if kind == "null":
+        return NullSink()
+    if kind == "window":
+        return WindowSink()
+    if kind == "video":
+        return VideoSink(Path(rest), frame_rate)
+    if kind == "png":
+        return PngSink(Path(rest))
+    if kind == "jsonl":
+        return JsonLinesSink(Path(rest))
+    if kind == "raw":
+        if stdout is None:
+            raise InputError("there is no standard output to write raw masks to")
+        return RawSink(stdout)
+    raise InputError(f"{text!r} is no sink; give {SINK_HELP}")

@@ -1,0 +1,74 @@
+"""What a frame and a source are; frames from arrays."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture: (H, W, 3) or (H, W) uint8, its channel order, and when it was taken."""
+
+    pixels: NDArray[np.uint8]
+    index: int  # 0, 1, 2, ... as the source gave them; dropped frames leave gaps
+    captured: float  # time.perf_counter() when it was there, seconds
+    color: str = "bgr"
+    name: str = ""  # the file it came from, if any
+
+
+class Source(ABC):
+    """A stream of frames. ``live`` ones do not wait; ``frame_rate`` is 0 where nobody knows."""
+
+    live = False
+    frame_rate = 0.0
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @abstractmethod
+    def read(self) -> NDArray[np.uint8] | None:
+        """The next picture, None at the end. May wait. Called from one thread."""
+
+    def next_frame(self) -> Frame | None:
+        """The next frame with its number and time, None at the end."""
+        pixels = self.read()
+        if pixels is None:
+            return None
+        frame = Frame(pixels, self._count, time.perf_counter(), self.color, self.name)
+        self._count += 1
+        return frame
+
+    @property
+    def color(self) -> str:
+        return "bgr"
+
+    @property
+    def name(self) -> str:
+        """The name of what read() gave last, if it has one."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Let go of devices and files; called once, also after an error."""
+
+
+class ArraySource(Source):
+    """Frames from any iterable of arrays."""
+
+    def __init__(self, arrays: Iterable[NDArray[np.uint8]], color: str = "bgr", live: bool = False) -> None:
+        super().__init__()
+        self._arrays = iter(arrays)
+        self._color = color
+        self.live = live
+
+    @property
+    def color(self) -> str:
+        return self._color
+
+    def read(self) -> NDArray[np.uint8] | None:
+        return next(self._arrays, None)
