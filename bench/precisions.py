@@ -14,7 +14,7 @@ from tinyseg.bench.measure import alternate, ratio
 from tinyseg.bench.rows import markdown_table
 from tinyseg.bench.scenarios import boxes, scene
 from tinyseg.dataset import Photo
-from tinyseg.engines import ENGINES, is_installed, offered_precisions
+from tinyseg.engines import ENGINES, is_installed, offered_precisions, why_not
 from tinyseg.errors import EngineError, InputError
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.predict.load import graphs_for, load
@@ -55,6 +55,12 @@ def combinations(model: Model) -> list[tuple[str, str]]:
                 continue
             found.append((engine, precision))
     return sorted(found, key=lambda pair: (pair[0], pair[1] != "fp32", pair[1]))
+
+
+def left_out(model: Model) -> list[str]:
+    """What the model carries and an installed engine would run, but not on this device; one line for each, with the reason."""
+    asked = [(e, p) for e in REAL_ENGINES if is_installed(e) for p in model.precisions]
+    return [f"{e} {p} is left out: {why}" for e, p in asked if (why := why_not(e, p))]
 
 
 def predict_once(seg: Segmenter, frame: NDArray[np.uint8]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "create_engine",
     "is_installed",
     "offered_precisions",
+    "why_not",
 ]
 
 
@@ -36,7 +37,9 @@ __all__ = [
 class EngineRow:
     """Where an engine's adapter lives and what it needs."""
 
-    module: str  # has DEVICES, precisions(device) -> names, best first, and create(precision, threads, streams, device)
+    # Has DEVICES, precisions(device) -> names, best first, create(precision, threads, streams, device), and may have
+    # why_not(precision, device) -> what keeps it from offering one, "" if nothing.
+    module: str
     package: str  # what must be importable
     install: str  # the command that installs it
 
@@ -67,7 +70,8 @@ class EngineChoice:
 def create_engine(
     name: str, precision: str, threads: int | None, streams: int = 1, facts: PrecisionFacts | None = None
 ) -> EngineChoice:
-    """Open an engine by name, with or without a device ("onnxruntime:cuda"), or the best one installed for "auto".
+    """Open an engine by name, with or without a device ("onnxruntime:cuda"), or for "auto" the best one installed that
+    offers the precision.
 
     precision: "auto" or one of PRECISIONS. threads: for CPU engines, None for all cores that this process may use.
     streams: how many runs are to go on at the same time; they share the threads. facts: of the model that is to run,
@@ -86,7 +90,11 @@ def create_engine(
         reason = f"auto: the first installed of {', '.join(AUTO_ORDER)}"
         if missing:
             reason += f"; {', '.join(missing)} not installed ({ENGINES[missing[0]].install})"
-        name = installed[0]
+        # A precision that was asked for by name decides between engines, as int8 does on processors without VNNI.
+        able = [n for n in installed if precision == "auto" or precision in offered_precisions(n)]
+        name = (able or installed)[0]
+        if name != installed[0]:
+            reason += f"; {', '.join(installed[: installed.index(name)])} passed over, without {precision} here"
     name, _, device = name.partition(":")
     if name not in ENGINES:
         raise UnknownEngine(f"there is no engine {name!r}; known are auto, {', '.join(ENGINES)}")
@@ -104,7 +112,8 @@ def create_engine(
         precision, why = choose_precision(name, offered, known_facts)
         reason = f"{reason}; {why}"
     elif precision not in offered:
-        raise PrecisionUnavailable(f"{name} offers {', '.join(offered)} on this device, not {precision}")
+        told = f"{name} offers {', '.join(offered)} on this device, not {precision}"
+        raise PrecisionUnavailable(f"{told}: {why}" if (why := why_not(name, precision, device)) else told)
     engine: Engine = module.create(precision, count, streams, device)
     return EngineChoice(engine, reason)
 
@@ -119,3 +128,11 @@ def offered_precisions(name: str, device: str | None = None) -> tuple[str, ...]:
     module: Any = importlib.import_module(ENGINES[name].module)
     offered: tuple[str, ...] = module.precisions(device or module.DEVICES[0])
     return offered
+
+
+def why_not(name: str, precision: str, device: str | None = None) -> str:
+    """What keeps an installed engine from a precision on this very device, with the way out; "" where nothing is known."""
+    module: Any = importlib.import_module(ENGINES[name].module)
+    asked = getattr(module, "why_not", None)
+    reason: str = asked(precision, device or module.DEVICES[0]) if asked else ""
+    return reason

@@ -29,6 +29,14 @@ def int8_instruction() -> str | None:
     return next((f for f in INT8_FLAGS if f in flags()), None)
 
 
+def int8_saturates() -> bool:
+    """Whether this is an x86 processor that sums products of 8-bit integers in 16 bits, which saturate (vpmaddubsw).
+
+    False also where the instruction sets cannot be told.
+    """
+    return platform.machine().lower() in ("x86_64", "amd64") and bool(flags()) and int8_instruction() is None
+
+
 def fingerprint() -> str:
     """Tells processors apart whose compiled graphs differ: the architecture and a digest of its instruction sets."""
     return f"{platform.machine()}-{hashlib.sha256(' '.join(sorted(flags())).encode()).hexdigest()[:12]}"

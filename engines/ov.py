@@ -47,12 +47,26 @@ def _core(device: str) -> openvino.Core:
 
 
 def precisions(device: str) -> tuple[str, ...]:
-    """What the device offers; bf16 first where a processor multiplies it natively."""
+    """What the device offers; bf16 first where a processor multiplies it natively, int8 where its sums are exact."""
     core = _core(device)
     with engine_errors("openvino", "asking the device for its precisions"):
         able = set(core.get_property(device.upper(), "OPTIMIZATION_CAPABILITIES"))
-    found = tuple(p for p, name in CAPABILITIES.items() if name in able)
+    found = tuple(p for p, name in CAPABILITIES.items() if name in able and not why_not(p, device))
     return found if device == "cpu" else tuple(sorted(found, key=lambda p: p != "fp16"))
+
+
+def why_not(precision: str, device: str) -> str:
+    """What keeps OpenVINO from a precision that it would otherwise offer on this device, with the way out; "" if nothing.
+
+    oneDNN multiplies uint8 by int8 into saturating 16-bit sums where VNNI is missing, and OpenVINO has no property for exact
+    ones (its advice is weights of 7 bits, which would be another model).
+    """
+    if precision == "int8" and device == "cpu" and cpu.int8_saturates():
+        return (
+            "this processor has no 8-bit dot product (VNNI), and OpenVINO's int8 sums saturate without it, so masks would be "
+            "wrong; use precision='fp32', or engine='onnxruntime', whose int8 is exact here"
+        )
+    return ""
 
 
 def create(precision: str, threads: int, streams: int, device: str) -> OvEngine:

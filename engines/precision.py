@@ -30,7 +30,8 @@ def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts)
     """(precision, reason) for an engine that offers these precisions on this device, its own favourite first."""
     usable = [p for p in offered if p in NATIVE or p in facts.carried]
     measured = facts.speed.get(engine, {})
-    left_out = []
+    # What was measured and carried, but is not offered here: the processor lacks what it was measured with.
+    left_out = [f"{p} is not offered here" for p in measured if p not in offered and p in facts.carried]
     candidates = {}
     for precision in usable:
         # The parity gate vouches for what an engine lowers itself; int8 has to have been measured.

@@ -357,7 +357,9 @@ class Builder:
 class IExecutionContext:
     def __init__(self, shapes: dict[str, Any], graph: bytes) -> None:
         self._shapes = shapes
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.x64quantprecision", "1")  # sums are exact, as on the GPU
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._addresses: dict[str, int] = {}
         self._given: dict[str, tuple[int, ...]] = {}
         self._warm = False

@@ -85,3 +85,9 @@ def test_half_precision_graphs_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found = engine.compile(graph, dimensions).run(image)["embedding"]
     expected = create_engine("onnxruntime", "fp32", 2).engine.compile(graph, dimensions).run(image)["embedding"]
     assert found.dtype == np.float32 and 0 < np.abs(found - expected).mean() < 0.01 * np.abs(expected).max()
+
+
+def test_exact_int8_sums_are_part_of_what_a_built_engine_depends_on() -> None:
+    """Without the option every int8 graph fails the gate on processors without VNNI (seen on AVX2 alone)."""
+    engine = create_engine("onnxruntime", "int8", 1).engine
+    assert engine.identity()["session.x64quantprecision"] == "1"

@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+import tinyseg
+from tinyseg.engines import create_engine, offered_precisions, why_not
+from tinyseg.errors import PrecisionUnavailable
+
 pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
 
 # Two segmenters come and go, the older one first; then a signal that the program handles.
@@ -29,3 +33,21 @@ def test_a_signal_after_segmenters_are_gone_is_handled() -> None:
     faulthandler = [sys.executable, "-X", "faulthandler", "-c", CTRL_C]
     done = subprocess.run(faulthandler, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "handled 1" in done.stdout, (done.returncode, done.stderr[-2000:])
+
+
+def test_int8_is_not_offered_where_its_sums_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.engines.cpu.int8_saturates", lambda: True)
+    assert "int8" not in offered_precisions("openvino")
+    with pytest.raises(PrecisionUnavailable, match=r"no 8-bit dot product.*precision='fp32', or engine='onnxruntime'"):
+        tinyseg.load(engine="openvino", precision="int8")
+    assert tinyseg.load(engine="openvino").info.precision != "int8"
+    monkeypatch.setattr("tinyseg.engines.cpu.int8_saturates", lambda: False)
+    assert "int8" in offered_precisions("openvino") and why_not("openvino", "int8") == ""
+    assert why_not("onnxruntime", "int8") == ""
+
+
+def test_auto_takes_an_engine_that_offers_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.engines.cpu.int8_saturates", lambda: True)
+    chosen = create_engine("auto", "int8", 1)
+    assert chosen.engine.name == "onnxruntime" and "openvino passed over, without int8 here" in chosen.reason
+    assert create_engine("auto", "fp32", 1).engine.name == "openvino"

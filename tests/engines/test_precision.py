@@ -36,6 +36,29 @@ def test_int8_wants_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert name == "bf16" and "this processor lacks" in why
 
 
+def test_a_precision_that_the_device_does_not_offer_is_told() -> None:
+    name, why = choose_precision("openvino", ("fp32",), facts())
+    assert name == "fp32" and "int8 is not offered here" in why
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", {"avx2"}, True),
+        ("AMD64", {"avx512f", "avx512_vnni"}, False),
+        ("x86_64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", set(), False),
+        ("aarch64", {"asimd"}, False),
+    ],
+)
+def test_where_int8_sums_saturate(
+    machine: str, flags: set[str], saturates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags))
+    assert cpu.int8_saturates() is saturates
+
+
 def test_without_figures_the_engine_chooses() -> None:
     name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), PrecisionFacts(("fp32", "int8")))
     assert name == "bf16" and "nothing was measured" in why

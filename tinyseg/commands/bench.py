@@ -13,6 +13,7 @@ from typing import Any
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
+from tinyseg.graphs.model import open_model
 from tinyseg.images import write_bytes
 from tinyseg.system import device
 
@@ -103,7 +104,10 @@ def run(args: argparse.Namespace) -> int:
         photos = read_photos(Path(args.data)) if args.data else None
         compared = precisions.compare_precisions(args.model, photos, threads=args.threads, rounds=args.rounds)
         card = precisions.to_card(compared, device.processor_name(), Path(args.data).name if args.data else None)
-        emit(json.dumps(card, indent=1), f"{device.processor_name()}\n\n{precisions.table(compared)}", args.json)
+        absent = "".join(f"\n\n{line}" for line in precisions.left_out(open_model(args.model)))
+        emit(
+            json.dumps(card, indent=1), f"{device.processor_name()}\n\n{precisions.table(compared)}{absent}", args.json
+        )
         return 0
     if args.profile:
         if args.peer or args.peer_onnx or args.all or args.scenario or args.csv:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tinyseg.engines import ENGINES, cpu, is_installed, offered_precisions
+from tinyseg.engines import ENGINES, cpu, is_installed, offered_precisions, why_not
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import TinysegError
 from tinyseg.predict.load import load
@@ -274,6 +274,13 @@ def find_traps(gpus: Sequence[str], governor: str | None, engines: Sequence[Engi
                 f"pass --threads {cores} (in Python: tinyseg.load(threads={cores}))",
             )
         )
+    traps.extend(
+        Trap(f"{e.name} does not run int8 here: {problem}", remedy.strip())
+        for e in engines
+        if e.works and e.name in ENGINES and "int8" not in e.precisions
+        for problem, _, remedy in [why_not(e.name, "int8").partition(";")]
+        if problem
+    )
     traps.extend(
         Trap(f"{e.name} is installed but does not work: {e.detail}", ENGINES[e.name].install)
         for e in engines

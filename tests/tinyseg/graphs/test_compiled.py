@@ -14,7 +14,7 @@ import pytest
 
 import tinyseg
 from tinyseg.cli import main
-from tinyseg.engines import GraphSource, create_engine
+from tinyseg.engines import GraphSource, create_engine, why_not
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import DataError, ModelError, ParityError, WrongDevice
 from tinyseg.geometry import letterbox
@@ -128,6 +128,8 @@ def test_compiled_folder(
 ) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
+        if reason := why_not(engine, precision):
+            pytest.skip(reason)
     out = tmp_path / "compiled"
     command = ["compile", "--engine", engine, "--precision", precision, "--size", "160x96"]
     assert main([*command, "--out", str(out)]) == 0
