@@ -25,7 +25,16 @@ from tinyseg.errors import (
 )
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
-from tinyseg.predict.sam import SamPredictor
+from tinyseg.predict.sam import (
+    ResizeLongestSide,
+    Sam,
+    SAM2ImagePredictor,
+    SamPredictor,
+    SegmentAnythingONNX,
+    build_sam,
+    build_sam2,
+    sam_model_registry,
+)
 from tinyseg.predict.segmenter import Embedding, Segmenter, SegmenterInfo, load
 from tinyseg.prompts import Prompt
 from tinyseg.version import __version__
@@ -49,12 +58,19 @@ __all__ = [
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
+    "ResizeLongestSide",
+    "SAM2ImagePredictor",
+    "Sam",
     "SamPredictor",
+    "SegmentAnythingONNX",
     "Segmenter",
     "SegmenterInfo",
     "TinysegError",
     "UnknownEngine",
     "WrongDevice",
     "__version__",
+    "build_sam",
+    "build_sam2",
     "load",
+    "sam_model_registry",
 ]
