@@ -27,7 +27,16 @@ from tinyseg.loop import Loop, LoopStats
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.load import load
-from tinyseg.predict.sam import SamPredictor
+from tinyseg.predict.sam import (
+    ResizeLongestSide,
+    Sam,
+    SAM2ImagePredictor,
+    SamPredictor,
+    SegmentAnythingONNX,
+    build_sam,
+    build_sam2,
+    sam_model_registry,
+)
 from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
 from tinyseg.prompts import Prompt
 from tinyseg.version import __version__
@@ -51,12 +60,19 @@ __all__ = [
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
+    "ResizeLongestSide",
+    "SAM2ImagePredictor",
+    "Sam",
     "SamPredictor",
+    "SegmentAnythingONNX",
     "Segmenter",
     "SegmenterInfo",
     "TinysegError",
     "UnknownEngine",
     "WrongDevice",
     "__version__",
+    "build_sam",
+    "build_sam2",
     "load",
+    "sam_model_registry",
 ]
