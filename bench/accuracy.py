@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
-from tinyseg.masks import Masks
+from tinyseg.masks import Masks, most_interior
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
@@ -47,14 +47,6 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Intersection over union of two masks; 1 if both are empty."""
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
-
-
-def most_interior(region: NDArray[np.bool_]) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the region's outside; the frame's border counts as outside."""
-    padded = np.pad(region, 1).astype(np.uint8)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), region.shape[1])
-    return x, y
 
 
 def next_click(truth: NDArray[np.bool_], answer: NDArray[np.bool_]) -> tuple[tuple[int, int], int] | None:

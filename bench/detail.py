@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.bench.accuracy import MIN_PIXELS, iou, most_interior, next_click
+from tinyseg.bench.accuracy import MIN_PIXELS, iou, next_click
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.draw import overlay
 from tinyseg.images import write_image
+from tinyseg.masks import most_interior
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.bench.accuracy import MIN_PIXELS, SIZE_LIMITS, iou, most_interior
+from tinyseg.bench.accuracy import MIN_PIXELS, SIZE_LIMITS, iou
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
 from tinyseg.graphs.model import ZoomRule
-from tinyseg.masks import Masks
+from tinyseg.masks import Masks, most_interior
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.progress import progress

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tinyseg.bench.rows import markdown_table
+from tinyseg.distill.config import DistilWeights, TrainConfig
 from tinyseg.distill.data import Mixing
-from tinyseg.distill.losses import DistilWeights
-from tinyseg.distill.train import TrainConfig, train
+from tinyseg.distill.train import train
 from tinyseg.errors import InputError
 from tinyseg.images import write_bytes
 

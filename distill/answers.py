@@ -18,23 +18,22 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.device_data import DeviceBatches
 from tinyseg.distill.losses import LOGIT_RANGE
 from tinyseg.distill.prompts import PromptBatch
+from tinyseg.distill.step_inputs import open_batches, step_inputs
 from tinyseg.distill.teachers import Answer, load_teacher
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import write_bytes
 from tinyseg.system.progress import progress
-
-if TYPE_CHECKING:
-    from tinyseg.distill.train import TrainConfig
 
 SHARD = 16  # batches
 INDEX = "answers.json"
@@ -81,7 +80,7 @@ def require_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 @dataclass(frozen=True)
-class StoredLook:
+class StoredEncoded:
     """A batch that a teacher looked at once; it holds the answer to the batch's first prompts and knows no other."""
 
     embedding: Tensor  # (B, C, h, w), of no size where none is stored
@@ -108,7 +107,7 @@ class StoredAnswers:
             raise InputError(f"{folder} holds no answer yet")
         self._shard: tuple[int, dict[str, np.ndarray]] = (-1, {})
 
-    def look(self, number: int, device: torch.device) -> StoredLook:
+    def encode(self, number: int, device: torch.device) -> StoredEncoded:
         """What is stored of batch ``number`` (below ``count``). Raises DataError where its shard is damaged."""
         shard = number // SHARD
         if self._shard[0] != shard:
@@ -125,7 +124,7 @@ class StoredAnswers:
             tokens = arrays[f"tokens{number}"] if self.channels else np.zeros((0, 0, 0), np.float16)
         except KeyError as exc:
             raise DataError(f"{self.folder} lacks the answer to batch {number} ({exc})") from exc
-        return StoredLook(
+        return StoredEncoded(
             torch.from_numpy(embedding).to(device).float(),
             Answer(
                 torch.from_numpy(logits).to(device).float() * (LOGIT_RANGE / 127),
@@ -144,8 +143,6 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
 
     Shards that are there already are kept. Raises InputError where the folder holds answers to other questions.
     """
-    from tinyseg.distill.train import open_batches, open_step  # noqa: PLC0415 - train imports this file
-
     if count < 1:
         raise InputError("--steps must be at least 1")
     device = torch.device(config.device)
@@ -167,14 +164,14 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
         if not path.exists():
             arrays: dict[str, np.ndarray] = {}
             for number in range(shard * SHARD, (shard + 1) * SHARD):
-                opening = open_step(source[number], config, device)
-                look = teacher.look(opening.pixels)
-                answer = look.answer(opening.prompts)
+                inputs = step_inputs(source[number], config, device)
+                encoded = teacher.encode(inputs.pixels)
+                answer = encoded.answer(inputs.prompts)
                 scaled = (answer.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE) * (127 / LOGIT_RANGE)).round()
                 arrays[f"logits{number}"] = scaled.to(torch.int8).cpu().numpy()
                 arrays[f"iou{number}"] = answer.iou.half().cpu().numpy()
                 if embeddings:
-                    arrays[f"embedding{number}"] = look.embedding.half().cpu().numpy()
+                    arrays[f"embedding{number}"] = encoded.embedding.half().cpu().numpy()
                     arrays[f"tokens{number}"] = answer.tokens.half().cpu().numpy()
             packed = io.BytesIO()
             np.savez_compressed(packed, allow_pickle=False, **arrays)

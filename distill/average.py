@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
+from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
-from tinyseg.distill.model import Student, StudentShape
-from tinyseg.distill.train import TrainConfig, training_loss
+from tinyseg.distill.model import Student
+from tinyseg.distill.shape import StudentShape
+from tinyseg.distill.step import training_loss
 from tinyseg.errors import InputError
 from tinyseg.system.progress import progress
 

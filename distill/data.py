@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
+from tinyseg.distill.flags import flag
 from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
 
@@ -230,8 +231,10 @@ class Batch:
 class Mixing:
     """Shares of the samples that are made of several photos."""
 
-    copy_paste: float = 0.0
-    mosaic: float = 0.0
+    copy_paste: float = field(
+        default=0.0, metadata=flag("share of samples with an object pasted from another photo", "mixing", "S")
+    )
+    mosaic: float = field(default=0.0, metadata=flag("share of samples made of four photos", "mixing", "S"))
 
     def __post_init__(self) -> None:
         if min(self.copy_paste, self.mosaic) < 0 or self.copy_paste + self.mosaic > 1:

@@ -8,10 +8,12 @@ alone or mixed with labelled ones.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tinyseg.distill.model import LABEL_PADDING, LABEL_POSITIVE
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Teacher
 from tinyseg.errors import DataError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
 from tinyseg.images import read_image, write_bytes
 from tinyseg.masks import polygons
+from tinyseg.pixels import STABILITY_OFFSET
+from tinyseg.prompts.layout import LABEL_PADDING, LABEL_POSITIVE
 from tinyseg.system.progress import progress
 
 SHARD = 32  # photos a file; what a killed run loses at most
-STABILITY_OFFSET = 1.0
 CHUNK = 16  # prompts the teacher is asked at once; more spend their time on fresh memory
 
 
@@ -68,15 +70,15 @@ def label_photo(teacher: Teacher, photo: NDArray[np.uint8], rule: LabelRule) -> 
     ys = np.arange(step / 2, height * scale, step)
     clicks = torch.tensor([[x, y] for y in ys for x in xs], dtype=torch.float32)
     cells = rule.side // LOGIT_STRIDE
-    look = teacher.look(image)
+    encoded = teacher.encode(image)
     masks: list[Tensor] = []
     scores: list[Tensor] = []
     for points in clicks.split(CHUNK):
         n = len(points)
         slots = torch.stack((points, torch.zeros_like(points)), 1)
-        labels = torch.tensor([[float(LABEL_POSITIVE), float(LABEL_PADDING)]]).repeat(n, 1)
+        labels = torch.tensor([[LABEL_POSITIVE, LABEL_PADDING]]).repeat(n, 1)
         asked = PromptBatch(slots, labels, torch.zeros(n, 1, cells, cells), torch.zeros(n))
-        answer = look.answer(asked)
+        answer = encoded.answer(asked)
         masks.append(answer.logits[:, 1:].flatten(0, 1))
         scores.append(answer.iou[:, 1:].flatten())
     logits, iou = torch.cat(masks), torch.cat(scores)
@@ -106,13 +108,27 @@ def _overlap(a: Tensor, b: Tensor) -> float:
     return float((a & b).sum() / (a | b).sum().clamp(min=1))
 
 
+def distinct_names(images: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each image: its own, or where several folders hold that name, one with a digest of its path.
+
+    A pure function of the list, so that a run that goes on gives every image the name that it had.
+    """
+    counts = Counter(image.name for image in images)
+    names: dict[Path, str] = {}
+    for image in images:
+        digest = hashlib.sha256(str(image).encode(errors="surrogateescape")).hexdigest()[:8]
+        names[image] = image.name if counts[image.name] == 1 else f"{image.stem}-{digest}{image.suffix}"
+    return names
+
+
 def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) -> Path:
     """Label every image into a data set folder; run again to go on where it stopped. Returns the annotations' file.
 
     Raises DataError where the folder cannot be written, or holds labels of another teacher or rule.
     """
     parts = out / "parts"
-    facts = {"teacher": teacher.name, "rule": rule.__dict__, "images": [p.name for p in images]}
+    names = distinct_names(images)
+    facts = {"teacher": teacher.name, "rule": rule.__dict__, "images": list(names.values())}
     try:
         parts.mkdir(parents=True, exist_ok=True)
         (out / "images").mkdir(exist_ok=True)
@@ -130,10 +146,10 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
             for image in shard:
                 photo = read_image(image)
                 found = label_photo(teacher, photo, rule)
-                shutil.copyfile(image, out / "images" / image.name)
+                shutil.copyfile(image, out / "images" / names[image])
                 rows.append(
                     {
-                        "file": f"images/{image.name}", "width": photo.shape[1], "height": photo.shape[0],
+                        "file": f"images/{names[image]}", "width": photo.shape[1], "height": photo.shape[0],
                         "source": teacher.name, "instances": found,
                     }
                 )  # fmt: skip

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyseg.distill.config import DistilWeights
+
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy plus dice of every mask: logits and target (n, k, h, w) -> (n, k).
@@ -53,36 +55,6 @@ def round_loss(logits: Tensor, iou: Tensor, target: Tensor) -> RoundLoss:
 
 
 LOGIT_RANGE = 10.0  # a probability of 0.99995: what lies beyond is as sure as can be
-
-
-@dataclass(frozen=True)
-class DistilWeights:
-    """How much each part of what a teacher says counts beside the ground truth; 0 leaves it out.
-
-    masks: bce + dice with the teacher's probabilities (EdgeSAM, section 3.3). logits: l1 of the logits, in tens. iou: squared
-    error of all four predicted IoU. embedding, tokens: l1 after a projection to the teacher's channels (TinySAM, section 3.1). hard:
-    weigh every prompt's masks by sigmoid(IoU of the teacher / IoU of the student - 1), both against the truth (TinySAM,
-    section 3.2). rounds: ask the teacher in the correcting rounds too, and click there where it and the student disagree
-    instead of where the student is wrong (EdgeSAM, section 3.3).
-    """
-
-    masks: float = 0.5
-    logits: float = 0.0
-    iou: float = 0.0
-    embedding: float = 0.0
-    tokens: float = 0.0
-    hard: bool = False
-    rounds: bool = False
-
-    @property
-    def any(self) -> bool:
-        """Whether anything of the teacher counts."""
-        return bool(self.masks or self.logits or self.iou or self.of_features)
-
-    @property
-    def of_features(self) -> bool:
-        """Whether anything but answers is learned, which takes a FeatureAdapter."""
-        return bool(self.embedding or self.tokens)
 
 
 class FeatureAdapter(nn.Module):

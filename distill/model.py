@@ -17,80 +17,26 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyseg.distill.shape import MOBILENET_V2_STAGES, SIZES, StudentShape
 from tinyseg.errors import InputError
 from tinyseg.geometry import MEAN, STD
+from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_POSITIVE
 
-# (expansion, output channels, repeats, stride) of every stage: MobileNetV2, table 2, width 1.0.
-MOBILENET_V2_STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
 TAPPED_STAGES = (1, 2, 4, 6)  # the last ones at strides 4, 8, 16 and 32
 
 
-@dataclass(frozen=True)
-class StudentShape:
-    """What differs between the sizes of the student; kept in model.json as ``architecture``."""
-
-    repeats: tuple[int, ...] = tuple(stage[2] for stage in MOBILENET_V2_STAGES)  # of the backbone's stages
-    decoder_layers: int = 2
-    width: int = 1  # multiplies the backbone's channels
-
-    def __post_init__(self) -> None:
-        most = [stage[2] for stage in MOBILENET_V2_STAGES]
-        if len(self.repeats) != len(most) or any(not 1 <= a <= b for a, b in zip(self.repeats, most)):
-            raise InputError(f"a student's stages repeat between 1 and {most} times, got {list(self.repeats)}")
-        if self.decoder_layers < 1:
-            raise InputError("a student has at least 1 decoder layer")
-        if self.width < 1:
-            raise InputError(f"a student's width is a whole number from 1 on, got {self.width}")
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> StudentShape:
-        """From ``dataclasses.asdict`` or model.json. Raises InputError."""
-        try:
-            return cls(tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)))
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
-
-    @property
-    def kept_blocks(self) -> tuple[int, ...]:
-        """For every block of the backbone, its index in the whole MobileNetV2: the first ones of every stage are kept."""
-        most = [stage[2] for stage in MOBILENET_V2_STAGES]
-        return tuple(sum(most[:s]) + i for s, repeats in enumerate(self.repeats) for i in range(repeats))
-
-
-SIZES = {
-    "base": StudentShape(),
-    "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
-    "large": StudentShape(width=2),
-}
 EMBED_DIM = 128
 SKIP8_DIM = 64
 SKIP4_DIM = 32
 NUM_MASKS = 4  # one for unambiguous prompts, three readings of an ambiguous one
 RASTER_CHANNELS = 8
-
-# Prompt labels, the ones that SAM's ONNX export uses.
-LABEL_PADDING = -1
-LABEL_NEGATIVE = 0
-LABEL_POSITIVE = 1
-LABEL_BOX_TOP_LEFT = 2
-LABEL_BOX_BOTTOM_RIGHT = 3
 
 # Positions are divided by this, so that they mean the same for every input size and aspect.
 POSITION_UNIT = 512.0

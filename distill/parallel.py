@@ -61,8 +61,10 @@ class Processes:
 def join(device: str) -> tuple[Processes, torch.device]:
     """Meet the other processes that torchrun started, if any; returns this one and the device that is its own.
 
-    Raises InputError where there are fewer GPUs than processes.
+    Raises InputError where there is no GPU, or fewer than processes.
     """
+    if device == "cuda" and torch.cuda.device_count() == 0:
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes(), torch.device(device)

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyseg.distill.model import (
+from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.prompts.layout import (
+    HINT_LIMIT,
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
     LABEL_NEGATIVE,
     LABEL_PADDING,
     LABEL_POSITIVE,
 )
-from tinyseg.geometry import LOGIT_STRIDE
 
 # Shares of the first prompt's kinds: click, box, box and click, mask, mask and click.
 FIRST_PROMPT_SHARES = (0.40, 0.42, 0.05, 0.05, 0.08)
@@ -64,14 +65,14 @@ def first_prompts(target: Tensor, boxes: Tensor, slots: int, generator: torch.Ge
     corners = torch.where(valid, jittered, boxes)
 
     points = torch.zeros(n, slots, 2, device=device)
-    labels = torch.full((n, slots), float(LABEL_PADDING), device=device)
+    labels = torch.full((n, slots), LABEL_PADDING, device=device)
     points[:, 0], points[:, 1] = corners[:, :2], corners[:, 2:]
-    labels[:, 0] = torch.where(box_given, float(LABEL_BOX_TOP_LEFT), float(LABEL_PADDING))
-    labels[:, 1] = torch.where(box_given, float(LABEL_BOX_BOTTOM_RIGHT), float(LABEL_PADDING))
+    labels[:, 0] = torch.where(box_given, float(LABEL_BOX_TOP_LEFT), LABEL_PADDING)
+    labels[:, 1] = torch.where(box_given, float(LABEL_BOX_BOTTOM_RIGHT), LABEL_PADDING)
     mask = spoil_masks(target, generator)
     prompts = PromptBatch(points, labels, mask * mask_given[:, None, None, None], mask_given.float())
     xy = sample_clicks(target > 0.5, generator)
-    return prompts.click(2, xy, torch.where(click_given, float(LABEL_POSITIVE), float(LABEL_PADDING)))
+    return prompts.click(2, xy, torch.where(click_given, LABEL_POSITIVE, LABEL_PADDING))
 
 
 def spoil_masks(target: Tensor, generator: torch.Generator) -> Tensor:
@@ -120,9 +121,9 @@ def correct(prompts: PromptBatch, slot: int, logits: Tensor, target: Tensor, gen
     region = torch.where(positive[:, None, None], missing, extra)
     xy = sample_clicks(region, generator)
     wrong = region.sum((1, 2)) > 0
-    label = torch.where(positive, float(LABEL_POSITIVE), float(LABEL_NEGATIVE))
-    label = torch.where(wrong, label, torch.full_like(label, float(LABEL_PADDING)))
+    label = torch.where(positive, LABEL_POSITIVE, float(LABEL_NEGATIVE))
+    label = torch.where(wrong, label, torch.full_like(label, LABEL_PADDING))
     keep = (torch.rand(len(logits), generator=generator, device=logits.device) < 0.8).float()
-    mask = logits.detach().float().clamp(-16.0, 16.0).unsqueeze(1) * keep[:, None, None, None]
+    mask = logits.detach().float().clamp(-HINT_LIMIT, HINT_LIMIT).unsqueeze(1) * keep[:, None, None, None]
     clicked = prompts.click(slot, xy, label)
     return PromptBatch(clicked.points, clicked.labels, mask, keep)

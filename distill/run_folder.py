@@ -13,19 +13,14 @@ from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
 from tinyseg.distill.data import cut_image
-from tinyseg.distill.model import (
-    LABEL_BOX_BOTTOM_RIGHT,
-    LABEL_BOX_TOP_LEFT,
-    LABEL_PADDING,
-    LABEL_POSITIVE,
-    Student,
-    normalise,
-)
-from tinyseg.distill.validation import VIEW_SIZES, most_interior, view
+from tinyseg.distill.model import Student, normalise
+from tinyseg.distill.validation import VIEW_SIZES, view
 from tinyseg.draw import overlay
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.images import write_image
+from tinyseg.masks import most_interior
 from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE
 
 SAMPLES = 6  # photos in a picture
 SIDE = 320  # pixels of each
@@ -81,7 +76,7 @@ def draw_samples(student: Student, photos: Sequence[Photo], device: torch.device
         cv2.fillPoly(mask, [np.round(p).astype(np.int32) for p in photo.instances[0]], 1)
         scale = size / max(photo.width, photo.height)
         x, y, w, h = (v * scale for v in cv2.boundingRect(mask))
-        cx, cy = (v * scale for v in most_interior(mask))
+        cx, cy = (v * scale for v in most_interior(mask > 0))
         features = student.encoder(normalise(torch.from_numpy(image[None, ..., ::-1].copy()).to(device)))
         points = torch.tensor([[[x, y], [x + w, y + h]], [[cx, cy], [0.0, 0.0]]], device=device)
         labels = torch.tensor(

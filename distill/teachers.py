@@ -1,12 +1,12 @@
 """Teachers: larger promptable models whose answers a student learns from.
 
-Every teacher looks at square samples, as training cuts them, which gives its embedding; what it has looked at it is asked about
+Every teacher encodings at square samples, as training cuts them, which gives its embedding; what it has looked at it is asked about
 with K prompts in the sample's pixels, as often as wanted, which gives mask logits on the stride-4 grid, predicted IoU and the
 decoder's output tokens.
 
     tinyseg:FOLDER        a model folder of tinyseg, or "tinyseg:packaged"
     sam:NAME_OR_FOLDER    SAM, SAM-HQ, SAM 2/2.1, SAM 3 or EdgeTAM through transformers, from the hub or a local folder
-    flip:TEACHER          a teacher that also looks at the mirrored image and answers with the mean of both
+    flip:TEACHER          a teacher that also encodings at the mirrored image and answers with the mean of both
     several, with commas  an ensemble: the mean of the probabilities
 
 Sources: TinySAM (arXiv 2312.13789, sections 3.1 and 3.2), EdgeSAM (arXiv 2312.06660, section 3.3).
@@ -24,21 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyseg.distill.model import (
-    EMBED_DIM,
-    LABEL_BOX_TOP_LEFT,
-    LABEL_NEGATIVE,
-    LABEL_PADDING,
-    LABEL_POSITIVE,
-    NUM_MASKS,
-    Student,
-    normalise,
-)
+from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, Student, normalise
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.graphs.model import PACKAGED, model_place
+from tinyseg.prompts.layout import LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_PADDING, LABEL_POSITIVE
 
 LOGIT_LIMIT = 12.0
 # Mean and spread on [0, 255] that a model is fed with: ImageNet's, or plain [-1, 1].
@@ -73,7 +65,7 @@ class Answer:
     tokens: Tensor
 
 
-class Look(Protocol):
+class Encoded(Protocol):
     """B samples that a teacher has looked at."""
 
     @property
@@ -92,7 +84,7 @@ class Teacher(Protocol):
     name: str
     channels: int  # of its embedding and of its tokens
 
-    def look(self, image: Tensor) -> Look:
+    def encode(self, image: Tensor) -> Encoded:
         """image (B, S, S, 3) uint8 RGB."""
         ...
 
@@ -110,19 +102,19 @@ class StudentTeacher:
         self.channels = EMBED_DIM
 
     @torch.no_grad()
-    def look(self, image: Tensor) -> Look:
-        return StudentLook.at(self._student, image)
+    def encode(self, image: Tensor) -> Encoded:
+        return StudentEncoded.at(self._student, image)
 
 
 @dataclass(frozen=True)
-class StudentLook:
+class StudentEncoded:
     """Samples that a student, or a StudentTeacher, has looked at."""
 
     student: Student
     features: tuple[Tensor, Tensor, Tensor]
 
     @classmethod
-    def at(cls, student: Student, image: Tensor) -> StudentLook:
+    def at(cls, student: Student, image: Tensor) -> StudentEncoded:
         """image (B, S, S, 3) uint8 RGB."""
         return cls(student, student.encoder(normalise(image)))
 
@@ -201,16 +193,16 @@ class SamTeacher:
         self._tokens = output[0][:, 0, self._first_token : self._first_token + 1 + NUM_MASKS]
 
     @torch.no_grad()
-    def look(self, image: Tensor) -> Look:
+    def encode(self, image: Tensor) -> Encoded:
         pixels = F.interpolate(
             image.permute(0, 3, 1, 2).float(), (self._side, self._side), mode="bilinear", antialias=True
         )  # fmt: skip
         seen = SamFeatures(self._model.get_image_embeddings((pixels - self._mean) / self._std))
-        return SamLook(self, seen, len(image), image.shape[1])
+        return SamEncoded(self, seen, len(image), image.shape[1])
 
     @torch.no_grad()
     def ask(self, seen: SamFeatures, prompts: PromptBatch, images: int, side: int) -> Answer:
-        """What ``SamLook.answer`` returns, for samples (images, side, side, 3)."""
+        """What ``SamEncoded.answer`` returns, for samples (images, side, side, 3)."""
         count = len(prompts.points) // images
         rows = [
             self._ask_one(seen.of_image(i // count), prompts, i, self._side / side) for i in range(images * count)
@@ -267,7 +259,7 @@ class SamFeatures:
 
 
 @dataclass(frozen=True)
-class SamLook:
+class SamEncoded:
     """Samples that a SamTeacher has looked at."""
 
     teacher: SamTeacher
@@ -294,22 +286,22 @@ def _inside(mask: Tensor, scale: float) -> Tensor:
 
 
 class Flipped:
-    """A teacher that looks at the image and at its mirror image; embedding and tokens are those of the image."""
+    """A teacher that encodings at the image and at its mirror image; embedding and tokens are those of the image."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.name, self.channels = f"flip:{teacher.name}", teacher.channels
 
-    def look(self, image: Tensor) -> Look:
-        return FlippedLook(self.teacher.look(image), self.teacher.look(image.flip(2)), image.shape[2])
+    def encode(self, image: Tensor) -> Encoded:
+        return FlippedEncoded(self.teacher.encode(image), self.teacher.encode(image.flip(2)), image.shape[2])
 
 
 @dataclass(frozen=True)
-class FlippedLook:
+class FlippedEncoded:
     """Samples that a Flipped teacher has looked at."""
 
-    straight: Look
-    mirrored: Look
+    straight: Encoded
+    mirrored: Encoded
     width: int
 
     @property
@@ -341,22 +333,22 @@ class Ensemble:
         self.teachers = list(teachers)
         self.name, self.channels = ",".join(t.name for t in teachers), teachers[0].channels
 
-    def look(self, image: Tensor) -> Look:
-        return EnsembleLook([t.look(image) for t in self.teachers])
+    def encode(self, image: Tensor) -> Encoded:
+        return EnsembleEncoded([t.encode(image) for t in self.teachers])
 
 
 @dataclass(frozen=True)
-class EnsembleLook:
+class EnsembleEncoded:
     """Samples that all of an Ensemble have looked at."""
 
-    looks: Sequence[Look]
+    encodings: Sequence[Encoded]
 
     @property
     def embedding(self) -> Tensor:
-        return self.looks[0].embedding
+        return self.encodings[0].embedding
 
     def answer(self, prompts: PromptBatch) -> Answer:
-        first, *others = (look.answer(prompts) for look in self.looks)
+        first, *others = (encoded.answer(prompts) for encoded in self.encodings)
         logits, scores = [first.logits], [first.iou]
         for other in others:
             order = match_readings(first.logits, other.logits)

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -24,17 +24,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tinyseg.dataset import Photo, read_photos
-from tinyseg.distill.answers import StoredAnswers, answers_key
+from tinyseg.distill.answers import StoredAnswers
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
-from tinyseg.distill.data import Batch, Mixing, TrainingBatches, split_validation
+from tinyseg.distill.config import TrainConfig
+from tinyseg.distill.data import Batch, TrainingBatches
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
-from tinyseg.distill.losses import DistilWeights, FeatureAdapter, RoundLoss, distil_loss, round_loss
-from tinyseg.distill.model import EMBED_DIM, POSITION_UNIT, SIZES, Student, StudentShape, load_backbone, normalise
+from tinyseg.distill.model import Student, load_backbone, normalise
 from tinyseg.distill.parallel import Processes, join
-from tinyseg.distill.prompts import PromptBatch, correct, first_prompts
+from tinyseg.distill.prompts import first_prompts
 from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
-from tinyseg.distill.teachers import Answer, Look, Teacher, load_teacher, match_readings
+from tinyseg.distill.shape import SIZES, StudentShape
+from tinyseg.distill.step import training_loss
+from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
+from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
@@ -43,73 +45,7 @@ from tinyseg.images import write_bytes
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
 WARMUP_STEPS = 200  # of short trainings a tenth
-POINT_SLOTS = 5  # two for the box, three clicks
 LOG_EVERY, SAVE_EVERY = 50, 250  # steps
-ROUND_SHARES = (0.35, 0.45, 0.2)  # of steps with 1, 2 and 3 rounds
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a run; saved beside its checkpoint."""
-
-    data: tuple[str, ...]
-    out: str
-    size: str = "base"  # of the student: a key of model.SIZES
-    backbone: str | None = None
-    start: str | None = None  # a checkpoint or a model folder
-    freeze: int = 0  # blocks of the backbone that stay as they are
-    freeze_norms: bool = False  # see Student.freeze_norms
-    steps: int = 6000
-    minutes: float | None = None
-    batch_size: int = 8
-    instances: int = 3
-    learning_rate: float = 1e-3
-    backbone_rate: float = 0.3  # the backbone's learning rate as a share of the rest's
-    weight_decay: float = 0.03
-    seed: int = 0
-    device: str = "cpu"
-    workers: int = 1
-    validate_every: int = 1000
-    validation_photos: int = 120
-    oversample: dict[str, float] = field(default_factory=dict)
-    mixing: Mixing = field(default_factory=Mixing)
-    rounds: int = 3  # most rounds of correction that one step asks for, see ROUND_SHARES
-    data_on_device: bool = False  # see device_data.py
-    teacher: str | None = None  # asked at every step, see teachers.py
-    answers: str | None = None  # a teacher's answers that are stored, see answers.py
-    distil: DistilWeights = field(default_factory=DistilWeights)
-    ground_truth: float = 1.0  # what it counts beside the teacher; 0: the teacher alone
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
-            raise InputError("--steps, --batch-size and --instances must be at least 1")
-        if not 1 <= self.rounds <= len(ROUND_SHARES):
-            raise InputError(f"--rounds takes 1 to {len(ROUND_SHARES)}, got {self.rounds}")
-        if self.teacher and self.answers:
-            raise InputError("--answers hold what a teacher said: give --teacher or --answers, not both")
-        if self.ground_truth < 0:
-            raise InputError(f"--ground-truth must be at least 0, got {self.ground_truth:g}")
-        if not self.ground_truth and not (self.teacher or self.answers):
-            raise InputError("--ground-truth 0 leaves the teacher alone: add --teacher or --answers")
-        if not self.ground_truth and not self.distil.any:
-            raise InputError("--ground-truth 0 leaves nothing to learn: give --distil-masks or another part a weight")
-        if self.answers and self.distil.rounds:
-            raise InputError(
-                "--distil-rounds asks about the student's own mistakes: give --teacher instead of --answers"
-            )
-        if self.data_on_device and self.mixing.any:
-            raise InputError("--data-on-device cuts plain samples; leave out --copy-paste and --mosaic, or it")
-        if self.size not in SIZES:
-            raise InputError(f"--size takes {' or '.join(SIZES)}, got {self.size!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
-        if self.backbone and self.start:
-            raise InputError("--start brings its own backbone: give --start or --backbone, not both")
-        if self.freeze_norms and not self.start:
-            raise InputError("--freeze-norms keeps the statistics of weights that are trained: give them with --start")
-        for path in (*self.data, *(p for p in (self.backbone, self.start, self.answers) if p)):
-            if not Path(path).exists():
-                raise InputError(f"{path} does not exist")
 
 
 class _Numbered(Dataset[Batch]):
@@ -147,115 +83,6 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
     return groups
 
 
-@dataclass(frozen=True)
-class Teaching:
-    """Who says what the student learns beside the ground truth, and what learns the teacher's embedding and tokens."""
-
-    source: Teacher | StoredAnswers
-    adapter: FeatureAdapter | None
-
-    def look(self, opening: Opening) -> Look:
-        if isinstance(self.source, StoredAnswers):
-            return self.source.look(opening.number, opening.target.device)
-        return self.source.look(opening.pixels)
-
-    def loss(
-        self, said: tuple[Tensor, Tensor, Tensor], answer: Answer, target: Tensor, weights: DistilWeights
-    ) -> Tensor:
-        """How far the student's logits, predicted IoU and tokens are from the teacher's."""
-        logits, iou, tokens = said
-        # The student's readings come in no fixed order: what belongs to a mask learns from the teacher's mask most alike.
-        order = match_readings(logits.detach(), answer.logits)
-        total = distil_loss(logits, iou, answer.logits, answer.iou.gather(1, order), target, weights)
-        if self.adapter is not None and weights.tokens:
-            order = torch.cat((torch.zeros_like(order[:, :1]), order + 1), 1)[:, :, None].expand_as(answer.tokens)
-            total = total + weights.tokens * self.adapter.token_loss(tokens, answer.tokens.gather(1, order))
-        return total
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A step before the student has said anything: a pure function of the configuration and the batch's number."""
-
-    number: int
-    pixels: Tensor  # (B, S, S, 3) uint8 RGB
-    target: Tensor  # (n, S/4, S/4) covered share of every cell, n = B * K
-    origin: Tensor  # (2,) see Decoder.forward
-    rounds: int
-    prompts: PromptBatch
-    generator: torch.Generator  # for what follows
-
-
-def open_step(batch: Batch | DeviceBatch, config: TrainConfig, device: torch.device) -> Opening:
-    """Place a batch on the device and draw its first prompts."""
-    seed = config.seed * 1_000_003 + batch.number
-    generator = torch.Generator(device).manual_seed(seed)
-    pixels = torch.as_tensor(batch.image, device=device)
-    target = torch.as_tensor(batch.coverage, device=device).flatten(0, 1).float() / 255.0
-    boxes = torch.as_tensor(batch.boxes, device=device).flatten(0, 1)  # (n, 4)
-    room = max(POSITION_UNIT - pixels.shape[1], 0.0)
-    origin = torch.rand(2, generator=generator, device=device) * room
-    of_rounds = torch.Generator().manual_seed(seed + 7 * batch.number)
-    shares = torch.tensor(ROUND_SHARES[: config.rounds])
-    rounds = 1 + int(torch.multinomial(shares, 1, generator=of_rounds))
-    if not config.ground_truth and not config.distil.rounds:
-        rounds = 1  # nobody says what is right in later ones
-    prompts = first_prompts(target, boxes, POINT_SLOTS, generator)
-    return Opening(batch.number, pixels, target, origin, rounds, prompts, generator)
-
-
-def training_loss(
-    student: Student,
-    batch: Batch | DeviceBatch,
-    config: TrainConfig,
-    device: torch.device,
-    teaching: Teaching | None = None,
-) -> tuple[Tensor, list[RoundLoss]]:
-    """Mean loss over the rounds of one step.
-
-    A teacher is asked the first round's prompts; the later ones depend on the student's own mistakes, so what it says to them
-    cannot be stored, and it is asked them only with ``distil.rounds``. With no weight on the ground truth the prompts still
-    begin at the objects that are labelled, but only the teacher says what their masks are.
-    """
-    opening = open_step(batch, config, device)
-    target, prompts, generator = opening.target, opening.prompts, opening.generator
-    n = len(target)
-    image = normalise(opening.pixels)
-    with torch.autocast(device.type, torch.bfloat16):
-        encoded = student.encoder(image)
-        embedding, skip8, skip4 = (f.repeat_interleave(config.instances, 0) for f in encoded)
-        look = None if teaching is None else teaching.look(opening)
-        taught: list[Tensor] = []
-        results: list[RoundLoss] = []
-        for i in range(opening.rounds):
-            said = student.decoder.decode(
-                embedding, skip8, skip4, prompts.points, prompts.labels, prompts.mask, prompts.has_mask, opening.origin
-            )  # fmt: skip
-            logits, iou, tokens = (out.float() for out in said)
-            answer = look.answer(prompts) if look is not None and (i == 0 or config.distil.rounds) else None
-            with torch.autocast(device.type, enabled=False):
-                results.append(round_loss(logits, iou, target))
-                if teaching is not None and answer is not None:
-                    taught.append(teaching.loss((logits, iou, tokens), answer, target, config.distil))
-            if i + 1 < opening.rounds:
-                # Users correct what they were shown: mask 0, or after a first click the best scored reading.
-                shown = torch.where(
-                    torch.rand(n, generator=generator, device=device) < 0.5, 0, iou[:, 1:].argmax(1) + 1
-                )  # fmt: skip
-                shown_logits = logits.detach()[torch.arange(n, device=device), shown]
-                wanted = target
-                if config.distil.rounds and answer is not None:
-                    wanted = (answer.logits[:, 0] > 0).float()
-                prompts = correct(prompts, min(3 + i, POINT_SLOTS - 1), shown_logits, wanted, generator)
-    total = config.ground_truth * torch.stack([r.total for r in results]).mean()
-    if taught:
-        total = total + torch.stack(taught).mean()
-    if teaching is not None and teaching.adapter is not None and look is not None and config.distil.embedding:
-        near = teaching.adapter.embedding_loss(encoded[0].float(), look.embedding)
-        total = total + config.distil.embedding * near
-    return total, results
-
-
 def _append(path: Path, row: dict[str, object]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
@@ -263,34 +90,6 @@ def _append(path: Path, row: dict[str, object]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-def open_batches(config: TrainConfig) -> tuple[TrainingBatches, list[Photo]]:
-    """What a configuration trains on, and the photos that it validates on."""
-    photos: list[Photo] = [p for path in config.data for p in read_photos(Path(path))]
-    training, validation = split_validation(photos)
-    validation = [p for p in validation if p.instances][: config.validation_photos]
-    batches = TrainingBatches(
-        training, config.batch_size, config.instances, config.seed, config.oversample, config.mixing
-    )  # fmt: skip
-    return batches, validation
-
-
-def open_teaching(config: TrainConfig, batches: TrainingBatches, device: torch.device) -> Teaching | None:
-    """The teacher or the stored answers that a configuration names, if any."""
-    source: Teacher | StoredAnswers
-    if config.answers is not None:
-        source = StoredAnswers(Path(config.answers), answers_key(config, batches, device))
-        if config.distil.of_features and not source.channels:
-            raise InputError(
-                f"{config.answers} holds no embeddings and tokens; store them with --embeddings, or leave them out"
-            )
-    elif config.teacher is not None:
-        source = load_teacher(config.teacher, device)
-    else:
-        return None
-    adapter = FeatureAdapter(EMBED_DIM, source.channels).to(device) if config.distil.of_features else None
-    return Teaching(source, adapter)
 
 
 class Training:

@@ -1,6 +1,6 @@
 """Figures of a student during training, or of a teacher: box and click IoU on photos that are not trained on.
 
-A quick look through torch, whole frame only; the figures that are published come from ``tinyseg eval``, which runs the
+A quick encoded through torch, whole frame only; the figures that are published come from ``tinyseg eval``, which runs the
 exported model through the runtime.
 """
 
@@ -18,28 +18,22 @@ from torch.nn import functional as F
 from tinyseg.dataset import Photo
 from tinyseg.distill.data import Crop, cut_image, fill_instance
 from tinyseg.distill.losses import mask_iou
-from tinyseg.distill.model import (
+from tinyseg.distill.model import Student
+from tinyseg.distill.prompts import PromptBatch
+from tinyseg.distill.teachers import Encoded, StudentEncoded
+from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.masks import most_interior
+from tinyseg.prompts.layout import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
     LABEL_NEGATIVE,
     LABEL_PADDING,
     LABEL_POSITIVE,
-    Student,
 )
-from tinyseg.distill.prompts import PromptBatch
-from tinyseg.distill.teachers import Look, StudentLook
-from tinyseg.geometry import LOGIT_STRIDE
 
 CLICKS = 3
 MAX_INSTANCES = 4  # of one photo, the first ones in file order
 VIEW_SIZES = {"frame": 512, "zoom": 256}
-
-
-def most_interior(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the outside of a mask; the frame's border counts as outside."""
-    depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), mask.shape[1])
-    return x, y
 
 
 def view(photo: Photo, size: int, box: NDArray[np.float64] | None) -> Crop:
@@ -55,19 +49,21 @@ def view(photo: Photo, size: int, box: NDArray[np.float64] | None) -> Crop:
 
 
 def validate(student: Student, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
-    """Figures of a student, see ``score_looks``."""
+    """Figures of a student, see ``score_encoders``."""
     was_training = student.training
     student.eval()
-    figures = score_looks(lambda image: StudentLook.at(student, image), photos, device)
+    figures = score_encoders(lambda image: StudentEncoded.at(student, image), photos, device)
     student.train(was_training)
     return figures
 
 
 @torch.inference_mode()
-def score_looks(look_at: Callable[[Tensor], Look], photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
+def score_encoders(
+    encode: Callable[[Tensor], Encoded], photos: Sequence[Photo], device: torch.device
+) -> dict[str, float]:
     """Mean IoU of the true box (mask 0), of one interior click (best scored of masks 1 to 3) and of three, frame and zoom.
 
-    look_at: takes samples (B, S, S, 3) uint8 RGB, as Teacher.look does.
+    encode: takes samples (B, S, S, 3) uint8 RGB, as Teacher.encoded does.
     """
     names = ("box_frame", "click_frame", "oracle_frame", "click3_frame", "box_zoom")
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -86,13 +82,13 @@ def score_looks(look_at: Callable[[Tensor], Look], photos: Sequence[Photo], devi
                 masks = [m for m in masks if m.sum() >= 16]
                 if not masks:
                     continue
-                look = look_at(torch.from_numpy(cut_image(image, crop)[None, ..., ::-1].copy()).to(device))
+                encoded = encode(torch.from_numpy(cut_image(image, crop)[None, ..., ::-1].copy()).to(device))
                 target = torch.from_numpy(np.stack(masks)).to(device).float().unsqueeze(1)  # (n, 1, S, S)
                 corners, clicks = [], []
                 for m in masks:
                     x, y, w, h = cv2.boundingRect(m)
                     corners.append([[x, y], [x + w, y + h]])
-                    cx, cy = most_interior(m)
+                    cx, cy = most_interior(m > 0)
                     clicks.append([[cx + 0.5, cy + 0.5], [0.0, 0.0]])
                 n = len(masks)
                 empty = torch.zeros(n, 1, size // LOGIT_STRIDE, size // LOGIT_STRIDE, device=device)
@@ -105,7 +101,7 @@ def score_looks(look_at: Callable[[Tensor], Look], photos: Sequence[Photo], devi
                         continue
                     xy = torch.tensor(points, dtype=torch.float32, device=device)
                     lab = torch.tensor([labels] * n, dtype=torch.float32, device=device)
-                    answer = look.answer(PromptBatch(xy, lab, empty, none))
+                    answer = encoded.answer(PromptBatch(xy, lab, empty, none))
                     logits, scores = answer.logits, answer.iou
                     full = F.interpolate(logits, size=(size, size), mode="bilinear")
                     ious = mask_iou(full, target.expand_as(full))
@@ -116,11 +112,11 @@ def score_looks(look_at: Callable[[Tensor], Look], photos: Sequence[Photo], devi
                         found["click_frame"] += ious.gather(1, best)[:, 0].tolist()
                         found["oracle_frame"] += ious[:, 1:].amax(1).tolist()
                         shown = logits[torch.arange(n, device=device), best[:, 0]]
-                        found["click3_frame"] += correct_twice(look, target, xy, lab, shown)
+                        found["click3_frame"] += correct_twice(encoded, target, xy, lab, shown)
     return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}
 
 
-def correct_twice(look: Look, target: Tensor, points: Tensor, labels: Tensor, shown: Tensor) -> list[float]:
+def correct_twice(encoded: Encoded, target: Tensor, points: Tensor, labels: Tensor, shown: Tensor) -> list[float]:
     """IoU after CLICKS clicks, as ``tinyseg eval`` makes them: inside the larger wrong region, the answer as a hint.
 
     target (n, 1, S, S), points (n, N, 2), labels (n, N), shown (n, h, w) logits of the answer to the first click.
@@ -140,6 +136,6 @@ def correct_twice(look: Look, target: Tensor, points: Tensor, labels: Tensor, sh
         points = torch.cat((points, torch.from_numpy(xy).to(points.device)), 1)
         labels = torch.cat((labels, torch.from_numpy(label).to(labels.device)), 1)
         given = torch.ones(len(truth), device=points.device)
-        shown = look.answer(PromptBatch(points, labels, shown.unsqueeze(1), given)).logits[:, 0]
+        shown = encoded.answer(PromptBatch(points, labels, shown.unsqueeze(1), given)).logits[:, 0]
     full = F.interpolate(shown.unsqueeze(1), size=(size, size), mode="bilinear")
     return mask_iou(full, target)[:, 0].tolist()

@@ -22,7 +22,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from tinyseg.distill.checkpoint import load_checkpoint
-from tinyseg.distill.model import ConvNorm, Student, StudentShape, put_norms_back, widened
+from tinyseg.distill.model import ConvNorm, Student, put_norms_back, widened
+from tinyseg.distill.shape import StudentShape
 from tinyseg.errors import InputError
 
 FP16_SUFFIX = "_fp16"  # as export.store_as_fp16 names its weights

@@ -116,3 +116,11 @@ def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     """Outlines of a (H, W) mask, (n, 2) pixel positions each; inner ones are holes."""
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return [np.asarray(c, np.int32).reshape(-1, 2) for c in found]
+
+
+def most_interior(region: NDArray[np.bool_]) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the region's outside; the frame's border counts as outside."""
+    padded = np.pad(region, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), region.shape[1])
+    return x, y

@@ -10,7 +10,7 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.ablation import VARIANTS, AblationRow, chosen_variants, to_text  # noqa: E402
-from tinyseg.distill.train import TrainConfig  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 
 CONFIG = TrainConfig(data=(), out="x", teacher="tinyseg:base")

@@ -11,9 +11,12 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.distill import answers  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.answers import StoredAnswers, answers_key, store_answers  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.losses import DistilWeights  # noqa: E402
+from tinyseg.distill.step_inputs import open_batches, step_inputs  # noqa: E402
 from tinyseg.distill.teachers import StudentTeacher  # noqa: E402
-from tinyseg.distill.train import Teaching, TrainConfig, open_batches, open_step, open_teaching, train  # noqa: E402
+from tinyseg.distill.teaching import Teaching, open_teaching  # noqa: E402
+from tinyseg.distill.train import train  # noqa: E402
 from tinyseg.errors import DataError, InputError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
@@ -38,13 +41,13 @@ def test_stored_answers_are_what_the_teacher_says(config: TrainConfig, tmp_path:
     assert stored.count == 4 and size == sum(p.stat().st_size for p in store.glob("*.npz"))  # whole shards
     asked = Teaching(StudentTeacher(PACKAGED, CPU), None)
     for number in (0, 3, 1):
-        opening = open_step(batches[number], config, CPU)
-        looks = asked.look(opening), stored.look(number, CPU)
-        expected, found = (look.answer(opening.prompts) for look in looks)
+        inputs = step_inputs(batches[number], config, CPU)
+        encodings = asked.encode(inputs), stored.encode(number, CPU)
+        expected, found = (encoded.answer(inputs.prompts) for encoded in encodings)
         torch.testing.assert_close(found.logits, expected.logits.clamp(-10, 10), atol=0.05, rtol=0)
         torch.testing.assert_close(found.iou, expected.iou, atol=1e-3, rtol=0)
         torch.testing.assert_close(found.tokens, expected.tokens, atol=0.02, rtol=1e-2)
-        torch.testing.assert_close(looks[1].embedding, looks[0].embedding, atol=0.02, rtol=1e-2)
+        torch.testing.assert_close(encodings[1].embedding, encodings[0].embedding, atol=0.02, rtol=1e-2)
 
 
 def test_a_store_goes_on_where_it_stopped(
@@ -100,7 +103,7 @@ def test_answers_to_other_questions_are_refused(config: TrainConfig, tmp_path: P
         StoredAnswers(tmp_path, {})
     (store / "answers-00000.npz").write_bytes(b"junk")
     with pytest.raises(DataError, match="delete it and run"):
-        StoredAnswers(store, answers_key(config, batches, CPU)).look(0, CPU)
+        StoredAnswers(store, answers_key(config, batches, CPU)).encode(0, CPU)
 
 
 def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

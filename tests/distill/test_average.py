@@ -12,9 +12,10 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.average import measure_norms  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
-from tinyseg.distill.train import TrainConfig, train  # noqa: E402
+from tinyseg.distill.train import train  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_samples")

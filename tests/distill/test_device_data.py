@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches, cut_image, fill_instance, random_crop  # noqa: E402
 from tinyseg.distill.device_data import (  # noqa: E402
     DeviceBatches,
@@ -18,7 +19,7 @@ from tinyseg.distill.device_data import (  # noqa: E402
     mask_boxes,
     sampling_grid,
 )
-from tinyseg.distill.train import TrainConfig, train  # noqa: E402
+from tinyseg.distill.train import train  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -24,7 +24,7 @@ class Squares:
 
     name, channels, embedding = "squares", 1, torch.zeros(1, 1, 1, 1)
 
-    def look(self, image: torch.Tensor) -> Squares:
+    def encode(self, image: torch.Tensor) -> Squares:
         return self
 
     def answer(self, prompts: PromptBatch) -> Answer:
@@ -84,6 +84,16 @@ def test_goes_on_where_it_stopped(
     assert found[0].source == "squares" and found[0].read().shape == (96, 128, 3)
     with pytest.raises(DataError, match="another teacher, rule"):
         label(Squares(), images, tmp_path / "out", LabelRule(grid=5))
+
+
+def test_equal_names_from_two_folders_stay_apart(tmp_path: Path) -> None:
+    first, second = photos(tmp_path / "a", 1), photos(tmp_path / "b", 1)
+    other = np.full((96, 128, 3), 7, np.uint8)
+    cv2.imwrite(str(second[0]), other)
+    label(Squares(), [*first, *second], tmp_path / "out", LabelRule(grid=8))
+    read = read_photos(tmp_path / "out")
+    assert len({p.name for p in read}) == 2
+    assert sorted(int(p.read().mean()) == 7 for p in read) == [False, True]
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

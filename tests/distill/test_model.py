@@ -9,7 +9,8 @@ from tinyseg.errors import InputError
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
-from tinyseg.distill.model import SIZES, Encoder, Student, StudentShape, load_backbone, rasterize_prompt  # noqa: E402
+from tinyseg.distill.model import Encoder, Student, load_backbone, rasterize_prompt  # noqa: E402
+from tinyseg.distill.shape import SIZES, StudentShape  # noqa: E402
 
 
 @pytest.fixture(scope="module")

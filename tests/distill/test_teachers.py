@@ -12,11 +12,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import train as train_room  # noqa: E402
+from tinyseg.distill import step, step_inputs  # noqa: E402
+from tinyseg.distill.config import DistilWeights, TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
-from tinyseg.distill.losses import DistilWeights, FeatureAdapter, RoundLoss, distil_loss, mask_iou  # noqa: E402
+from tinyseg.distill.losses import FeatureAdapter, RoundLoss, distil_loss, mask_iou  # noqa: E402
 from tinyseg.distill.model import EMBED_DIM, Student  # noqa: E402
 from tinyseg.distill.prompts import PromptBatch, first_prompts  # noqa: E402
+from tinyseg.distill.step import training_loss  # noqa: E402
+from tinyseg.distill.step_inputs import POINT_SLOTS  # noqa: E402
 from tinyseg.distill.teachers import (  # noqa: E402
     Answer,
     Ensemble,
@@ -26,7 +29,8 @@ from tinyseg.distill.teachers import (  # noqa: E402
     load_teacher,
     match_readings,
 )
-from tinyseg.distill.train import POINT_SLOTS, Teaching, TrainConfig, train, training_loss  # noqa: E402
+from tinyseg.distill.teaching import Teaching  # noqa: E402
+from tinyseg.distill.train import train  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError, NotInstalled  # noqa: E402
 from tinyseg.graphs.model import PACKAGED, open_model  # noqa: E402
@@ -99,16 +103,16 @@ def build_sam_model(kind: str) -> object:
 def test_random_sam_models_answer_every_kind_of_prompt(kind: str) -> None:
     teacher = SamTeacher.of(f"random {kind}", sam_model(kind), CPU)
     image, prompts = samples()
-    look = teacher.look(image)
-    answer = look.answer(prompts)
+    encoded = teacher.encode(image)
+    answer = encoded.answer(prompts)
     assert answer.logits.shape == (4, 4, 16, 16) and answer.iou.shape == (4, 4)
-    assert look.embedding.shape[:2] == (2, teacher.channels) and answer.tokens.shape == (4, 5, teacher.channels)
+    assert encoded.embedding.shape[:2] == (2, teacher.channels) and answer.tokens.shape == (4, 5, teacher.channels)
     assert torch.isfinite(answer.logits).all() and answer.logits.std() > 0
     # Another prompt, another answer; the other images' prompts do not matter.
     moved = PromptBatch(prompts.points + 8, prompts.labels, prompts.mask, prompts.has_mask)
-    assert not torch.equal(look.answer(moved).logits, answer.logits)
+    assert not torch.equal(encoded.answer(moved).logits, answer.logits)
     one = PromptBatch(prompts.points[2:], prompts.labels[2:], prompts.mask[2:], prompts.has_mask[2:])
-    torch.testing.assert_close(teacher.look(image[1:]).answer(one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(teacher.encode(image[1:]).answer(one).logits, answer.logits[2:], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,8 @@ def test_published_folders_load_as_image_models(kind: str, named: str | None, tm
         (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": named}))
     loaded = load_teacher(f"sam:{tmp_path}", CPU)
     image, prompts = samples()
-    expected = SamTeacher.of("x", model, CPU).look(image).answer(prompts)
-    torch.testing.assert_close(loaded.look(image).answer(prompts).logits, expected.logits)
+    expected = SamTeacher.of("x", model, CPU).encode(image).answer(prompts)
+    torch.testing.assert_close(loaded.encode(image).answer(prompts).logits, expected.logits)
 
 
 def publish_as_sam3_video(model: object, folder: Path) -> None:
@@ -149,8 +153,8 @@ def test_the_published_layout_of_sam3_loads(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     publish_as_sam3_video(model, tmp_path)
     image, prompts = samples()
-    expected = SamTeacher.of("x", model, CPU).look(image).answer(prompts)
-    answer = load_teacher(f"sam:{tmp_path}", CPU).look(image).answer(prompts)
+    expected = SamTeacher.of("x", model, CPU).encode(image).answer(prompts)
+    answer = load_teacher(f"sam:{tmp_path}", CPU).encode(image).answer(prompts)
     torch.testing.assert_close(answer.logits, expected.logits)
 
 
@@ -179,9 +183,9 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
 def test_a_model_folder_teaches_what_the_runtime_computes() -> None:
     teacher = StudentTeacher(PACKAGED, CPU)
     image, prompts = samples()
-    look = teacher.look(image[:1])
-    answer = look.answer(PromptBatch(prompts.points[:2], prompts.labels[:2], prompts.mask[:2], prompts.has_mask[:2]))
-    assert look.embedding.shape == (1, EMBED_DIM, 4, 4) and answer.tokens.shape == (2, 5, EMBED_DIM)
+    encoded = teacher.encode(image[:1])
+    answer = encoded.answer(PromptBatch(prompts.points[:2], prompts.labels[:2], prompts.mask[:2], prompts.has_mask[:2]))
+    assert encoded.embedding.shape == (1, EMBED_DIM, 4, 4) and answer.tokens.shape == (2, 5, EMBED_DIM)
     engine = create_engine("onnxruntime", "fp32", 1).engine
     model = open_model(None)
     pixels = ((image[:1].permute(0, 3, 1, 2).float() - 127.5) / 127.5).numpy()
@@ -200,7 +204,7 @@ class Echo:
 
     name, channels, embedding = "echo", 1, torch.zeros(2, 1, 4, 4)
 
-    def look(self, image: torch.Tensor) -> Echo:
+    def encode(self, image: torch.Tensor) -> Echo:
         return self
 
     def answer(self, prompts: PromptBatch) -> Answer:
@@ -216,7 +220,7 @@ def test_the_mirrored_look_is_mirrored_back() -> None:
     points = torch.tensor([[[10.0, 20.0], [30.0, 40.0]]] * 4)
     labels = torch.tensor([[2.0, 3.0]] * 4)
     prompts = PromptBatch(points, labels, torch.zeros(4, 1, 16, 16), torch.zeros(4))
-    answer = Flipped(Echo()).look(image).answer(prompts)
+    answer = Flipped(Echo()).encode(image).answer(prompts)
     # Straight: right of 10. Mirrored: the box is (34, 20, 54, 40), so right of 34 there, which is left of 30 here.
     probabilities = answer.logits[0, 0, 0].sigmoid()
     columns = (torch.arange(16) + 0.5) * 4
@@ -238,14 +242,14 @@ def test_readings_are_matched_before_they_are_averaged() -> None:
         def __init__(self, logits: torch.Tensor) -> None:
             self.logits = logits
 
-        def look(self, image: torch.Tensor) -> Fixed:
+        def encode(self, image: torch.Tensor) -> Fixed:
             return self
 
         def answer(self, prompts: PromptBatch) -> Answer:
             return Answer(self.logits, torch.ones(2, 4), torch.zeros(2, 5, 1))
 
     image, prompts = samples()
-    both = Ensemble([Fixed(base), Fixed(shuffled)]).look(image).answer(prompts)
+    both = Ensemble([Fixed(base), Fixed(shuffled)]).encode(image).answer(prompts)
     assert torch.equal(both.logits > 0, base > 0)
 
 
@@ -311,7 +315,7 @@ def test_a_student_overfits_a_random_teacher(shapes: Path) -> None:
 def test_later_rounds_ask_where_teacher_and_student_disagree(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[PromptBatch] = []
     wanted: list[torch.Tensor] = []
-    real = train_room.correct
+    real = step.correct
 
     class Nothing(Echo):
         """Sees nothing anywhere, so all that the student shows is too much."""
@@ -327,8 +331,8 @@ def test_later_rounds_ask_where_teacher_and_student_disagree(shapes: Path, monke
         wanted.append(target)
         return real(prompts, slot, logits, target, g)
 
-    monkeypatch.setattr(train_room, "correct", spy)
-    monkeypatch.setattr(train_room, "ROUND_SHARES", (0.0, 0.0, 1.0))
+    monkeypatch.setattr(step, "correct", spy)
+    monkeypatch.setattr(step_inputs, "ROUND_SHARES", (0.0, 0.0, 1.0))
     batch = TrainingBatches(read_photos(shapes), 2, 2, 0, {})[0]
     for rounds, times in ((False, 1), (True, 3)):
         asked.clear(), wanted.clear()
@@ -351,11 +355,11 @@ def test_the_ground_truth_can_be_left_out(shapes: Path, monkeypatch: pytest.Monk
         total, rounds = training_loss(student, batch, config, CPU, Teaching(teacher, None))
         return float(total.detach()), rounds
 
-    monkeypatch.setattr(train_room, "ROUND_SHARES", (1.0, 0.0, 0.0))
+    monkeypatch.setattr(step_inputs, "ROUND_SHARES", (1.0, 0.0, 0.0))
     (full, rounds), (taught, _) = loss(both), loss(replace(both, ground_truth=0.0))
     assert full - taught == pytest.approx(float(rounds[0].total.detach()), rel=1e-4) and taught > 0.1
     # Without the truth only the teacher can say what is wrong in later rounds.
-    monkeypatch.setattr(train_room, "ROUND_SHARES", (0.0, 0.0, 1.0))
+    monkeypatch.setattr(step_inputs, "ROUND_SHARES", (0.0, 0.0, 1.0))
     assert len(loss(both)[1]) == 3 and len(loss(replace(both, ground_truth=0.0))[1]) == 1
     assert len(loss(replace(both, ground_truth=0.0, distil=DistilWeights(rounds=True)))[1]) == 3
 

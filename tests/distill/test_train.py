@@ -20,9 +20,12 @@ import tinyseg  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import data as data_room  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
-from tinyseg.distill.train import TrainConfig, open_batches, run_once, train, training_loss  # noqa: E402
+from tinyseg.distill.step import training_loss  # noqa: E402
+from tinyseg.distill.step_inputs import open_batches  # noqa: E402
+from tinyseg.distill.train import run_once, train  # noqa: E402
 from tinyseg.distill.warm_start import start_from  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402

@@ -10,10 +10,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
-from tinyseg.distill.model import SIZES, Student  # noqa: E402
-from tinyseg.distill.train import TrainConfig, run_once  # noqa: E402
+from tinyseg.distill.model import Student  # noqa: E402
+from tinyseg.distill.shape import SIZES  # noqa: E402
+from tinyseg.distill.train import run_once  # noqa: E402
 from tinyseg.distill.validation import validate  # noqa: E402
 from tinyseg.distill.warm_start import fit, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402

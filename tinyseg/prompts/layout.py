@@ -15,6 +15,7 @@ from tinyseg.prompts.prompt import Prompt
 
 # Labels of the decoder's point slots, as in SAM's ONNX export.
 LABEL_PADDING = -1.0
+LABEL_NEGATIVE = 0.0
 LABEL_POSITIVE = 1.0
 LABEL_BOX_TOP_LEFT = 2.0
 LABEL_BOX_BOTTOM_RIGHT = 3.0
