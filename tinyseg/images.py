@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
 from tinyseg.image_headers import is_cut_off, stated_size
 from tinyseg.pixels import MAX_SIDE
 
@@ -63,18 +64,6 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     if not done:
         raise DataError(f"{clipped(path)}: OpenCV cannot write this kind of file")
     write_bytes(path, data.tobytes())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:
