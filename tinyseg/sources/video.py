@@ -54,9 +54,12 @@ class VideoFileSource(Source):
                 raise DataError(f"{clipped(self._path)} cannot be decoded: {exc}") from exc
             if there:
                 if failures:
-                    at = self._given + self.damaged
-                    which = f"frame {at}" if failures == 1 else f"frames {at} to {at + failures - 1}"
-                    self.pass_over(f"{clipped(self._path)}: {which} cannot be decoded; passed over", failures)
+                    # A decoder that works ahead fails a frame or two before the damaged one is due.
+                    many = "a frame" if failures == 1 else f"{failures} frames"
+                    near = self._given + self.damaged
+                    self.pass_over(
+                        f"{clipped(self._path)}: {many} near frame {near} cannot be decoded; passed over", failures
+                    )
                 self._given += 1
                 self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 return np.asarray(pixels, np.uint8)
