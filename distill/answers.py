@@ -32,7 +32,7 @@ from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.step_inputs import open_batches, step_inputs
 from tinyseg.distill.teachers import Answer, load_teacher
 from tinyseg.errors import DataError, InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 from tinyseg.system.progress import progress
 
 SHARD = 16  # batches

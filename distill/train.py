@@ -40,7 +40,7 @@ from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0

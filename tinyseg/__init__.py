@@ -3,43 +3,119 @@
 seg = tinyseg.load()
 emb = seg.embed(frame)                                # (H, W, 3) uint8, BGR as OpenCV reads it
 out = emb.predict(points=[[x, y]], labels=[1])        # Masks: .masks (K, H, W) bool, .scores, .logits
+
+Names are imported when they are first used, so that a command starts, and can be stopped, at once.
 """
 
-from tinyseg.errors import (
-    CacheError,
-    DataError,
-    EngineError,
-    EngineNotInstalled,
-    FrameError,
-    InputError,
-    ModelError,
-    NativeModuleError,
-    NotInstalled,
-    NotReadyError,
-    ParityError,
-    PrecisionUnavailable,
-    PromptError,
-    TinysegError,
-    UnknownEngine,
-    WrongDevice,
-)
-from tinyseg.loop import Loop, LoopStats
-from tinyseg.masks import Masks
-from tinyseg.predict.embedding import Embedding
-from tinyseg.predict.load import load
-from tinyseg.predict.sam import (
-    ResizeLongestSide,
-    Sam,
-    SAM2ImagePredictor,
-    SamPredictor,
-    SegmentAnythingONNX,
-    build_sam,
-    build_sam2,
-    sam_model_registry,
-)
-from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
-from tinyseg.prompts import Prompt
+from __future__ import annotations
+
+import importlib
+
 from tinyseg.version import __version__
+
+TYPE_CHECKING = False  # typing's own is behind an import of milliseconds, in which Ctrl-C is not ours yet
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyseg.errors import (
+        CacheError,
+        DataError,
+        EngineError,
+        EngineNotInstalled,
+        FrameError,
+        InputError,
+        ModelError,
+        NativeModuleError,
+        NotInstalled,
+        NotReadyError,
+        ParityError,
+        PrecisionUnavailable,
+        PromptError,
+        TinysegError,
+        UnknownEngine,
+        WrongDevice,
+    )
+    from tinyseg.loop import Loop, LoopStats
+    from tinyseg.masks import Masks
+    from tinyseg.predict.embedding import Embedding
+    from tinyseg.predict.load import load
+    from tinyseg.predict.sam import (
+        ResizeLongestSide,
+        Sam,
+        SAM2ImagePredictor,
+        SamPredictor,
+        SegmentAnythingONNX,
+        build_sam,
+        build_sam2,
+        sam_model_registry,
+    )
+    from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
+    from tinyseg.prompts import Prompt
+
+# Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
+_HOMES = {
+    "tinyseg.errors": (
+        "CacheError",
+        "DataError",
+        "EngineError",
+        "EngineNotInstalled",
+        "FrameError",
+        "InputError",
+        "ModelError",
+        "NativeModuleError",
+        "NotInstalled",
+        "NotReadyError",
+        "ParityError",
+        "PrecisionUnavailable",
+        "PromptError",
+        "TinysegError",
+        "UnknownEngine",
+        "WrongDevice",
+    ),
+    "tinyseg.loop": (
+        "Loop",
+        "LoopStats",
+    ),
+    "tinyseg.masks": ("Masks",),
+    "tinyseg.predict.embedding": ("Embedding",),
+    "tinyseg.predict.load": ("load",),
+    "tinyseg.predict.sam": (
+        "ResizeLongestSide",
+        "Sam",
+        "SAM2ImagePredictor",
+        "SamPredictor",
+        "SegmentAnythingONNX",
+        "build_sam",
+        "build_sam2",
+        "sam_model_registry",
+    ),
+    "tinyseg.predict.segmenter": (
+        "Segmenter",
+        "SegmenterInfo",
+    ),
+    "tinyseg.prompts": ("Prompt",),
+}
+_NAMES = {name: module for module, names in _HOMES.items() for name in names}
+# Modules that can be used after "import tinyseg" alone.
+_MODULES = frozenset(
+    (
+        "dataset",
+        "draw",
+        "engines",
+        "errors",
+        "geometry",
+        "graphs",
+        "images",
+        "loop",
+        "masks",
+        "pixels",
+        "predict",
+        "prompts",
+        "sinks",
+        "sources",
+        "system",
+    )
+)
 
 __all__ = [
     "CacheError",
@@ -76,3 +152,17 @@ __all__ = [
     "load",
     "sam_model_registry",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"tinyseg.{name}")
+    raise AttributeError(f"module 'tinyseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -12,8 +13,10 @@ from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import run as run_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, TinysegError
+from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
 from tinyseg.version import __version__
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NOT_USABLE = 3
 EXIT_INTERRUPTED = 130
@@ -25,6 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done, 1 done in part, 2 bad input, 3 model or engine not usable, 130 interrupted",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tinyseg {__version__}")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say on standard error what is done; -vv: everything"
+    )
+    loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (segment, run_command, eval_command, bench, compile_command, cache, models, doctor, info):
         module.add_parser(commands)
@@ -33,19 +41,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    args = build_parser().parse_args(arguments)
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()
+    parser = build_parser()
+    if importlib.util.find_spec("argcomplete") is not None:  # the "completion" extra
+        import argcomplete  # noqa: PLC0415
+
+        argcomplete.autocomplete(parser)
+    with remembered_interrupts() as interrupts:
+        try:
+            args = parser.parse_args(arguments)
+            with log_to_console(-1 if args.quiet else args.verbose):
+                code: int = args.run(args)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except TinysegError as exc:
+            code = _failed(exc)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            drop_output()
+            code = 0
+        except OSError as exc:  # standard output, or what no command expected
+            drop_output()
+            tell(f"tinyseg: {exc.filename or 'standard output'} cannot be written or read: {exc.strerror or exc}")
+            code = EXIT_FAILED
+        except (MemoryError, RecursionError) as exc:
+            tell(
+                f"tinyseg: {'not enough memory' if isinstance(exc, MemoryError) else 'the input is nested too deeply'}"
+            )
+            code = EXIT_FAILED
+        # A library may swallow the exception, and the command then ends as if nothing had been asked.
+        if interrupts.seen:
+            tell("tinyseg: interrupted")
+            return EXIT_INTERRUPTED
         return code
-    except TinysegError as exc:
-        print(f"tinyseg: {exc}", file=sys.stderr)
-        if isinstance(exc, InputError):
-            return EXIT_BAD_INPUT
-        return EXIT_NOT_USABLE if isinstance(exc, (EngineError, ModelError, NativeModuleError)) else 1
-    except KeyboardInterrupt:
-        print("tinyseg: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _failed(exc: TinysegError) -> int:
+    tell(f"tinyseg: {exc}")
+    logging.getLogger("tinyseg").debug("where it happened", exc_info=exc)
+    if isinstance(exc, InputError):
+        return EXIT_BAD_INPUT
+    return EXIT_NOT_USABLE if isinstance(exc, (EngineError, ModelError, NativeModuleError)) else EXIT_FAILED

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_path, path_kind
 from tinyseg.errors import DataError, NotInstalled
 
 
@@ -63,7 +65,7 @@ def read_photos(path: Path) -> list[Photo]:
     images/ or in a folder named like the JSON's split (instances_val2017.json: val2017/, also one level up); or a folder
     of SA-1B (name.jpg and name.json side by side).
     """
-    if not path.exists():
+    if path_kind(check_path("a data set", path)) is None:
         raise DataError(
             f"there is no data set at {path}; give a tar file or folder with annotations.jsonl.gz and images/, a COCO "
             "instances JSON, or a folder of SA-1B"
@@ -77,7 +79,17 @@ def read_photos(path: Path) -> list[Photo]:
         return [_photo(path, json.loads(line), places) for line in lines]
     except DataError:
         raise  # says what is missing; it is a ValueError too
-    except (OSError, KeyError, ValueError, TypeError, tarfile.TarError) as exc:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        tarfile.TarError,
+        zlib.error,
+    ) as exc:
         raise DataError(
             f"{path} is not a data set that tinyseg reads ({type(exc).__name__}: {exc}); "
             "expected a tar file or folder with annotations.jsonl.gz and images/"

@@ -11,22 +11,42 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
+from tinyseg.image_headers import is_cut_off, stated_size
+from tinyseg.pixels import MAX_SIDE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAX_FILE_BYTES = 1 << 30  # of one image file: what is larger is none, and a device would never end
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read a file as (H, W, 3) BGR uint8, turned upright as its EXIF orientation says. Raises DataError."""
-    place = Path(path)
+    place = check_path("an image's name", path)
     try:
-        data = np.frombuffer(place.read_bytes(), np.uint8)
+        with place.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
-        raise DataError(f"{place} cannot be read: {exc.strerror or exc}") from exc
-    # IMREAD_COLOR applies the EXIF orientation and turns grey, 16-bit and alpha files into 8-bit BGR.
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        raise DataError(f"{clipped(place)} cannot be read: {exc.strerror or exc}") from exc
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(
+            f"{clipped(place)} is larger than {MAX_FILE_BYTES >> 20} MiB; images may have that much at most"
+        )
+    size = stated_size(data)
+    if size is not None and max(size) > MAX_SIDE:
+        raise DataError(f"{clipped(place)} is {size[0]} x {size[1]}; images may have {MAX_SIDE} pixels a side at most")
+    if is_cut_off(data):
+        raise DataError(f"{clipped(place)} is a JPEG without its end; get the file again")
+    try:
+        # IMREAD_COLOR applies the EXIF orientation and turns grey, 16-bit and alpha files into 8-bit BGR.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except (cv2.error, MemoryError) as exc:
+        raise DataError(f"{clipped(place)} cannot be decoded: {str(exc).strip() or 'not enough memory'}") from exc
     if image is None:
-        raise DataError(f"{place} is not an image that OpenCV reads ({', '.join(s[1:] for s in SUFFIXES)} are known)")
+        raise DataError(
+            f"{clipped(place)} is not an image that OpenCV reads ({', '.join(s[1:] for s in SUFFIXES)} are known)"
+        )
     return np.asarray(image, np.uint8)
 
 
@@ -37,39 +57,34 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image by its suffix: under a temporary name first, so that no half file is ever seen."""
-    done, data = cv2.imencode(path.suffix, image)
-    if not done:
-        raise DataError(f"{path}: OpenCV cannot write this kind of file")
-    write_bytes(path, data.tobytes())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        done, data = cv2.imencode(path.suffix, image)
+    except cv2.error as exc:  # no encoder for the suffix, or a picture that the kind cannot hold
+        raise DataError(f"{clipped(path)}: OpenCV cannot write this kind of file ({exc.err})") from exc
+    if not done:
+        raise DataError(f"{clipped(path)}: OpenCV cannot write this kind of file")
+    write_bytes(path, data.tobytes())
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:
     """Files, folders (their images, not deeper) and globs -> image files in order, without repeats. Raises DataError."""
     found: dict[Path, None] = {}
     for pattern in patterns:
-        place = Path(pattern)
-        if place.is_dir():
-            inside = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+        place = check_path("an image, folder or glob", pattern)
+        kind = path_kind(place)
+        if kind == "folder":
+            try:
+                inside = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+            except OSError as exc:
+                raise DataError(f"folder {clipped(place)} cannot be read: {exc.strerror or exc}") from exc
             if not inside:
-                raise DataError(f"folder {place} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
+                raise DataError(f"folder {clipped(place)} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
             found.update(dict.fromkeys(inside))
-        elif place.exists():
+        elif kind is not None:
             found[place] = None
         else:
-            matches = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+            matches = sorted(Path(p) for p in glob.glob(str(place), recursive=True) if os.path.isfile(p))
             if not matches:
-                raise DataError(f"{pattern} matches no file")
+                raise DataError(f"{clipped(place)} matches no file")
             found.update(dict.fromkeys(matches))
     return list(found)

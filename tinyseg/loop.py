@@ -16,17 +16,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from tinyseg.errors import InputError, PromptError
+from tinyseg.arguments import check_choice, shown
+from tinyseg.errors import InputError, NotReadyError, PromptError
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import FrameResult, Sink
 from tinyseg.sources import Frame, Source
 
+MOST_TICK_SECONDS = 1e6
 DropPolicy = Literal["auto", "latest", "none"]
 KEPT_LATENCIES = 4096  # the newest ones, for percentiles: memory stays flat however long the loop runs
 
@@ -41,6 +44,7 @@ class LoopStats:
     fps: float  # frames / seconds, from the first result on
     latency_p50_ms: float  # from the frame being there to its masks being there, newest 4096 frames
     latency_p99_ms: float
+    damaged: int = 0  # frames that the source could not read and passed over
 
 
 class Loop:
@@ -67,8 +71,14 @@ class Loop:
         on_tick: Callable[[LoopStats], None] | None = None,
         tick_seconds: float = 0.5,
     ) -> None:
-        if drop not in ("auto", "latest", "none"):
-            raise InputError(f"drop must be 'auto', 'latest' or 'none', but is {drop!r}")
+        check_choice("drop", drop, ("auto", "latest", "none"))
+        check_choice("zoom", zoom, ZOOM_CHOICES)
+        _check_parts(segmenter, source, sink)
+        for name, function in (("prompts_for", prompts_for), ("on_tick", on_tick)):
+            if function is not None and not callable(function):
+                raise InputError(f"{name} must be a function or None, but is {shown(function)}")
+        if not isinstance(tick_seconds, (int, float)) or not 0 < tick_seconds < MOST_TICK_SECONDS:
+            raise InputError(f"tick_seconds must be a positive number of seconds, but is {shown(tick_seconds)}")
         self._seg, self._source, self._sink = segmenter, source, sink
         self._latest_wins = drop == "latest" or (drop == "auto" and source.live)
         self._zoom = zoom
@@ -84,6 +94,8 @@ class Loop:
         self._done: dict[int, tuple[FrameResult, Workspace]] = {}
         self._free: deque[Workspace] = deque(Workspace() for _ in range(self._workers + 2))
         self._error: BaseException | None = None
+        self._broken: int | None = None  # number of the frame whose segmenting failed; those before it are delivered
+        self._running = False  # at some time: it runs once
         self._ended = False  # no further frame will come
         self._stopping = False
         self._taken = 0  # frames handed to workers, numbered without gaps
@@ -103,12 +115,9 @@ class Loop:
 
     def set_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Change the prompts, from the next frame that a worker takes; from any thread."""
-        checked = tuple(prompts)
+        checked = _checked_prompts(prompts)
         if not checked and self._prompts_for is None:
             raise PromptError("the loop needs at least one prompt")
-        for prompt in checked:
-            if not isinstance(prompt, Prompt):
-                raise InputError(f"prompts must be tinyseg.Prompt, but one is a {type(prompt).__name__}")
         with self._lock:
             self._prompts = checked
 
@@ -128,10 +137,19 @@ class Loop:
             seconds = max(self._last_result - self._started, 0.0)
         p50, p99 = np.percentile(latencies, (50, 99))
         fps = (frames - 1) / spent if frames > 1 and spent > 0 else 0.0
-        return LoopStats(frames, dropped, seconds, fps, float(p50), float(p99))
+        return LoopStats(frames, dropped, seconds, fps, float(p50), float(p99), self._source.damaged)
 
     def run(self) -> LoopStats:
-        """Run until the source ends, the sink asks to stop, or :meth:`stop`. Raises what went wrong on the way."""
+        """Run until the source ends, the sink asks to stop, or :meth:`stop`; once.
+
+        Raises what went wrong on the way, after the results before it reached the sink; NotReadyError for a loop that has
+        run, was stopped or is closed.
+        """
+        with self._lock:
+            if self._running or self._stopping:
+                told = "is closed" if self._closed else "has run, or was stopped"
+                raise NotReadyError(f"this loop {told}; make a new Loop, with a source and a sink of its own")
+            self._running = True
         self._started = time.perf_counter()
         threads = [threading.Thread(target=self._guard(self._capture), name="tinyseg-capture", daemon=True)]
         threads += [
@@ -162,6 +180,11 @@ class Loop:
         finally:
             self._sink.close()
 
+    @property
+    def _over(self) -> bool:
+        """Whether no further frame is wanted; call it with the lock held."""
+        return self._stopping or self._broken is not None
+
     def _guard(self, work: Callable[[], None]) -> Callable[[], None]:
         def guarded() -> None:
             try:
@@ -169,7 +192,7 @@ class Loop:
             except BaseException as exc:
                 with self._changed:
                     self._error = self._error or exc
-                    self._stopping = True
+                    self._ended = True
                     self._changed.notify_all()
 
         return guarded
@@ -178,15 +201,17 @@ class Loop:
         while True:
             with self._changed:
                 # As many frames wait as there are workers: none of them idles, and no frame grows old.
-                while not self._latest_wins and len(self._waiting) >= self._workers and not self._stopping:
+                while not self._latest_wins and len(self._waiting) >= self._workers and not self._over:
                     self._changed.wait()
-                if self._stopping:
+                if self._over:
                     return
             frame = self._source.next_frame()
             with self._changed:
                 if frame is None:
                     self._ended = True
                     self._changed.notify_all()
+                    return
+                if self._ended:  # a worker failed
                     return
                 if self._latest_wins and self._waiting:
                     self._waiting.clear()
@@ -197,11 +222,11 @@ class Loop:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting and self._free) and not self._stopping:
+                while not (self._waiting and self._free) and not self._over:
                     if self._ended and not self._waiting:
                         return
                     self._changed.wait()
-                if self._stopping:
+                if self._over:
                     return
                 frame = self._waiting.popleft()
                 workspace = self._free.popleft()
@@ -209,9 +234,14 @@ class Loop:
                 self._taken += 1
                 usual = self._prompts
                 self._changed.notify_all()
-            given = self._prompts_for(frame.index) if self._prompts_for is not None else None
-            prompts = usual if given is None else tuple(given)
-            result = self._segment(frame, prompts, workspace)
+            try:
+                given = self._prompts_for(frame.index) if self._prompts_for is not None else None
+                prompts = usual if given is None else _checked_prompts(given)
+                result = self._segment(frame, prompts, workspace)
+            except BaseException:
+                with self._changed:
+                    self._broken = number if self._broken is None else min(self._broken, number)
+                raise
             with self._changed:
                 self._done[number] = (result, workspace)
                 self._changed.notify_all()
@@ -226,7 +256,7 @@ class Loop:
         while True:
             with self._changed:
                 while number not in self._done and not self._stopping:
-                    if self._ended and not self._waiting and number >= self._taken:
+                    if number == self._broken or (self._ended and not self._waiting and number >= self._taken):
                         return
                     self._changed.wait(self._tick_seconds)
                     if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
@@ -251,3 +281,24 @@ class Loop:
             if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
                 ticked = time.perf_counter()
                 self._on_tick(self.stats)
+
+
+def _checked_prompts(prompts: Any) -> tuple[Prompt, ...]:
+    """A list of prompts as a tuple. Raises InputError for a bare Prompt, None, and lists of other things."""
+    if isinstance(prompts, Prompt):
+        raise InputError("prompts must be a list of tinyseg.Prompt, but is a single one; give [prompt]")
+    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
+        raise InputError(f"prompts must be a list of tinyseg.Prompt, but is {shown(prompts)}")
+    for prompt in prompts:
+        if not isinstance(prompt, Prompt):
+            raise InputError(f"prompts must be tinyseg.Prompt, but one is a {type(prompt).__name__}")
+    return tuple(prompts)
+
+
+def _check_parts(segmenter: Any, source: Any, sink: Any) -> None:
+    if not isinstance(segmenter, Segmenter):
+        raise InputError(f"segmenter must come from tinyseg.load(), but is {shown(segmenter)}")
+    if not isinstance(source, Source):
+        raise InputError(f"source must be a tinyseg.sources.Source (open_source makes one), but is {shown(source)}")
+    if not isinstance(sink, Sink):
+        raise InputError(f"sink must be a tinyseg.sinks.Sink (open_sink makes one), but is {shown(sink)}")

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import FrameError, InputError, NotInstalled
+from tinyseg.arguments import check_whole
+from tinyseg.errors import FrameError, NotInstalled
 from tinyseg.pixels import check_frame
 
 if TYPE_CHECKING:
@@ -81,10 +82,7 @@ class Masks:
             raise FrameError(
                 f"the frame has shape {layout.pixels.shape[:2]}, but the masks were made for {self.masks.shape[1:]}"
             )
-        if index is None:
-            index = self.best
-        if not -len(self) <= index < len(self):
-            raise InputError(f"index must be one of the {len(self)} masks, but is {index}")
+        index = self.best if index is None else check_whole("index", index, -len(self), len(self) - 1)
         pixels = layout.pixels[..., :3]
         rgb = pixels[..., ::-1] if layout.bgr else pixels
         alpha = np.where(self.masks[index], 255, 0).astype(np.uint8)

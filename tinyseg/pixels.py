@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_choice
 from tinyseg.errors import FrameError, InputError, NativeModuleError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD, Letterbox
 
@@ -65,8 +66,7 @@ def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
     the order of its channels: "bgr", "rgb", "bgra", "rgba" or "gray"; a frame with one channel is grey whatever it
     says. Raises FrameError.
     """
-    if color not in COLORS:
-        raise FrameError(f"color must be one of {', '.join(COLORS)}, but is {color!r}")
+    check_choice("color", color, COLORS, FrameError)
     if not isinstance(frame, np.ndarray):
         raise FrameError(
             f"a frame must be a numpy array (H, W, 3) of uint8, but is a {type(frame).__name__}; use numpy.asarray(frame)"
@@ -78,7 +78,8 @@ def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
             else "convert it to 8 bits"
         )
         raise FrameError(f"a frame must be uint8, but is {frame.dtype}; {hint}")
-    pixels = frame[..., None] if frame.ndim == 2 else frame
+    plain = np.asarray(frame)  # of a subclass such as numpy.matrix, whose indexing differs
+    pixels = plain[..., None] if plain.ndim == 2 else plain
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
         hint = (
             "; it looks like channels first: use frame.transpose(1, 2, 0)"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinyseg.arguments import parse_size
 from tinyseg.commands.options import add_engine_options
 from tinyseg.engines import GraphSource, create_engine
 from tinyseg.engines.cache import EngineCache, entry_key, open_cache
@@ -17,6 +18,7 @@ from tinyseg.graphs.bisect import bisect
 from tinyseg.graphs.compiled import Builder, write_folder
 from tinyseg.graphs.model import open_model
 from tinyseg.graphs.shapes import graph_shapes
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import graphs_for
 from tinyseg.system.progress import progress
 
@@ -50,16 +52,8 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def frame_size(text: str) -> tuple[int, int]:
-    """ "1280x720" -> (1280, 720). Raises InputError."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
-        raise InputError(f"--size takes WIDTHxHEIGHT in pixels, such as 1280x720, but got {text!r}")
-    return int(width), int(height)
-
-
 def run(args: argparse.Namespace) -> int:
-    width, height = frame_size(args.size)
+    width, height = parse_size("--size", args.size, MAX_SIDE)
     if args.model_path and args.model:
         raise InputError("the model was given twice; leave --model out")
     if any(n < 1 for n in args.prompts):

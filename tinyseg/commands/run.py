@@ -6,22 +6,30 @@ import argparse
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tinyseg.arguments import check_path, check_whole, clipped, parse_size
 from tinyseg.commands.options import add_engine_options
 from tinyseg.commands.segment import parse_prompts
 from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, PromptError
 from tinyseg.loop import Loop, LoopStats
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import load
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
+from tinyseg.system.console import is_watched, tell
 from tinyseg.system.device import temperature_celsius
+
+EXIT_IN_PART, EXIT_INTERRUPTED = 1, 130
+MOST_PROMPT_BYTES = 256 << 20
+PROMPT_LINE = '{"frame": N, "prompts": [{"box": [x0, y0, x1, y1]}, ...]}'
 
 EXAMPLES = """examples:
   tinyseg run 0 --point 640,360 --sink window
@@ -72,37 +80,41 @@ def read_frame_prompts(path: Path) -> Callable[[int], Sequence[Prompt] | None]:
     """JSON lines of {"frame", "prompts"} -> prompts of a frame, None for frames that the file does not name."""
     rows: dict[int, list[Prompt]] = {}
     try:
-        lines = path.read_text().splitlines()
+        with check_path("--every-frame-prompts", path).open("rb") as file:
+            content = file.read(MOST_PROMPT_BYTES + 1)
+        if len(content) > MOST_PROMPT_BYTES:
+            raise DataError(f"{clipped(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB; that is no file of prompts")
+        lines = content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{clipped(path)} is not text in UTF-8 (byte {exc.start}); a line is {PROMPT_LINE}") from exc
     except OSError as exc:
-        raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+        raise DataError(f"{clipped(path)} cannot be read: {exc.strerror or exc}") from exc
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            rows[int(row["frame"])] = [Prompt(p.get("points"), p.get("labels"), p.get("box")) for p in row["prompts"]]
+            frame = check_whole("frame", row["frame"], 0, 10**18, DataError)
+            rows[frame] = [Prompt(p.get("points"), p.get("labels"), p.get("box")) for p in row["prompts"]]
         except PromptError as exc:
-            raise PromptError(f"{path}, line {number}: {exc}") from exc
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise DataError(f'{path}, line {number}: expected {{"frame": N, "prompts": [...]}} ({exc})') from exc
+            raise PromptError(f"{clipped(path)}, line {number}: {exc}") from exc
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+            raise DataError(f"{clipped(path)}, line {number}: expected {PROMPT_LINE} ({exc!s:.200})") from exc
     return rows.get
 
 
 def raw_size(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 0, 0
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise DataError(f"--raw-size takes WIDTHxHEIGHT, but got {text!r}")
-    return int(width), int(height)
+    """The size that --raw-size states, (0, 0) without one. Raises InputError."""
+    return (0, 0) if text is None else parse_size("--raw-size", text, MAX_SIDE)
 
 
 def live_line(stats: LoopStats) -> str:
     heat = temperature_celsius()
+    damaged = f", {stats.damaged} damaged" if stats.damaged else ""
     shown = f", {heat:.0f} C" if heat is not None else ""
     return (
         f"{stats.frames} frames, {stats.fps:.1f}/s, latency p50 {stats.latency_p50_ms:.1f} p99 {stats.latency_p99_ms:.1f} ms, "
-        f"{stats.dropped} dropped{shown}"
+        f"{stats.dropped} dropped{damaged}{shown}"
     )
 
 
@@ -111,24 +123,24 @@ def run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args) if args.point or args.box or frame_prompts is None else []
     streams = 1 if args.mode == "latency" else (args.threads or available_cores())
     seg = load(args.model, args.engine, args.precision, threads=args.threads, streams=streams)
-    source = open_source(args.source, sys.stdin.buffer, raw_size(args.raw_size), args.raw_color)
+    source = open_source(args.source, getattr(sys.stdin, "buffer", None), raw_size(args.raw_size), args.raw_color)
     try:
-        sink = open_sink(args.sink, source.frame_rate, sys.stdout.buffer)
+        sink = open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
     except BaseException:
         source.close()
         raise
-    watched = sys.stderr.isatty()
+    watched = is_watched()
 
     def tick(stats: LoopStats) -> None:
-        sys.stderr.write(f"\r{live_line(stats)}\x1b[K")
-        sys.stderr.flush()
+        tell(f"\r{live_line(stats)}\x1b[K", end="")
 
     loop = Loop(
         seg, source, sink, prompts, prompts_for=frame_prompts, drop=args.drop, zoom=args.zoom,
         on_tick=tick if watched else None,
     )  # fmt: skip
     interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: files become whole
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: files become whole
     with loop:
         try:
             loop.run()
@@ -136,11 +148,13 @@ def run(args: argparse.Namespace) -> int:
             interrupted = True
     if loop.stats.frames == 0 and not interrupted:
         raise DataError(f"{args.source} gave no frame")
-    out = sys.stderr if args.sink == "raw" else sys.stdout
+    say = tell if args.sink == "raw" else print
     if watched:
-        sys.stderr.write("\n")
+        tell("")
     if args.json:
-        print(json.dumps({**asdict(loop.stats), "mode": args.mode, "segmenter": asdict(seg.info)}), file=out)
+        say(json.dumps({**asdict(loop.stats), "mode": args.mode, "segmenter": asdict(seg.info)}))
     else:
-        print(f"{live_line(loop.stats)}; {args.mode}; {seg.info}", file=out)
-    return 130 if interrupted else 0
+        say(f"{live_line(loop.stats)}; {args.mode}; {seg.info}")
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_IN_PART if loop.stats.damaged else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,14 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.draw import overlay
-from tinyseg.errors import DataError, PromptError
-from tinyseg.images import find_images, read_image, read_mask, write_bytes, write_image
+from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.files import write_bytes
+from tinyseg.images import find_images, read_image, read_mask, write_image
 from tinyseg.masks import Masks
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
+from tinyseg.system.console import tell
+from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
 
 FORMATS = ("png", "mask", "cutout", "coco", "polygons")
@@ -101,19 +104,20 @@ def parse_prompts(args: argparse.Namespace) -> list[Prompt]:
 def run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args)
     images = find_images(args.images)
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out} is a file; give a folder")
+    place = check_path("--out", args.out)
+    if path_kind(place) not in (None, "folder"):
+        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
     seg = load_segmenter(args)
+    out = ResultFolder(place)
     names = unique_names(images)
     coco = CocoWriter()
     failed = 0
     for path in progress(images, "segment") if len(images) > 1 else images:
         try:
             row = segment_one(seg, path, names[path], prompts, args, out, coco)
-        except (DataError, PromptError) as exc:
+        except (InputError, MemoryError) as exc:
             failed += 1
-            print(f"tinyseg: {path}: {exc}", file=sys.stderr)
+            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
             if args.json:
                 print(json.dumps({"image": str(path), "error": str(exc)}), flush=True)
             continue
@@ -127,14 +131,20 @@ def run(args: argparse.Namespace) -> int:
                 f"on this machine, first call: compiling included; {seg.info}"
             )
     if args.format == "coco" and failed < len(images):
-        coco.write(out / "coco.json")
+        coco.write(out.place("coco.json"))
     if not args.json and len(images) > 1:
-        print(f"{len(images) - failed} of {len(images)} images -> {out}")
+        print(f"{len(images) - failed} of {len(images)} images -> {out.folder}")
     return 1 if failed else 0
 
 
 def segment_one(
-    seg: Segmenter, path: Path, name: str, prompts: list[Prompt], args: argparse.Namespace, out: Path, coco: CocoWriter
+    seg: Segmenter,
+    path: Path,
+    name: str,
+    prompts: list[Prompt],
+    args: argparse.Namespace,
+    out: ResultFolder,
+    coco: CocoWriter,
 ) -> dict[str, Any]:
     """Segment one file, write its results, and return the row that ``--json`` prints."""
     frame = read_image(path)
@@ -151,7 +161,7 @@ def segment_one(
     files = write_results(frame, kept, prompts, args.format, out, name)
     if args.format == "coco":
         coco.add(path, frame, kept)
-        files = [str(out / "coco.json")]
+        files = [str(out.folder / "coco.json")]
     return {
         "image": str(path),
         "width": frame.shape[1],
@@ -176,22 +186,27 @@ def describe(answer: Masks, index: int) -> dict[str, Any]:
 
 
 def write_results(
-    frame: NDArray[np.uint8], kept: list[tuple[Masks, int]], prompts: list[Prompt], kind: str, out: Path, name: str
+    frame: NDArray[np.uint8],
+    kept: list[tuple[Masks, int]],
+    prompts: list[Prompt],
+    kind: str,
+    out: ResultFolder,
+    name: str,
 ) -> list[str]:
     """Write the files of one image; returns their names."""
     files = []
     if kind == "png":
-        path = out / f"{name}.overlay.png"
+        path = out.place(f"{name}.overlay.png")
         write_image(path, overlay(frame, [a.masks[i] for a, i in kept], prompts))
         files.append(str(path))
     elif kind == "polygons":
-        path = out / f"{name}.polygons.json"
+        path = out.place(f"{name}.polygons.json")
         rows = [{**describe(a, i), "polygons": [p.tolist() for p in a.to_polygons()[i]]} for a, i in kept]
         write_bytes(path, json.dumps(rows).encode())
         files.append(str(path))
     elif kind in ("mask", "cutout"):
         for number, (answer, index) in enumerate(kept):
-            path = out / f"{name}.{kind}{number}.png"
+            path = out.place(f"{name}.{kind}{number}.png")
             if kind == "mask":
                 write_image(path, answer.masks[index].astype(np.uint8) * 255)
             else:  # OpenCV writes BGRA
@@ -201,12 +216,20 @@ def write_results(
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for the results of every file: its stem, numbered where two files share one."""
-    seen: Counter[str] = Counter()
+    """A name for the results of every file: its stem, numbered where another file has that name already.
+
+    Names that differ in case alone are the same to some file systems. A stem that only one file has is kept.
+    """
+    stems = Counter(path.stem.casefold() for path in paths)
+    taken = {stem for stem, count in stems.items() if count == 1}
     names = {}
     for path in paths:
-        seen[path.stem] += 1
-        names[path] = path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
+        name, number = path.stem, 1
+        while name.casefold() in taken and stems[path.stem.casefold()] > 1:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.casefold())
+        names[path] = name
     return names
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
+from tinyseg.arguments import shown
 from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox
 from tinyseg.graphs.model import ZoomRule
@@ -128,7 +129,7 @@ class Embedding:
 
 def _check_multimask(multimask: Any) -> None:
     if not isinstance(multimask, (bool, np.bool_)):
-        raise InputError(f"multimask must be True or False, but is {multimask!r}")
+        raise InputError(f"multimask must be True or False, but is {shown(multimask)}")
 
 
 def choose_masks(

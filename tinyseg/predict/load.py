@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tinyseg.arguments import check_whole, shown
 from tinyseg.engines import CompiledGraph, GraphSource, create_engine
+from tinyseg.engines.base import PRECISIONS
 from tinyseg.engines.cache import open_cache
 from tinyseg.engines.precision import NATIVE
 from tinyseg.errors import InputError, WrongDevice
 from tinyseg.graphs.compiled import UNCHECKED, Builder, CompiledFolder, open_compiled
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.predict.segmenter import Segmenter
+
+# More than any machine has, and few enough for every engine's own counters.
+MOST_THREADS = 1024
 
 
 def load(
@@ -35,9 +40,15 @@ def load(
     Raises ModelError, UnknownEngine, EngineNotInstalled, PrecisionUnavailable, WrongDevice or CacheError here, ParityError
     and other EngineErrors when a size is first compiled.
     """
-    for name, count in (("threads", threads), ("streams", streams)):
-        if not (count is None and name == "threads") and (not isinstance(count, int) or count < 1):
-            raise InputError(f"{name} must be a positive whole number, but is {count!r}")
+    if threads is not None:
+        check_whole("threads", threads, 1, MOST_THREADS)
+    check_whole("streams", streams, 1, MOST_THREADS)
+    if not isinstance(engine, str):
+        raise InputError(f"engine must be a name such as 'auto' or 'onnxruntime', but is {shown(engine)}")
+    if not (model is None or isinstance(model, (str, Path))):
+        raise InputError(f"model must be a packaged model's name, a path, or None, but is {shown(model)}")
+    if not isinstance(precision, str):
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, but is {shown(precision)}")
     opened = open_model(model)
     folder = open_compiled(opened)
     if folder is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import InputError
+from tinyseg.arguments import check_choice
 from tinyseg.geometry import Letterbox, crop_around, letterbox
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.prompts import Prompt
@@ -39,8 +39,7 @@ class Plan:
 
 def plan_looks(prompts: Sequence[Prompt], view: Letterbox, rule: ZoomRule, zoom: str) -> Plan:
     """Check prompts against a view and decide where each is looked at. Raises PromptError, InputError."""
-    if zoom not in ZOOM_CHOICES:
-        raise InputError(f"zoom must be one of {', '.join(ZOOM_CHOICES)}, but is {zoom!r}")
+    check_choice("zoom", zoom, ZOOM_CHOICES)
     placed = tuple(place_prompts(prompts, view))
     crops: dict[int, Letterbox] = {}
     undecided = set()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg import pixels
+from tinyseg.arguments import shown
 from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.errors import FrameError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
@@ -146,7 +147,7 @@ class Segmenter:
         whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
         if not whole or asked % INPUT_MULTIPLE or not INPUT_MULTIPLE <= asked <= MAX_LONG_SIDE:
             raise FrameError(
-                f"long_side must be a multiple of {INPUT_MULTIPLE} from {INPUT_MULTIPLE} to {MAX_LONG_SIDE}, but is {asked!r}"
+                f"long_side must be a multiple of {INPUT_MULTIPLE} from {INPUT_MULTIPLE} to {MAX_LONG_SIDE}, but is {shown(asked)}"
             )
         return int(asked)
 
@@ -156,9 +157,12 @@ def _checked_region(
 ) -> tuple[int, int, int, int] | None:
     if region is None:
         return None
-    corners = np.asarray(region)
+    try:
+        corners = np.asarray(region)
+    except Exception as exc:
+        raise FrameError(f"region must be four whole numbers (x0, y0, x1, y1), but is {shown(region)}") from exc
     if corners.shape != (4,) or corners.dtype.kind not in "iu":
-        raise FrameError(f"region must be four whole numbers (x0, y0, x1, y1), but is {region!r:.80}")
+        raise FrameError(f"region must be four whole numbers (x0, y0, x1, y1), but is {shown(region)}")
     x0, y0, x1, y1 = (int(v) for v in corners)
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise FrameError(

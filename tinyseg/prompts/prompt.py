@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinyseg.arguments import shown
 from tinyseg.errors import PromptError
 
 MAX_POINTS = 254  # with the box's two corners the largest decoder shape, 256 slots
@@ -48,7 +49,7 @@ class Prompt:
                     f"labels must have shape ({len(points)},), one for each point, but have {labels.shape}"
                 )
             if not np.isin(labels, (0.0, 1.0)).all():
-                raise PromptError(f"labels must be 1 (on the object) or 0 (off it), but are {labels.tolist()}")
+                raise PromptError(f"labels must be 1 (on the object) or 0 (off it), but are {shown(labels.tolist())}")
             object.__setattr__(self, "points", points)
             object.__setattr__(self, "labels", labels)
         elif self.labels is not None:
@@ -79,20 +80,23 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
         if array.dtype.kind not in "biuf":
             raise TypeError(f"dtype {array.dtype}")
         array = array.astype(np.float64)
-    except (TypeError, ValueError) as exc:
-        raise PromptError(f"{name} must be an array of numbers, but {value!r:.80} is not ({exc})") from exc
+    except Exception as exc:  # ragged lists, too large numbers, and whatever an object's __array__ raises
+        raise PromptError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc})") from exc
     if not np.isfinite(array).all():
-        raise PromptError(f"{name} must be finite, but contain NaN or infinity: {array.tolist()!r:.120}")
+        raise PromptError(f"{name} must be finite, but contain NaN or infinity: {shown(array.tolist())}")
     return array
 
 
 def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as exc:
+        raise PromptError(f"mask must be an array, but {shown(value)} is not ({exc})") from exc
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
         raise PromptError(
-            f"mask must have shape (h, w) or (1, h, w), but has {np.shape(value)}; pick one, e.g. logits[scores.argmax()]"
+            f"mask must have shape (h, w) or (1, h, w), but has {array.shape}; pick one, e.g. logits[scores.argmax()]"
         )
     if array.dtype == np.bool_:
         if not array.any():
@@ -104,4 +108,5 @@ def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
         )
     if not np.isfinite(array).all():
         raise PromptError("mask must be finite, but contains NaN or infinity")
-    return array.astype(np.float32)
+    # Far beyond what any reader of logits tells apart, and inside float32.
+    return np.clip(array, -1e9, 1e9).astype(np.float32)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
 from tinyseg.draw import overlay
+from tinyseg.errors import InputError
 from tinyseg.masks import Masks
 from tinyseg.pixels import check_frame
 from tinyseg.prompts import Prompt
@@ -58,6 +60,8 @@ class CallbackSink(Sink):
     """Your function gets every result; returning False stops the loop."""
 
     def __init__(self, function: Callable[[FrameResult], bool | None]) -> None:
+        if not callable(function):
+            raise InputError(f"a callback must be a function of a FrameResult, but is {shown(function)}")
         self._function = function
 
     def write(self, result: FrameResult) -> bool | None:

@@ -7,23 +7,20 @@ import json
 import os
 from pathlib import Path
 
+from tinyseg.arguments import clipped
 from tinyseg.errors import DataError
 from tinyseg.masks import encode_rle
 from tinyseg.sinks.base import FrameResult, Sink
+from tinyseg.sinks.target import Target
 
 
 class JsonLinesSink(Sink):
     """One JSON line a frame: COCO RLE, box, area and score of every object. A full disk loses no line that was there."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f".{path.name}.part")
+        self._target = Target(path)
         self._whole = 0  # bytes of complete lines
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("wb", buffering=0)
-        except OSError as exc:
-            raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        self._file = self._target.open()
 
     def write(self, result: FrameResult) -> None:
         objects = []
@@ -40,11 +37,20 @@ class JsonLinesSink(Sink):
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._file.flush()
+        except BrokenPipeError:  # the reader of a pipe has enough; the command line ends quietly
+            raise
         except OSError as exc:
-            raise DataError(f"{self._path}: {exc.strerror or exc}; the lines before are whole") from exc
+            raise DataError(f"{clipped(self._target.path)}: {exc.strerror or exc}; the lines before are whole") from exc
         self._whole += len(line)
 
     def close(self) -> None:
-        self._file.truncate(self._whole)
-        self._file.close()
-        self._part.replace(self._path)
+        try:
+            if not self._target.streamed:
+                self._file.truncate(self._whole)
+            self._file.close()
+        except BrokenPipeError:
+            return
+        except OSError as exc:
+            raise self._target.failure(exc) from exc
+        self._target.finish()

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tinyseg.arguments import shown
 from tinyseg.errors import DataError
 from tinyseg.sinks.base import FrameResult, Sink
 
@@ -14,6 +15,8 @@ class RawSink(Sink):
     """Raw masks to a binary stream: for every object of every frame H x W bytes, 0 or 255."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        if not hasattr(stream, "write") or not hasattr(stream, "flush"):
+            raise DataError(f"raw masks go to a binary stream, such as sys.stdout.buffer, not to {shown(stream)}")
         self._stream = stream
 
     def write(self, result: FrameResult) -> None:
@@ -23,5 +26,5 @@ class RawSink(Sink):
             self._stream.flush()
         except BrokenPipeError:  # the reader has enough; the command line ends quietly
             raise
-        except OSError as exc:
-            raise DataError(f"raw masks cannot be written: {exc.strerror or exc}") from exc
+        except (OSError, ValueError) as exc:  # ValueError: a stream that was closed
+            raise DataError(f"raw masks cannot be written: {getattr(exc, 'strerror', None) or exc}") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+from tinyseg.arguments import shown
 from tinyseg.errors import InputError
 from tinyseg.sinks.base import NullSink, Sink
 from tinyseg.sinks.jsonl import JsonLinesSink
@@ -18,9 +19,11 @@ SINK_HELP = "null, window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks
 
 def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None) -> Sink:
     """Open what a user names on the command line. Raises InputError or DataError."""
+    if not isinstance(text, str):
+        raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     kind, _, rest = text.partition(":")
     if (kind in ("null", "window", "raw")) != (not rest):
-        raise InputError(f"{text!r} is no sink; give {SINK_HELP}")
+        raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     if kind == "null":
         return NullSink()
     if kind == "window":
@@ -35,4 +38,4 @@ def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None
         if stdout is None:
             raise InputError("there is no standard output to write raw masks to")
         return RawSink(stdout)
-    raise InputError(f"{text!r} is no sink; give {SINK_HELP}")
+    raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -9,6 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinyseg.arguments import check_choice, shown
+from tinyseg.errors import InputError
+from tinyseg.pixels import COLORS
+
+log = logging.getLogger("tinyseg.sources")
+MOST_REASONS = 100  # that are logged one by one
 
 
 @dataclass(frozen=True)
@@ -23,10 +31,14 @@ class Frame:
 
 
 class Source(ABC):
-    """A stream of frames. ``live`` ones do not wait; ``frame_rate`` is 0 where nobody knows."""
+    """A stream of frames. ``live`` ones do not wait; ``frame_rate`` is 0 where nobody knows.
+
+    damaged: how many frames could not be read and were passed over so far; the log (``tinyseg.sources``) says which.
+    """
 
     live = False
     frame_rate = 0.0
+    damaged = 0
 
     def __init__(self) -> None:
         self._count = 0
@@ -43,6 +55,14 @@ class Source(ABC):
         frame = Frame(pixels, self._count, time.perf_counter(), self.color, self.name)
         self._count += 1
         return frame
+
+    def pass_over(self, reason: str, frames: int = 1) -> None:
+        """For ``read``: count frames that cannot be read, and log why."""
+        if self.damaged < MOST_REASONS or frames > 1:
+            log.warning(reason)
+        elif self.damaged == MOST_REASONS:
+            log.warning("more frames cannot be read; they are counted only")
+        self.damaged += frames
 
     @property
     def color(self) -> str:
@@ -62,9 +82,12 @@ class ArraySource(Source):
 
     def __init__(self, arrays: Iterable[NDArray[np.uint8]], color: str = "bgr", live: bool = False) -> None:
         super().__init__()
-        self._arrays = iter(arrays)
-        self._color = color
-        self.live = live
+        try:
+            self._arrays = iter(arrays)
+        except TypeError as exc:
+            raise InputError(f"arrays must be an iterable of frames (H, W, 3) uint8, but is {shown(arrays)}") from exc
+        self._color = check_choice("color", color, COLORS)
+        self.live = bool(live)
 
     @property
     def color(self) -> str:

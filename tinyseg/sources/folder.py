@@ -7,12 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.errors import InputError
 from tinyseg.images import find_images, read_image
+from tinyseg.pixels import check_frame
 from tinyseg.sources.base import Source
 
 
 class ImageSource(Source):
-    """Image files one after the other; their sizes may differ."""
+    """Image files one after the other; their sizes may differ. One that cannot be read, or is too large, is passed over."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         super().__init__()
@@ -24,8 +26,13 @@ class ImageSource(Source):
         return self._name
 
     def read(self) -> NDArray[np.uint8] | None:
-        path = next(self._paths, None)
-        if path is None:
-            return None
-        self._name = str(path)
-        return read_image(path)
+        for path in self._paths:
+            try:
+                image = read_image(path)
+                check_frame(image, self.color)
+            except InputError as exc:
+                self.pass_over(f"passed over: {exc}" if str(path) in str(exc) else f"passed over {path}: {exc}")
+                continue
+            self._name = str(path)
+            return image
+        return None

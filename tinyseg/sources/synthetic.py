@@ -7,7 +7,13 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_whole, shown
+from tinyseg.errors import DataError
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.sources.base import Source
+
+MAX_PIXELS = 7680 * 4320
+MOST_DISTINCT = 1000
 
 
 class SyntheticSource(Source):
@@ -28,6 +34,17 @@ class SyntheticSource(Source):
         live: bool = False,
     ) -> None:
         super().__init__()
+        check_whole("width", width, 1, MAX_SIDE, DataError)
+        check_whole("height", height, 1, MAX_SIDE, DataError)
+        if width * height > MAX_PIXELS:
+            raise DataError(f"drawn frames have {MAX_PIXELS} pixels at most (7680x4320), not {width}x{height}")
+        if frames is not None:
+            check_whole("frames", frames, 0, 10**18, DataError)
+        check_whole("distinct", distinct, 1, MOST_DISTINCT, DataError)
+        if not isinstance(frame_rate, (int, float)) or not 0 <= frame_rate < float("inf"):
+            raise DataError(
+                f"frame_rate must be a number of frames a second, 0 for no pace, but is {shown(frame_rate)}"
+            )
         self.frame_rate = frame_rate
         self.live = live
         self._frames = frames

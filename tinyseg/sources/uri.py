@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from tinyseg.arguments import check_path, check_whole, parse_whole, path_kind, shown
 from tinyseg.errors import DataError
 from tinyseg.images import SUFFIXES
 from tinyseg.sources.base import Source
@@ -15,7 +19,8 @@ from tinyseg.sources.raw import RawSource
 from tinyseg.sources.synthetic import SyntheticSource
 from tinyseg.sources.video import VideoFileSource
 
-SYNTHETIC = re.compile(r"synthetic:(\d+)x(\d+)(?::(\d+))?$")
+SYNTHETIC = re.compile(r"synthetic:([0-9]{1,18})x([0-9]{1,18})(?::([0-9]{1,18}))?")
+LAST_CAMERA = 9999  # OpenCV adds the number of a back end times 100 to it
 
 SOURCE_HELP = (
     "a camera number or /dev/video path, an rtsp:// or http:// url, a video file, an image, folder or glob, "
@@ -24,28 +29,38 @@ SOURCE_HELP = (
 
 
 def open_source(
-    text: str, stdin: BinaryIO | None = None, raw_size: tuple[int, int] = (0, 0), raw_color: str = "bgr"
+    text: str | Path | int,
+    stdin: BinaryIO | None = None,
+    raw_size: tuple[int, int] = (0, 0),
+    raw_color: str = "bgr",
 ) -> Source:
-    """Open what a user names on the command line. Raises DataError."""
-    synthetic = SYNTHETIC.match(text)
+    """Open what a user names on the command line; a camera may be its number, a file a Path. Raises DataError."""
+    if isinstance(text, (int, np.integer)) and not isinstance(text, bool):
+        return open_camera(check_whole("a camera's number", text, 0, LAST_CAMERA, DataError))
+    path = check_path("a source", text)
+    text = os.fspath(text)
+    synthetic = SYNTHETIC.fullmatch(text)
     if synthetic:
         width, height, frames = synthetic.groups()
-        if int(width) < 1 or int(height) < 1:
-            raise DataError(f"{text}: width and height must be positive")
         return SyntheticSource(int(width), int(height), int(frames) if frames else None)
     if text == "-":
         if stdin is None:
             raise DataError("there is no standard input to read raw frames from")
+        if not isinstance(raw_size, (tuple, list)) or len(raw_size) != 2:
+            raise DataError(f"raw_size must be (width, height), but is {shown(raw_size)}")
         return RawSource(stdin, *raw_size, raw_color)
-    if text.isdigit():
-        return open_camera(int(text))
+    if re.fullmatch("[0-9]+", text):
+        number = parse_whole(text)
+        if number is None or number > LAST_CAMERA:
+            raise DataError(f"cameras have numbers from 0 to {LAST_CAMERA}, not {shown(text)}")
+        return open_camera(number)
     if text.startswith("/dev/video"):
         return open_camera(text)
     if re.match(r"(rtsp|rtsps|http|https|udp|tcp)://", text):
         return open_stream(text)
-    path = Path(text)
-    if path.is_dir() or path.suffix.lower() in SUFFIXES or any(c in text for c in "*?["):
+    kind = path_kind(path)
+    if kind == "folder" or path.suffix.lower() in SUFFIXES or any(c in text for c in "*?["):
         return ImageSource([text])
-    if path.exists():
+    if kind is not None:
         return VideoFileSource(path)
-    raise DataError(f"{text!r} is no source; give {SOURCE_HELP}")
+    raise DataError(f"{shown(text)} is no source; give {SOURCE_HELP}")

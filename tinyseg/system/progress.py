@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
+
+from tinyseg.system.console import is_watched, tell
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.2
@@ -15,7 +16,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     """Yield the items; on a terminal, keep a line on stderr with count, share, rate and time left."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    watched = sys.stderr.isatty()
+    watched = is_watched()
     start = shown = time.monotonic()
     done = 0
     try:
@@ -27,8 +28,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
                 shown = now
                 rate = done / max(now - start, 1e-9)
                 share = f"/{total} ({100 * done // total}%), {(total - done) / rate:.0f} s left" if total else ""
-                sys.stderr.write(f"\r{what}: {done}{share}, {rate:.1f}/s\x1b[K")
-                sys.stderr.flush()
+                tell(f"\r{what}: {done}{share}, {rate:.1f}/s\x1b[K", end="")
     finally:
         if watched and done:
-            sys.stderr.write("\n")
+            tell("")

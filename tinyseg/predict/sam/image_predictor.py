@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_choice
 from tinyseg.errors import FrameError, InputError, NotReadyError, PromptError
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.sam.model import Sam, as_sam, build_sam
 from tinyseg.predict.sam.prompts import sam_answers, sam_prompt
 from tinyseg.predict.sam.tensors import HostTensor, as_array, host_tensor
 from tinyseg.predict.sam.transforms import sam2_view
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 
@@ -42,7 +44,7 @@ class SAM2ImagePredictor:
             raise InputError("max_hole_area and max_sprinkle_area must be 0: tinyseg removes specks by its own rule")
         self.model = as_sam(sam_model)
         self.mask_threshold = mask_threshold
-        self.zoom = zoom
+        self.zoom = check_choice("zoom", zoom, ZOOM_CHOICES)
         self._embeddings: list[Embedding] = []
         self._is_batch = False
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import FrameError, InputError, NotReadyError, PromptError
+from tinyseg.arguments import check_choice
+from tinyseg.errors import FrameError, NotReadyError, PromptError
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.sam.model import Sam, as_sam
 from tinyseg.predict.sam.prompts import sam_answers, sam_prompt
 from tinyseg.predict.sam.tensors import HostTensor, as_array, host_tensor, import_torch
 from tinyseg.predict.sam.transforms import SAM_GRID, SAM_SIDE, ResizeLongestSide, resize, sam_view
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 
 
@@ -27,7 +29,7 @@ class SamPredictor:
 
     def __init__(self, sam_model: Sam | Segmenter, zoom: str = "auto") -> None:
         self.model = as_sam(sam_model)
-        self.zoom = zoom
+        self.zoom = check_choice("zoom", zoom, ZOOM_CHOICES)
         self.transform = ResizeLongestSide(self.model.image_encoder.img_size)
         self._embedding: Embedding | None = None
 
@@ -63,8 +65,7 @@ class SamPredictor:
 
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
         """Encode an image (H, W, 3) uint8; image_format is "RGB" or "BGR". Raises FrameError."""
-        if image_format not in ("RGB", "BGR"):
-            raise InputError(f"image_format must be 'RGB' or 'BGR', but is {image_format!r}")
+        check_choice("image_format", image_format, ("RGB", "BGR"))
         self._embedding = self.model.segmenter.embed(image, color=image_format.lower())
 
     def set_torch_image(self, transformed_image: Any, original_image_size: tuple[int, ...]) -> None:

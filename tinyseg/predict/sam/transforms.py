@@ -28,9 +28,9 @@ class ResizeLongestSide:
 
     @staticmethod
     def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> tuple[int, int]:
-        """(H, W) after scaling the longer side to ``long_side_length``, each side rounded half up."""
+        """(H, W) after scaling the longer side to ``long_side_length``, each side rounded half up, but never to nothing."""
         scale = long_side_length / max(oldh, oldw)
-        return int(oldh * scale + 0.5), int(oldw * scale + 0.5)
+        return max(1, int(oldh * scale + 0.5)), max(1, int(oldw * scale + 0.5))
 
     def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, C) uint8 -> the same image with its longer side at ``target_length``."""
