@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 from tinyseg.bench.rivals import PEER_NAMES, SpeedReport, compare_predict, load_peer, run_peer
 from tinyseg.bench.rows import BenchRow, to_json, to_markdown
 from tinyseg.errors import NotInstalled
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 from tinyseg.predict.segmenter import Segmenter
+from tinyseg.system.folders import ResultFolder
 
 # Published mIoU on COCO from ground-truth boxes (survey, arXiv 2410.04960), which nobody here measured.
 PUBLISHED_BOX_MIOU = {"mobilesam": 0.734, "edgesam": 0.759, "nanosam": 0.697}
 OUR_SET = "coco-train2017"
+FILES = ("report.md", "rows.json", "rivals.json", "accuracy-speed.svg", "accuracy-speed.png")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def plot_points(seg: Segmenter, rivals: dict[str, SpeedReport]) -> list[PlotPoin
     return points
 
 
-def draw_plot(points: list[PlotPoint], folder: Path, device: str) -> list[Path]:
+def draw_plot(points: list[PlotPoint], folder: ResultFolder, device: str) -> list[Path]:
     """Box mIoU over frames/s (log), as SVG and PNG. Raises NotInstalled without matplotlib."""
     try:
         import matplotlib  # noqa: PLC0415 - an extra
@@ -72,22 +75,29 @@ def draw_plot(points: list[PlotPoint], folder: Path, device: str) -> list[Path]:
     axes.set_title("accuracies are not of one protocol: ours on 90 photos, rivals' as published", fontsize=9)
     written = []
     for suffix in ("svg", "png"):
-        path = folder / f"accuracy-speed.{suffix}"
-        part = folder / f".part.{suffix}"
-        figure.savefig(part, dpi=130, metadata={"Date": None} if suffix == "svg" else None)
-        part.replace(path)
+        path = folder.place(f"accuracy-speed.{suffix}")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=suffix, dpi=130, metadata={"Date": None} if suffix == "svg" else None)
+        write_bytes(path, drawn.getvalue())
         written.append(path)
     pyplot.close(figure)
     return written
 
 
-def write_report(seg: Segmenter, rows: list[BenchRow], folder: Path, command: str, rounds: int) -> str:
-    """Measure the rivals, and write report.md, rows.json, rivals.json and the plot; returns the report's text."""
-    folder.mkdir(parents=True, exist_ok=True)
+def open_report(folder: Path) -> ResultFolder:
+    """The folder of a report, before anything is timed. Raises DataError where it holds somebody's files of these names."""
+    out = ResultFolder(folder)
+    for name in FILES:
+        out.place(name)
+    return out
+
+
+def write_report(seg: Segmenter, rows: list[BenchRow], out: ResultFolder, command: str, rounds: int) -> str:
+    """Measure the rivals, and write FILES; returns the report's text."""
     rivals: dict[str, SpeedReport] = {
         name: compare_predict(seg, run_peer(load_peer(name), seg.info.threads), rounds) for name in PEER_NAMES
     }
-    pictures = draw_plot(plot_points(seg, rivals), folder, rows[0].device)
+    pictures = draw_plot(plot_points(seg, rivals), out, rows[0].device)
     card = seg.model.card.get("accuracy", {})
     lines = [
         f"# Speed on {rows[0].device}", "", f"Made by `{command}`.", "", to_markdown(rows), "",
@@ -100,8 +110,8 @@ def write_report(seg: Segmenter, rows: list[BenchRow], folder: Path, command: st
         f"evaluation data, on {card.get('engine', '?')} {card.get('precision', '?')}.",
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
-    write_bytes(folder / "rows.json", to_json(rows).encode())
+    write_bytes(out.place("rows.json"), to_json(rows).encode())
     content: dict[str, Any] = {name: report.to_json() for name, report in rivals.items()}
-    write_bytes(folder / "rivals.json", json.dumps(content, indent=1).encode())
-    write_bytes(folder / "report.md", text.encode())
+    write_bytes(out.place("rivals.json"), json.dumps(content, indent=1).encode())
+    write_bytes(out.place("report.md"), text.encode())
     return text

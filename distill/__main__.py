@@ -272,10 +272,11 @@ def run_quantize(args: argparse.Namespace) -> None:
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
     from tinyseg.graphs.model import open_model  # noqa: PLC0415
     from tinyseg.system import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
-    from tinyseg.system.folders import new_folder  # noqa: PLC0415
+    from tinyseg.system.folders import new_folder, require_replaceable  # noqa: PLC0415
 
     if args.photos < 1 or args.rounds < 1:
         raise InputError("--photos and --rounds must be at least 1")
+    require_replaceable(Path(args.out))  # told before hours of work, not after
     with tempfile.TemporaryDirectory() as folder:
         place = named_place(args.model)
         if place.suffix == ".pt":

@@ -17,7 +17,7 @@ from tinyseg.distill.data import Mixing
 from tinyseg.distill.losses import DistilWeights
 from tinyseg.distill.train import TrainConfig, train
 from tinyseg.errors import InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 
 FIGURES = ("box_frame", "box_zoom", "click_frame", "oracle_frame", "click3_frame")
 HEADINGS = ("box", "box, closer look", "1 click", "best of 3", "3 clicks")

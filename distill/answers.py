@@ -30,7 +30,7 @@ from tinyseg.distill.losses import LOGIT_RANGE
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Answer, load_teacher
 from tinyseg.errors import DataError, InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 from tinyseg.system.progress import progress
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from tinyseg.distill.model import LABEL_PADDING, LABEL_POSITIVE
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Teacher
 from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
-from tinyseg.images import read_image, write_bytes
+from tinyseg.images import read_image
 from tinyseg.masks import polygons
 from tinyseg.system.progress import progress
 

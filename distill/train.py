@@ -38,7 +38,7 @@ from tinyseg.distill.teachers import Answer, Look, Teacher, load_teacher, match_
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -41,18 +41,6 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     if not done:
         raise DataError(f"{path}: OpenCV cannot write this kind of file")
     write_bytes(path, data.tobytes())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:

@@ -13,8 +13,8 @@ from typing import Any
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
+from tinyseg.files import write_bytes
 from tinyseg.graphs.model import open_model
-from tinyseg.images import write_bytes
 from tinyseg.system import device
 
 EXAMPLES = """scenarios (1280x720 frames):
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from tinyseg.bench import precisions, rows, scenarios  # noqa: PLC0415
     from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
     from tinyseg.bench.profile import profile  # noqa: PLC0415
-    from tinyseg.bench.report import write_report  # noqa: PLC0415
+    from tinyseg.bench.report import open_report, write_report  # noqa: PLC0415
     from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
 
     if args.compare:
@@ -144,14 +144,15 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         scenarios.prompts_of(name)  # a wrong name is told before anything is timed
     request = scenarios.Request("", args.model, args.engine, args.precision, args.threads, args.seconds, args.frames)
+    report_folder = open_report(Path(args.report)) if args.report else None
     if args.data:
         request = replace(request, accuracy=scenarios.measure_accuracy(request, Path(args.data)))
     found = [scenarios.run(replace(request, scenario=name)) for name in dict.fromkeys(names)]
-    if args.report:
+    if report_folder is not None:
         command = shlex.join(["tinyseg", *(sys.argv[1:] or ["bench"])])
         emit(
             rows.to_json(found),
-            write_report(load_segmenter(args), found, Path(args.report), command, args.rounds),
+            write_report(load_segmenter(args), found, report_folder, command, args.rounds),
             args.json,
         )
         return 0

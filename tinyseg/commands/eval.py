@@ -11,7 +11,7 @@ from typing import Any
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
-from tinyseg.images import write_bytes
+from tinyseg.files import write_bytes
 
 
 def add_parser(commands: Any) -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.draw import overlay
 from tinyseg.errors import DataError, PromptError
-from tinyseg.images import find_images, read_image, read_mask, write_bytes, write_image
+from tinyseg.files import write_bytes
+from tinyseg.images import find_images, read_image, read_mask, write_image
 from tinyseg.masks import Masks
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
