@@ -28,7 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student, StudentShape
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
-from tinyseg.graphs.model import FORMAT
+from tinyseg.graphs.card import FORMAT
 from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
 

@@ -12,7 +12,8 @@ from typing import Any
 from tinyseg.engines import CompiledGraph, Engine, GraphSource
 from tinyseg.engines.cache import EngineCache, entry_key
 from tinyseg.errors import ModelError, WrongDevice
-from tinyseg.graphs.model import Model, read_member
+from tinyseg.graphs.model import Model
+from tinyseg.graphs.package import read_member
 from tinyseg.graphs.parity import Parity, Reference, measure
 from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
@@ -102,15 +103,12 @@ def _row_key(graph: str, dimensions: Mapping[str, int]) -> str:
 
 
 def open_compiled(model: Model) -> CompiledFolder | None:
-    """The compiled part of a model folder, None for a plain model. Raises ModelError."""
+    """The compiled part of a model, whose card was checked when it was opened; None for a plain model."""
     part = model.card.get("compiled")
     if part is None:
         return None
-    try:
-        rows = {_row_key(r["graph"], r["dimensions"]): r for r in part["engines"]}
-        return CompiledFolder(model.path, part["engine"], part["precision"], part["identity"], rows)
-    except (KeyError, TypeError) as exc:
-        raise ModelError(f"{model.path}: model.json misstates its compiled engines ({exc}); compile it again") from exc
+    rows = {_row_key(r["graph"], r["dimensions"]): r for r in part["engines"]}
+    return CompiledFolder(model.path, part["engine"], part["precision"], part["identity"], rows)
 
 
 def write_folder(
