@@ -39,7 +39,10 @@ class Builder:
             return self._checked(graph, used, self.engine.compile(graph, used))
         key = entry_key(self.engine.identity(), graph.sha256, used)
         return self.cache.get_or_build(
-            key, lambda: self.build(graph, used), lambda blob: self.engine.restore(blob, graph, used)
+            key,
+            lambda: self.build(graph, used),
+            lambda blob: self.engine.restore(blob, graph, used),
+            lambda compiled: self._checked(graph, used, compiled),
         )
 
     def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
@@ -49,6 +52,18 @@ class Builder:
         if (self.engine.name, self.engine.precision) not in UNCHECKED:
             self._checked(graph, used, self.engine.restore(blob, graph, used))
         return blob
+
+    def kept(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        """An engine's bytes, from the cache where it holds them; opening what this user built is left to who uses it."""
+        if self.cache is None:
+            return self.build(graph, dimensions)
+        used = _named(graph, dimensions)
+        return self.cache.get_or_build(
+            entry_key(self.engine.identity(), graph.sha256, used),
+            lambda: self.build(graph, used),
+            lambda blob: blob,
+            lambda blob: self._checked(graph, used, self.engine.restore(blob, graph, used)),
+        )
 
     def _checked(self, graph: GraphSource, dimensions: Mapping[str, int], compiled: CompiledGraph) -> CompiledGraph:
         if self._reference is None:

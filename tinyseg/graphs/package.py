@@ -5,7 +5,6 @@ Names are plain file names, links are refused, and sizes are bounded before anyt
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import struct
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from tinyseg.errors import ModelError
+from tinyseg.files import read_regular
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD = "model.json"
@@ -41,7 +41,7 @@ def read_member(place: Path, name: str, most_bytes: int = MOST_FILE_BYTES) -> by
         raise ModelError(f"{place}: a model's files have plain names (letters, digits, . _ -), not {name!r}")
     try:
         if place.is_dir():
-            return _from_folder(place, name, most_bytes)
+            return read_regular(place / name, most_bytes)
         if not place.is_file():
             raise ModelError(f"{place} is neither a model folder nor a zip file")
         return _from_zip(place, name, most_bytes)
@@ -53,20 +53,6 @@ def read_member(place: Path, name: str, most_bytes: int = MOST_FILE_BYTES) -> by
 
 def _too_large(place: Path, name: str, size: int, most_bytes: int) -> ModelError:
     return ModelError(f"{place}: {name} has {size:,} bytes, more than the {most_bytes:,} that such a file may have")
-
-
-def _from_folder(place: Path, name: str, most_bytes: int) -> bytes:
-    path = place / name
-    # Looked at before it is opened: opening a pipe waits, and opening some devices does something.
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise ModelError(f"{place}: {name} is a link or no regular file; put a copy of the file there")
-    # Without following a link that came in between.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        size = os.fstat(handle).st_size
-        if size > most_bytes:
-            raise _too_large(place, name, size, most_bytes)
-        return file.read(most_bytes)
 
 
 def _from_zip(place: Path, name: str, most_bytes: int) -> bytes:
