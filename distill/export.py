@@ -29,7 +29,7 @@ from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
 from tinyseg.distill.shape import StudentShape
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
-from tinyseg.graphs.model import FORMAT
+from tinyseg.graphs.card import FORMAT
 from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
 

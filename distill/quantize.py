@@ -31,7 +31,8 @@ from tinyseg.distill.calibration import Feeds
 from tinyseg.distill.export import store_as_fp16
 from tinyseg.engines.typed import load_graph
 from tinyseg.errors import InputError
-from tinyseg.graphs.model import Model, read_member
+from tinyseg.graphs.model import Model
+from tinyseg.graphs.package import read_member
 from tinyseg.system.folders import new_folder
 from tinyseg.system.progress import progress
 from tinyseg.version import __version__

@@ -112,7 +112,7 @@ def folder_shape(folder: Path) -> StudentShape:
     try:
         card = json.loads((folder / "model.json").read_text())
         return StudentShape.of(card["architecture"])
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise InputError(f"{folder} is not a model folder of a student: its model.json states no architecture") from exc
 
 

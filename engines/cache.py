@@ -1,18 +1,22 @@
-"""Built engines on disk: built once, whatever number of processes asks, and never used damaged.
+"""Built engines on disk: built once, whatever number of processes asks, and never used damaged or forged.
 
 An entry is a folder named by the digest of its key (graph, shapes, engine, version, device, precision, flags), with the
-engine's bytes and ``entry.json`` that names key and checksum. Entries are written under a temporary name and renamed,
-so a killed build leaves nothing that could be mistaken for one.
+engine's bytes and ``entry.json`` that names key, checksum and a code (HMAC) that only this user's key file can make.
+Entries are written under a temporary name and renamed, so a killed build leaves nothing that could be mistaken for one.
+
+What lies there is read as data of a stranger. What is wrong is set aside and built anew; what this user did not write is
+compared with the fp32 reference before it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 import os
+import secrets
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,53 +27,39 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from tinyseg.engines.cache_place import find_place
 from tinyseg.errors import CacheError, EngineError
+from tinyseg.files import read_regular
 
 T = TypeVar("T")
 LOG = logging.getLogger("tinyseg.cache")
-FORMAT = 1
+FORMAT = 2
 DEFAULT_LIMIT_MB = 2048
+MOST_FACTS_BYTES = 64 << 10
+MOST_ENGINE_BYTES = 4 << 30
+KEY_BYTES = 32
+MOST_ASIDE = 8  # entries that were set aside and are kept for whoever wants to look at them
 # A large TensorRT engine takes minutes on a small board; who waits longer than this should be told.
 WAIT_SECONDS = 1800.0
 NOTICE_SECONDS = 3.0
-
-
-def cache_root() -> Path:
-    """TINYSEG_CACHE, else the platform's folder for caches (XDG on Linux)."""
-    named = os.environ.get("TINYSEG_CACHE")
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tinyseg"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tinyseg" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyseg"
+ENTRY_NAMES = "[0-9a-f]" * 64
 
 
 def open_cache() -> tuple[EngineCache | None, str]:
-    """(cache, what to say of it); None where the default place cannot be written.
+    """(cache, what to say of it); None where nothing can be kept, or TINYSEG_CACHE_MB=0 says so.
 
-    A device with a read-only file system works without a cache; it compiles at every start. A folder that somebody
-    named and that cannot be written is a mistake. Raises CacheError, also for a TINYSEG_CACHE_MB that is no number.
+    Raises CacheError where TINYSEG_CACHE names a folder that cannot be used, or that others can write to, and for a
+    TINYSEG_CACHE_MB that is no number.
     """
     limit = os.environ.get("TINYSEG_CACHE_MB", str(DEFAULT_LIMIT_MB))
-    if not limit.isdigit():
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10):
         raise CacheError(f"TINYSEG_CACHE_MB must be a whole number of megabytes, but is {limit!r}")
     if int(limit) == 0:
         return None, "off (TINYSEG_CACHE_MB=0)"
-    root = cache_root()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as exc:
-        if os.environ.get("TINYSEG_CACHE"):
-            raise CacheError(
-                f"TINYSEG_CACHE={root} cannot be written ({exc.strerror}); name another folder, or set TINYSEG_CACHE_MB=0 "
-                "to go without a cache"
-            ) from exc
-        return None, f"off ({root} cannot be written: {exc.strerror}; set TINYSEG_CACHE to a folder that can)"
-    return EngineCache(root, int(limit) * 1_000_000), "on"
+    place = find_place()
+    if place is None:
+        return None, "off (there is neither a folder for caches nor a temporary one)"
+    return EngineCache(place.root, int(limit) * 1_000_000, place.own, place.writable), place.told
 
 
 def entry_key(identity: Mapping[str, str], graph_sha256: str, dimensions: Mapping[str, int]) -> dict[str, object]:
@@ -82,40 +72,55 @@ class Entry:
     """One engine in the cache."""
 
     path: Path
-    key: Mapping[str, object]
+    key: Mapping[str, object]  # empty where it cannot be read
     megabytes: float
     last_used: float  # seconds since the epoch
     problem: str | None  # why it would be rebuilt; None if it is whole (as far as it was checked)
 
 
 class EngineCache:
-    """A folder of built engines, bounded in size; safe for any number of threads and processes."""
+    """A folder of built engines, bounded in size; safe for any number of threads and processes.
 
-    def __init__(self, root: Path, limit_bytes: int) -> None:
-        self.root = root
+    own: nobody else can have written there, so entries that carry this user's code are believed. writable: entries may be
+    added and removed.
+    """
+
+    def __init__(self, root: Path, limit_bytes: int, own: bool = True, writable: bool = True) -> None:
+        self.root, self.own = root, own
+        self._writable = writable
         self._engines = root / "engines"
+        self._aside = root / "aside"
         self._locks = root / "locks"
         self._limit = limit_bytes
         self.hits = 0
         self.builds = 0
 
-    def get_or_build(self, key: Mapping[str, object], build: Callable[[], bytes], restore: Callable[[bytes], T]) -> T:
+    def get_or_build(
+        self,
+        key: Mapping[str, object],
+        build: Callable[[], bytes],
+        restore: Callable[[bytes], T],
+        check: Callable[[T], object] | None = None,
+    ) -> T:
         """Restore the entry of a key; build it first if there is none, or if it is damaged or refused.
 
-        One process builds, others that want the same entry wait and say so. Raises what build raises, and CacheError
-        after waiting too long.
+        check: compares a restored engine with its reference and raises EngineError where it differs; asked for entries
+        that somebody else may have written. One process builds, others that want the same entry wait and say so. Raises
+        what build raises, and CacheError after waiting too long.
         """
-        path = self._engines / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        found = self._try_restore(path, key, restore)
+        path = self._engines / hashlib.sha256(_canonical(key)).hexdigest()
+        found = self._try_restore(path, key, restore, check)
         if found is not None:
             return found[0]
         with self._locked(path.name):
-            found = self._try_restore(path, key, restore)  # somebody may have built it while this one waited
+            found = self._try_restore(path, key, restore, check)  # somebody may have built it while this one waited
             if found is not None:
                 return found[0]
             blob = build()
             result = restore(blob)
             self.builds += 1
+            if not self._writable:
+                return result
             try:
                 self._store(path, key, blob)
                 self._evict(keep=path)
@@ -124,42 +129,147 @@ class EngineCache:
                 LOG.warning("a built engine could not be kept in %s: %s", self.root, exc)
             return result
 
-    def _try_restore(self, path: Path, key: Mapping[str, object], restore: Callable[[bytes], T]) -> tuple[T] | None:
-        if not path.exists():
+    def _try_restore(
+        self, path: Path, key: Mapping[str, object], restore: Callable[[bytes], T], check: Callable[[T], object] | None
+    ) -> tuple[T] | None:
+        if not os.path.lexists(path):
             return None
         try:
-            blob = read_entry(path, key)
+            blob = self.read_entry(path, key)
             result = restore(blob)
+            if check is not None and not self.own:
+                check(result)
         except (CacheError, EngineError) as exc:
             LOG.warning("engine %s in the cache is rebuilt: %s", path.name[:12], exc)
-            with self._locked("remove"):
-                shutil.rmtree(path, ignore_errors=True)
+            self.set_aside(path)
             return None
         self.hits += 1
         with suppress(OSError):  # a cache on a read-only file system still serves; only its order of use is lost
-            os.utime(path / "entry.json")
+            os.utime(path / "entry.json", follow_symlinks=False)
         return (result,)
+
+    def read_entry(self, path: Path, key: Mapping[str, object]) -> bytes:
+        """An entry's bytes, after its key, checksum and code were compared. Raises CacheError."""
+        facts = self._facts(path)
+        if facts["key"] != json.loads(_canonical(key)):
+            raise CacheError("it was built for something else")
+        if self.own and not hmac.compare_digest(str(facts["code"]), self._code(facts)):
+            raise CacheError("its code is not of this user's key: somebody else wrote it, or it was copied here")
+        try:
+            blob = read_regular(path / "engine.bin", min(int(facts["bytes"]), MOST_ENGINE_BYTES))
+        except OSError as exc:
+            raise CacheError(f"engine.bin cannot be read ({exc.strerror or exc})") from exc
+        if hashlib.sha256(blob).hexdigest() != facts["sha256"]:
+            raise CacheError("its bytes do not match their checksum")
+        return blob
+
+    def _facts(self, path: Path) -> dict[str, Any]:
+        """What entry.json says, checked. Raises CacheError."""
+        try:
+            if path.is_symlink() or not path.is_dir():
+                raise CacheError("a link or a file is in its place")
+            if self.own and hasattr(os, "getuid") and path.lstat().st_uid != os.getuid():
+                raise CacheError(f"it belongs to user {path.lstat().st_uid}")
+            facts = json.loads(read_regular(path / "entry.json", MOST_FACTS_BYTES))
+        except (OSError, ValueError, RecursionError) as exc:
+            raise CacheError(f"entry.json cannot be used ({getattr(exc, 'strerror', None) or exc})") from exc
+        texts = ("sha256", "code")
+        if not isinstance(facts, dict) or not all(_is_digest(facts.get(name)) for name in texts):
+            raise CacheError("entry.json cannot be used (checksum or code are missing)")
+        if type(facts.get("bytes")) is not int or not 0 <= facts["bytes"] <= MOST_ENGINE_BYTES:
+            raise CacheError("entry.json cannot be used (no sensible size)")
+        if not _is_key(facts.get("key")):
+            raise CacheError("entry.json cannot be used (its key is not one)")
+        return facts
+
+    def _code(self, facts: Mapping[str, Any]) -> str:
+        """HMAC-SHA256 (RFC 2104) of what entry.json states, by this user's key; "" in a cache of several users."""
+        if not self.own:
+            return "0" * 64
+        told = _canonical({name: facts[name] for name in ("key", "sha256", "bytes")})
+        return hmac.new(self._user_key(), told, hashlib.sha256).hexdigest()
+
+    def _user_key(self) -> bytes:
+        """The user's key, made at first use; a key file that is not private is replaced. Raises CacheError."""
+        path = self.root / "key"
+        for _ in range(3):
+            secret = _private_key(path)
+            if secret is not None:
+                return secret
+            # Made whole and then named, where no name is yet: of many processes that start at once, one wins.
+            temporary = self.root / f"key.{secrets.token_hex(8)}"
+            try:
+                if os.path.lexists(path):
+                    self._move_aside(path)
+                handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(secrets.token_bytes(KEY_BYTES))
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    pass
+                except OSError:  # a file system without hard links; here the last one wins
+                    os.rename(temporary, path)
+            except OSError as exc:
+                raise CacheError(f"the cache's key {path} cannot be made ({exc.strerror or exc})") from exc
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+        raise CacheError(f"the cache's key {path} cannot be made; remove what is in its place")
 
     def _store(self, path: Path, key: Mapping[str, object], blob: bytes) -> None:
         self._engines.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix="part-", dir=self._engines))
         try:
+            facts: dict[str, Any] = {"key": dict(key), "sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
+            facts["code"] = self._code(facts)
             (temporary / "engine.bin").write_bytes(blob)
-            facts = {"key": dict(key), "sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
             (temporary / "entry.json").write_text(json.dumps(facts, indent=1) + "\n")
-            shutil.rmtree(path, ignore_errors=True)
+            if not self.own:  # others are to read it
+                temporary.chmod(0o755)
+            if os.path.lexists(path):
+                self._move_aside(path)
             os.replace(temporary, path)
+        except CacheError as exc:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise OSError(None, str(exc)) from exc
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
+    def set_aside(self, path: Path) -> bool:
+        """Move an entry out of the way, whatever it is; False where the system does not let us."""
+        if not self._writable:
+            return False
+        try:
+            with self._locked("remove"):
+                self._move_aside(path)
+                return True
+        except (OSError, CacheError) as exc:
+            LOG.warning("%s could not be set aside (%s)", path, exc)
+            return False
+
+    def _move_aside(self, path: Path) -> None:
+        """Raises OSError."""
+        self._aside.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            os.rename(path, self._aside / f"{path.name[:64]}.{secrets.token_hex(4)}")
+        old = sorted(self._aside.iterdir(), key=lambda p: p.lstat().st_mtime, reverse=True)[MOST_ASIDE:]
+        for one in old:
+            remove(one)
+
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        self._locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._locks / f"{name[:32]}.lock")
+        """Held by one process at a time; where the system allows no lock (a read-only or foreign folder), by everyone."""
+        lock = self._lock(name) if self._writable else None
         try:
-            lock.acquire(timeout=NOTICE_SECONDS)
-        except Timeout:
+            if lock is not None:
+                lock.acquire(timeout=NOTICE_SECONDS)
+        except OSError as exc:
+            if not isinstance(exc, Timeout):
+                LOG.debug("no lock in %s: %s", self._locks, exc)
+                lock = None
+        if lock is not None and not lock.is_locked:
             LOG.warning("another process is building this engine; waiting for it (at most %.0f s)", WAIT_SECONDS)
             try:
                 lock.acquire(timeout=WAIT_SECONDS)
@@ -171,72 +281,107 @@ class EngineCache:
         try:
             yield
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
+
+    def _lock(self, name: str) -> FileLock | None:
+        path = self._locks / f"{name[:32]}.lock"
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            # A link that somebody put there would have its target emptied.
+            return None if path.is_symlink() or self._locks.is_symlink() else FileLock(path)
+        except OSError as exc:
+            LOG.debug("no lock in %s: %s", self._locks, exc)
+            return None
 
     def _evict(self, keep: Path) -> None:
         """Remove the least recently used entries until the rest fits, and what killed builds left behind."""
         with self._locked("remove"):
             for part in self._engines.glob("part-*"):
-                if time.time() - part.stat().st_mtime > WAIT_SECONDS:
-                    shutil.rmtree(part, ignore_errors=True)
+                with suppress(OSError):
+                    if time.time() - part.lstat().st_mtime > WAIT_SECONDS:
+                        remove(part)
             entries = sorted(self.entries(check=False), key=lambda e: e.last_used)
             total = sum(e.megabytes for e in entries) * 1e6
             for entry in entries:
                 if total <= self._limit:
                     return
                 if entry.path != keep:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    remove(entry.path)
                     total -= entry.megabytes * 1e6
 
     def entries(self, check: bool) -> list[Entry]:
-        """Every entry; with ``check`` each one's bytes are read and compared with its checksum."""
-        found = []
-        for path in sorted(self._engines.glob("[0-9a-f]*")):
-            key: Mapping[str, object] = {}
-            problem, size, used = None, 0, 0.0
-            try:
-                facts = _facts(path)
-                key, size = facts["key"], int(facts["bytes"])
-                used = (path / "entry.json").stat().st_mtime
-                if check:
-                    read_entry(path, key)
-            except (CacheError, OSError) as exc:
-                problem = str(exc)
-            found.append(Entry(path, key, size / 1e6, used, problem))
-        return found
+        """Every entry; with ``check`` each one's bytes are read and compared with checksum and code. Raises nothing."""
+        try:
+            places = sorted(self._engines.glob(ENTRY_NAMES))
+        except OSError:
+            return []
+        return [self._entry(path, check) for path in places]
+
+    def _entry(self, path: Path, check: bool) -> Entry:
+        key: Mapping[str, object] = {}
+        problem, size, used = None, 0, 0.0
+        try:
+            used = path.lstat().st_mtime
+            facts = self._facts(path)
+            key, size = facts["key"], facts["bytes"]
+            used = (path / "entry.json").lstat().st_mtime
+            size = max(size, (path / "engine.bin").lstat().st_size)  # what it takes, whatever it says
+            if check:
+                self.read_entry(path, key)
+        except (CacheError, OSError) as exc:
+            problem = str(exc)
+        return Entry(path, key, size / 1e6, used, problem)
 
     def clear(self) -> int:
-        """Remove every entry; returns how many there were."""
+        """Remove every entry and what was set aside; returns how many entries went. What is not the cache's stays."""
         with self._locked("remove"):
-            entries = self.entries(check=False)
-            for path in self._engines.glob("*"):
-                shutil.rmtree(path, ignore_errors=True)
-        return len(entries)
-
-    def remove(self, entry: Entry) -> None:
-        with self._locked("remove"):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            gone = 0
+            for pattern, folder in ((ENTRY_NAMES, self._engines), ("part-*", self._engines), ("*", self._aside)):
+                with suppress(OSError):
+                    for path in list(folder.glob(pattern)):
+                        gone += remove(path) and pattern == ENTRY_NAMES
+        return gone
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def remove(path: Path) -> bool:
+    """Remove a folder, a file or a link (not what it leads to); whether it is gone."""
+    with suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return not os.path.lexists(path)
+
+
+def _private_key(path: Path) -> bytes | None:
+    """The key in a file that only this user can read and write; None where there is no such file."""
     try:
-        facts = json.loads((path / "entry.json").read_text())
-        if not {"key", "sha256", "bytes"} <= set(facts):
-            raise ValueError("a field is missing")
-    except (OSError, ValueError, TypeError) as exc:
-        raise CacheError(f"entry.json cannot be used ({exc})") from exc
-    return dict(facts)
+        found = path.lstat()
+        secret = read_regular(path, KEY_BYTES)
+    except OSError:
+        return None
+    private = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o077)
+    return secret if private and len(secret) == KEY_BYTES else None
 
 
-def read_entry(path: Path, key: Mapping[str, object]) -> bytes:
-    """An entry's bytes, after their checksum and key were compared. Raises CacheError."""
-    facts = _facts(path)
-    if facts["key"] != json.loads(json.dumps(dict(key))):
-        raise CacheError("it was built for something else")
-    try:
-        blob = (path / "engine.bin").read_bytes()
-    except OSError as exc:
-        raise CacheError(f"engine.bin cannot be read ({exc.strerror})") from exc
-    if hashlib.sha256(blob).hexdigest() != facts["sha256"]:
-        raise CacheError("its bytes do not match their checksum")
-    return blob
+def _canonical(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
+def _is_key(key: object) -> bool:
+    """Whether this is a key as :func:`entry_key` makes them: short printable texts, whole numbers, dimensions."""
+    if not isinstance(key, dict) or len(key) > 64 or not isinstance(key.get("dimensions"), dict):
+        return False
+    values = [v for k, v in key.items() if k != "dimensions"]
+    dimensions = key["dimensions"]
+    return (
+        len(dimensions) <= 64
+        and all(type(v) is int and 0 <= v < 1 << 63 for v in dimensions.values())
+        and all(isinstance(v, str) or (type(v) is int and 0 <= v < 1 << 63) for v in values)
+        and all(t.isprintable() and len(t) < 1000 for t in (*key, *dimensions, *values) if isinstance(t, str))
+    )

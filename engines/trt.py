@@ -9,7 +9,6 @@ Built with NVIDIA's builder in tests, run on a fake device only: not run on an N
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.engines.base import Arrays, DeviceTensor, GraphInfo, GraphSource, concrete_shapes
-from tinyseg.engines.cache import cache_root
+from tinyseg.engines.cache_place import own_folder
 from tinyseg.engines.cudagraph import CapturedGraph, load_driver
 from tinyseg.engines.typed import to_fp16, to_symmetric
-from tinyseg.errors import EngineError, EngineNotInstalled, engine_errors
+from tinyseg.errors import DataError, EngineError, EngineNotInstalled, engine_errors
+from tinyseg.files import write_bytes
 
 OLDEST = 10
 WORKSPACE_BYTES = 1 << 30
@@ -179,11 +179,8 @@ def build_serialized(
 def _keep(path: Path, data: bytes) -> None:
     """Write a timing cache atomically; without it the next build only takes longer."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError:
+        write_bytes(path, data)
+    except DataError:
         return
 
 
@@ -208,10 +205,11 @@ class TrtEngine:
     def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
         facts = self._cuda.identity()
         name = f"{self.version}-{facts['device'].replace(' ', '-')}-{facts['driver']}.timing"
+        kept = own_folder("timing")
         with self._cuda.current():
             return build_serialized(
                 self._trt, typed_graph(graph, self.precision), graph, dimensions, dla=self._dla,
-                timing_cache=cache_root() / "timing" / name,
+                timing_cache=kept / name if kept else None,
             )  # fmt: skip
 
     def restore(self, blob: bytes, graph: GraphSource, dimensions: Mapping[str, int]) -> TrtGraph:

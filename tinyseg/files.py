@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,20 @@ def commit(temporary: Path, path: Path) -> None:
     if not is_replaceable(path):
         raise OSError(None, "another kind of thing than a regular file has this name")
     os.replace(temporary, path)
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The content of a regular file of at most so many bytes. Raises OSError, also for links, pipes and devices."""
+    # Looked at before it is opened: opening a pipe waits, and opening some devices does something.
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(None, "it is a link or no regular file")
+    # Without following a link that came in between, or waiting for a pipe that did.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise OSError(None, f"it has {size:,} bytes, more than the {most_bytes:,} that such a file may have")
+        return file.read(most_bytes)
 
 
 def create_beside(path: Path) -> tuple[Path, BinaryIO]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 
 import tinyseg
 from tinyseg.cli import main
-from tinyseg.engines.cache import EngineCache, cache_root, entry_key, open_cache
+from tinyseg.engines import cache_place
+from tinyseg.engines.cache import EngineCache, entry_key, open_cache
+from tinyseg.engines.cache_place import cache_root, own_folder
 from tinyseg.errors import CacheError, EngineError
 
 KEY = entry_key({"engine": "fake", "version": "1", "precision": "fp32"}, "ab" * 32, {"height": 64, "width": 96})
@@ -31,7 +35,7 @@ def test_is_built_once_and_then_restored(tmp_path: Path) -> None:
     assert (cache.builds, cache.hits) == (2, 0)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "no engine", "no facts", "other key"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no engine", "no facts", "other key", "forged", "file", "link"])
 def test_damaged_entries_are_rebuilt_and_reported(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,13 +51,60 @@ def test_damaged_entries_are_rebuilt_and_reported(
         (entry.path / "engine.bin").unlink()
     elif damage == "no facts":
         (entry.path / "entry.json").write_text("{")
+    elif damage == "forged":  # with a right checksum, as somebody without the key could make it
+        (entry.path / "engine.bin").write_bytes(b"fngine")
+        facts = json.loads((entry.path / "entry.json").read_text())
+        facts["sha256"] = hashlib.sha256(b"fngine").hexdigest()
+        (entry.path / "entry.json").write_text(json.dumps(facts))
+    elif damage in ("file", "link"):
+        elsewhere = tmp_path / "elsewhere"
+        entry.path.rename(elsewhere)
+        if damage == "file":
+            entry.path.write_text("somebody's")
+        else:
+            entry.path.symlink_to(elsewhere)
     else:
         facts = json.loads((entry.path / "entry.json").read_text())
         (entry.path / "entry.json").write_text(json.dumps({**facts, "key": {}}))
+    assert [e.problem is None for e in cache.entries(check=True)] == [False]
     with caplog.at_level(logging.WARNING, "tinyseg.cache"):
         assert cache.get_or_build(KEY, lambda: b"again", bytes.decode) == "again"
     assert "rebuilt" in caplog.text
     assert cache.get_or_build(KEY, never, bytes.decode) == "again"
+    assert len(list((tmp_path / "aside").iterdir())) == 1  # kept for whoever wants to look at it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": None}, {"bytes": -1}, {"bytes": 10**30}, {"sha256": []}, {"code": "x"}, {"key": []}, {"key": {"engine": {}}},
+        {"key": {**KEY, "dimensions": {"height": "\x1b[2J"}}}, {"key": {**KEY, "engine": "\x1b[2J"}},
+    ],
+)  # fmt: skip
+def test_entries_of_strangers_stop_nothing(
+    change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path))
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    (entry,) = cache.entries(check=False)
+    facts = json.loads((entry.path / "entry.json").read_text())
+    for i, text in enumerate((json.dumps({**facts, **change}), "[" * 9999, "[]", '{"bytes": Infinity}', "\0" * 70_000)):
+        path = entry.path.with_name(f"{i:064x}")
+        path.mkdir()
+        (path / "entry.json").write_text(text)
+    (entry.path.with_name("f" * 64)).write_text("a file in an entry's place")
+    (entry.path.with_name("e" * 64)).symlink_to(tmp_path / "nowhere")
+    (entry.path.with_name("thesis.txt")).write_text("years")
+    assert cache.get_or_build({**KEY, "version": "2"}, lambda: b"other", bytes.decode) == "other"
+    assert main(["cache", "list"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("damaged:") == 7 and "set aside" not in out and "\x1b" not in out
+    assert main(["cache", "verify", "--json"]) == 1
+    assert sum(e["problem"] is not None for e in json.loads(capsys.readouterr().out)) == 7
+    assert main(["cache", "verify"]) == 0
+    assert main(["cache", "clear"]) == 0
+    assert "removed 2" in capsys.readouterr().out and entry.path.with_name("thesis.txt").exists()
 
 
 def test_an_engine_that_its_library_refuses_is_rebuilt(tmp_path: Path) -> None:
@@ -148,9 +199,10 @@ def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache is not None and told == "on" and (tmp_path / "named").is_dir()
     monkeypatch.setenv("TINYSEG_CACHE_MB", "0")
     assert open_cache() == (None, "off (TINYSEG_CACHE_MB=0)")
-    monkeypatch.setenv("TINYSEG_CACHE_MB", "many")
-    with pytest.raises(CacheError, match="whole number"):
-        open_cache()
+    for wrong in ("many", "²", "9" * 5000, "-1"):
+        monkeypatch.setenv("TINYSEG_CACHE_MB", wrong)
+        with pytest.raises(CacheError, match="whole number"):
+            open_cache()
 
 
 def test_a_named_folder_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,14 +212,45 @@ def test_a_named_folder_that_cannot_be_written_is_an_error(tmp_path: Path, monke
         tinyseg.load(engine="onnxruntime", precision="int8")
 
 
-def test_an_unwritable_default_place_is_only_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_temporary_place() -> Iterator[None]:
+    cache_place._temporary.cache_clear()
+    yield
+    cache_place._temporary.cache_clear()
+
+
+@pytest.mark.parametrize("home", ["file", "~nosuch"])
+def test_without_a_usable_place_there_is_a_temporary_one(
+    home: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    no_temporary_place: None,
+) -> None:
+    (tmp_path / "file").write_text("")
+    if home == "file":
+        monkeypatch.delenv("TINYSEG_CACHE", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.setenv("TINYSEG_CACHE", "~nosuch-user/cache")
+    monkeypatch.setattr(cache_place.tempfile, "tempdir", str(tmp_path))
+    with caplog.at_level(logging.WARNING, "tinyseg.cache"):
+        first, told = open_cache()
+        second, _ = open_cache()
+    assert first is not None and second is not None and first.root == second.root and first.root.parent == tmp_path
+    assert told.startswith("temporary (") and caplog.text.count("for this process only") == 1
+    seg = tinyseg.load(engine="onnxruntime", precision="int8")
+    assert seg.info.cache == told
+
+
+def test_not_even_a_temporary_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_temporary_place: None) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.delenv("TINYSEG_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(cache_place.tempfile, "tempdir", str(tmp_path / "missing"))
     cache, told = open_cache()
-    assert cache is None and "cannot be written" in told and "TINYSEG_CACHE" in told
-    seg = tinyseg.load(engine="onnxruntime", precision="int8")
-    assert seg.info.cache == told
+    assert cache is None and told.startswith("off (")
+    assert tinyseg.load(engine="fake").info.cache == "not needed"
 
 
 def test_a_full_disk_costs_only_the_next_start(
@@ -195,7 +278,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     (entry,) = open_cache()[0].entries(check=False)  # type: ignore[union-attr]
     (entry.path / "engine.bin").write_bytes(b"other")
     assert main(["cache", "verify"]) == 1
-    assert "checksum" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "checksum" in out and "set aside" in out
     assert main(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
     EngineCache(tmp_path, 10**9).get_or_build(KEY, lambda: b"engine", bytes.decode)
@@ -213,3 +297,120 @@ def test_the_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.M
     second = tinyseg.load(engine="onnxruntime", precision="int8")
     again = second.embed(frame).predict(box=(30, 20, 90, 70), multimask=False, zoom="off")
     assert np.array_equal(masks.logits, again.logits)
+
+
+posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners and modes")
+
+
+@posix
+def test_the_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "new"
+    monkeypatch.setenv("TINYSEG_CACHE", str(root))
+    cache, _ = open_cache()
+    assert cache is not None and cache.own and root.stat().st_mode & 0o777 == 0o700
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    assert (root / "key").stat().st_mode & 0o777 == 0o600 and own_folder("timing") == root / "timing"
+    root.chmod(0o777)
+    with pytest.raises(CacheError, match=r"mode 0777.*chmod 700 .*TINYSEG_CACHE_SHARED=1"):
+        open_cache()
+    assert own_folder("timing") is None
+    root.chmod(0o700)
+    monkeypatch.setattr(cache_place.os, "getuid", lambda: 4321)
+    with pytest.raises(CacheError, match="somebody else could have put engines there"):
+        open_cache()
+
+
+@posix
+def test_a_key_that_others_can_read_is_made_anew(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    (tmp_path / "key").chmod(0o644)
+    assert cache.get_or_build(KEY, lambda: b"again", bytes.decode) == "again"
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_shared_cache_is_compared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another user wrote has a right checksum, and no code that says anything here."""
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path))
+    monkeypatch.setenv("TINYSEG_CACHE_SHARED", "1")
+    cache, told = open_cache()
+    assert cache is not None and not cache.own and "shared" in told
+    compared: list[str] = []
+
+    def compare(engine: str) -> None:
+        compared.append(engine)
+        if engine == "evil":
+            raise EngineError("other masks")
+
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode, compare)
+    assert cache.get_or_build(KEY, never, bytes.decode, compare) == "engine" and compared == ["engine"]
+    (entry,) = cache.entries(check=True)
+    (entry.path / "engine.bin").write_bytes(b"evil")
+    facts = json.loads((entry.path / "entry.json").read_text())
+    facts.update(bytes=4, sha256=hashlib.sha256(b"evil").hexdigest())
+    (entry.path / "entry.json").write_text(json.dumps(facts))
+    assert cache.get_or_build(KEY, lambda: b"mine", bytes.decode, compare) == "mine" and compared[-1] == "evil"
+
+
+def test_an_altered_engine_in_a_shared_cache_is_found_by_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole way: a forged entry with a recomputed checksum is another graph's engine."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[compile]')")
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path))
+    monkeypatch.setenv("TINYSEG_CACHE_SHARED", "1")
+    frame = np.zeros((64, 96, 3), np.uint8)
+    frame[20:50, 30:70] = 200
+
+    def answer() -> np.ndarray:
+        seg = tinyseg.load(engine="onnxruntime", precision="int8")
+        return seg.embed(frame).predict(box=(30, 20, 70, 50), multimask=False, zoom="off").logits
+
+    expected = answer()
+    cache = open_cache()[0]
+    assert cache is not None
+    forged = 0
+    for entry in cache.entries(check=False):
+        model = onnx.load_from_string((entry.path / "engine.bin").read_bytes())
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT and int(np.prod(weight.dims)) >= 16:
+                array = onnx.numpy_helper.to_array(weight)
+                weight.CopyFrom(onnx.numpy_helper.from_array(array * np.float32(-1.5), weight.name))
+                forged += 1
+        blob = model.SerializeToString()
+        (entry.path / "engine.bin").write_bytes(blob)
+        facts = json.loads((entry.path / "entry.json").read_text())
+        facts.update(bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest())
+        (entry.path / "entry.json").write_text(json.dumps(facts))
+    with caplog.at_level(logging.WARNING, "tinyseg.cache"):
+        again = answer()
+    assert forged and np.array_equal(again, expected) and caplog.text.count("does not keep the masks") == 2
+
+
+def test_locks_of_another_user_stop_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root meets no refusal, the lock itself refuses; a link in a lock's place would have its target emptied."""
+    cache = EngineCache(tmp_path, 10**9, own=False)
+
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyseg.engines.cache.FileLock.acquire", refuses)
+        assert cache.get_or_build(KEY, lambda: b"engine", bytes.decode) == "engine"
+    (tmp_path / "precious").write_text("years")
+    for lock in (tmp_path / "locks").iterdir():
+        lock.unlink()
+    for name in ("remove", cache.entries(check=False)[0].path.name[:32]):
+        (tmp_path / "locks" / f"{name}.lock").symlink_to(tmp_path / "precious")
+    assert cache.clear() == 1 and cache.get_or_build(KEY, lambda: b"more", bytes.decode) == "more"
+    assert (tmp_path / "precious").read_text() == "years"
+
+
+@posix
+def test_a_read_only_cache_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    EngineCache(tmp_path, 10**9).get_or_build(KEY, lambda: b"engine", bytes.decode)
+    cache = EngineCache(tmp_path, 10**9, own=False, writable=False)
+    before = sorted(tmp_path.rglob("*"))
+    assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
+    assert cache.get_or_build({**KEY, "version": "2"}, lambda: b"new", bytes.decode) == "new"
+    assert sorted(tmp_path.rglob("*")) == before

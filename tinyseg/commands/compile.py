@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import parse_size
 from tinyseg.commands.options import add_engine_options
-from tinyseg.engines import GraphSource, create_engine
-from tinyseg.engines.cache import EngineCache, entry_key, open_cache
+from tinyseg.engines import create_engine
+from tinyseg.engines.cache import open_cache
 from tinyseg.errors import InputError, ModelError
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.bisect import bisect
@@ -44,7 +43,9 @@ def add_parser(commands: Any) -> None:
         "--prompts", type=int, nargs="+", default=[1], metavar="N",
         help="prompts a decoder call answers at once; one engine for each number (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--out", metavar="DIR", help="write a self-contained folder; replaced if it exists")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write a self-contained folder; one that tinyseg wrote is replaced"
+    )
     parser.add_argument(
         "--bisect", action="store_true", help="compare layer by layer with fp32 instead, and name the first wrong one"
     )
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     builder = Builder(model, choice.engine, cache)
     start = time.monotonic()
     blobs = [
-        (name, dimensions, _kept(builder, cache, graphs[name], dimensions))
+        (name, dimensions, builder.kept(graphs[name], dimensions))
         for name, dimensions in progress([(n, d) for n, ds in shapes.items() for d in ds], "engines")
     ]
     if args.out:
@@ -97,12 +98,3 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         print(f"wrote {args.out}; use it with: tinyseg.load({args.out!r})")
     return 0
-
-
-def _kept(builder: Builder, cache: EngineCache | None, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
-    """An engine's bytes, from the cache where it holds them."""
-    if cache is None:
-        return builder.build(graph, dimensions)
-    key = entry_key(builder.engine.identity(), graph.sha256, dimensions)
-    # Checksums tell whether a kept engine is whole; opening it is left to who uses it.
-    return cache.get_or_build(key, lambda: builder.build(graph, dimensions), lambda blob: blob)

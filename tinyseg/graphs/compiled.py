@@ -12,7 +12,8 @@ from typing import Any
 from tinyseg.engines import CompiledGraph, Engine, GraphSource
 from tinyseg.engines.cache import EngineCache, entry_key
 from tinyseg.errors import ModelError, WrongDevice
-from tinyseg.graphs.model import Model, read_member
+from tinyseg.graphs.model import Model
+from tinyseg.graphs.package import read_member
 from tinyseg.graphs.parity import Parity, Reference, measure
 from tinyseg.system.folders import new_folder
 from tinyseg.version import __version__
@@ -38,7 +39,10 @@ class Builder:
             return self._checked(graph, used, self.engine.compile(graph, used))
         key = entry_key(self.engine.identity(), graph.sha256, used)
         return self.cache.get_or_build(
-            key, lambda: self.build(graph, used), lambda blob: self.engine.restore(blob, graph, used)
+            key,
+            lambda: self.build(graph, used),
+            lambda blob: self.engine.restore(blob, graph, used),
+            lambda compiled: self._checked(graph, used, compiled),
         )
 
     def build(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
@@ -48,6 +52,18 @@ class Builder:
         if (self.engine.name, self.engine.precision) not in UNCHECKED:
             self._checked(graph, used, self.engine.restore(blob, graph, used))
         return blob
+
+    def kept(self, graph: GraphSource, dimensions: Mapping[str, int]) -> bytes:
+        """An engine's bytes, from the cache where it holds them; opening what this user built is left to who uses it."""
+        if self.cache is None:
+            return self.build(graph, dimensions)
+        used = _named(graph, dimensions)
+        return self.cache.get_or_build(
+            entry_key(self.engine.identity(), graph.sha256, used),
+            lambda: self.build(graph, used),
+            lambda blob: blob,
+            lambda blob: self._checked(graph, used, self.engine.restore(blob, graph, used)),
+        )
 
     def _checked(self, graph: GraphSource, dimensions: Mapping[str, int], compiled: CompiledGraph) -> CompiledGraph:
         if self._reference is None:
@@ -102,15 +118,12 @@ def _row_key(graph: str, dimensions: Mapping[str, int]) -> str:
 
 
 def open_compiled(model: Model) -> CompiledFolder | None:
-    """The compiled part of a model folder, None for a plain model. Raises ModelError."""
+    """The compiled part of a model, whose card was checked when it was opened; None for a plain model."""
     part = model.card.get("compiled")
     if part is None:
         return None
-    try:
-        rows = {_row_key(r["graph"], r["dimensions"]): r for r in part["engines"]}
-        return CompiledFolder(model.path, part["engine"], part["precision"], part["identity"], rows)
-    except (KeyError, TypeError) as exc:
-        raise ModelError(f"{model.path}: model.json misstates its compiled engines ({exc}); compile it again") from exc
+    rows = {_row_key(r["graph"], r["dimensions"]): r for r in part["engines"]}
+    return CompiledFolder(model.path, part["engine"], part["precision"], part["identity"], rows)
 
 
 def write_folder(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyseg.engines.base import GraphSource, SymbolicShape
+from tinyseg.engines.base import GraphSource
 from tinyseg.engines.precision import PrecisionFacts
 from tinyseg.errors import ModelError, PrecisionUnavailable
+from tinyseg.graphs.card import CardProblem, parse_card, shapes
+from tinyseg.graphs.package import CARD, MOST_CARD_BYTES, read_member
 from tinyseg.graphs.roles import ROLES
 
-FORMAT = 1
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "base"
 PACKAGED = MODELS / DEFAULT_MODEL
@@ -51,9 +50,8 @@ class Model:
     def precision_facts(self) -> PrecisionFacts:
         """What was measured of the precisions, for the choice of "auto"."""
         measured = self.card.get("measured", {})
-        with _card_errors(self.path):
-            lost = {str(p): float(v) for p, v in measured.get("lost_points", {}).items()}
-            speed = {e: {str(p): float(v) for p, v in row.items()} for e, row in measured.get("speed", {}).items()}
+        lost = {p: float(v) for p, v in measured.get("lost_points", {}).items()}
+        speed = {e: {p: float(v) for p, v in row.items()} for e, row in measured.get("speed", {}).items()}
         return PrecisionFacts(self.precisions, lost, speed)
 
     def variant(self, precision: str) -> Mapping[str, GraphSource]:
@@ -66,8 +64,7 @@ class Model:
                 f"python -m tinyseg.distill quantize {self.path} --data PHOTOS --out DIR"
             )
         rows = self.card["precisions"][precision]["graphs"]
-        with _card_errors(self.path):
-            return {n: _graph(self.path, n, {**self.card["graphs"][n], **row}, precision) for n, row in rows.items()}
+        return {n: _graph(self.path, n, {**self.card["graphs"][n], **row}, precision) for n, row in rows.items()}
 
 
 def packaged_models() -> dict[str, Path]:
@@ -85,7 +82,7 @@ def model_place(path: str | Path | None) -> Path:
         return PACKAGED
     if isinstance(path, str):
         return packaged_models().get(path, Path(path))
-    return path
+    return Path(path)
 
 
 def digest(graphs: Mapping[str, GraphSource]) -> str:
@@ -93,21 +90,20 @@ def digest(graphs: Mapping[str, GraphSource]) -> str:
     return hashlib.sha256("".join(graphs[name].sha256 for name in sorted(graphs)).encode()).hexdigest()
 
 
-@contextmanager
-def _card_errors(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise ModelError(f"{place}: model.json lacks or misstates {exc}; get the model again") from exc
-
-
 def open_model(path: str | Path | None) -> Model:
     """Read a packaged model by its name (None: the default), or a folder or zip; every graph's sha256 is checked.
 
-    Raises ModelError.
+    The place is taken for a stranger's, wherever it comes from: see :mod:`tinyseg.graphs.package` and
+    :mod:`tinyseg.graphs.card`. Raises ModelError.
     """
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ModelError(f"a model is a name, a folder or a zip file, but {type(path).__name__} was given")
     place = model_place(path)
-    if not place.exists():
+    try:
+        exists = place.exists()
+    except OSError as exc:  # a name that is too long, a folder that may not be searched
+        raise ModelError(f"{place} cannot be looked at ({exc.strerror or exc})") from exc
+    if not exists:
         if path is None:
             raise ModelError(
                 f"the packaged model is missing ({place}); install tinyseg again: pip install --force-reinstall tinyseg"
@@ -117,51 +113,22 @@ def open_model(path: str | Path | None) -> Model:
             f"{', '.join(packaged_models())}"
         )
     try:
-        card = json.loads(read_member(place, "model.json"))
-    except (ValueError, UnicodeDecodeError) as exc:
-        raise ModelError(f"{place}: model.json is not valid JSON ({exc}); get the model again") from exc
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise ModelError(f"{place}: model.json has format {found!r}, this version of tinyseg reads {FORMAT}")
-    with _card_errors(place):
-        unknown = set(card["graphs"]) - set(ROLES)
-        if unknown:
-            raise ModelError(
-                f"{place} has graphs that this version of tinyseg does not know: {', '.join(sorted(unknown))}"
-            )
-        graphs = {name: _graph(place, name, row, "fp32") for name, row in card["graphs"].items()}
-        missing = {role.name for role in ROLES.values() if role.required} - set(graphs)
-        if missing:
-            raise ModelError(f"{place}: model.json names no {' and no '.join(sorted(missing))}")
-        zoom = ZoomRule(int(card["zoom"]["side"]), float(card["zoom"]["factor"]), float(card["zoom"]["below"]))
-        return Model(place, str(card["name"]), int(card["long_side"]), zoom, graphs, card)
+        card = parse_card(read_member(place, CARD, MOST_CARD_BYTES))
+    except CardProblem as exc:
+        raise ModelError(f"{place}: {exc}; get the model again") from exc
+    graphs = {name: _graph(place, name, row, "fp32") for name, row in card["graphs"].items()}
+    zoom = ZoomRule(card["zoom"]["side"], float(card["zoom"]["factor"]), float(card["zoom"]["below"]))
+    return Model(place, card["name"], card["long_side"], zoom, graphs, card)
 
 
 def _graph(place: Path, name: str, row: Mapping[str, Any], precision: str) -> GraphSource:
+    """A graph of a checked card."""
     data = read_member(place, row["file"])
     found = hashlib.sha256(data).hexdigest()
     if found != row["sha256"]:
         raise ModelError(
             f"{place}: {row['file']} is damaged (sha256 {found[:12]}..., model.json says {row['sha256'][:12]}...); get the model again"
         )
-    feeds_others = ROLES[name].feeds_others
-    return GraphSource(name, data, _shapes(row["inputs"]), _shapes(row["outputs"]), precision, found, feeds_others)
-
-
-def _shapes(rows: Mapping[str, list[Any]]) -> dict[str, SymbolicShape]:
-    return {name: tuple(d if isinstance(d, str) else int(d) for d in shape) for name, shape in rows.items()}
-
-
-def read_member(place: Path, name: str) -> bytes:
-    """A file of a model folder or zip. Raises ModelError."""
-    try:
-        if place.is_dir():
-            return (place / name).read_bytes()
-        with zipfile.ZipFile(place) as archive:
-            return archive.read(name)
-    except zipfile.BadZipFile as exc:
-        raise ModelError(f"{place} is neither a model folder nor a zip file") from exc
-    except (KeyError, FileNotFoundError) as exc:
-        raise ModelError(f"{place} holds no {name}; a model is a folder or zip with model.json and its graphs") from exc
-    except OSError as exc:
-        raise ModelError(f"{place}: {name} cannot be read ({exc})") from exc
+    role = ROLES[name]
+    inputs, outputs = (shapes(row[side], f"graphs.{name}.{side}", role.dimensions) for side in ("inputs", "outputs"))
+    return GraphSource(name, data, inputs, outputs, precision, found, role.feeds_others)

@@ -77,6 +77,9 @@ def test_other_formats_and_broken_cards_are_refused(copy: Path) -> None:
     with pytest.raises(tinyseg.ModelError, match="zoom"):
         tinyseg.load(copy)
     edit_card(copy, graphs={})
+    with pytest.raises(tinyseg.ModelError, match="lacks zoom"):
+        tinyseg.load(copy)
+    edit_card(copy, zoom={"side": 256, "factor": 2.0, "below": 0.3})
     with pytest.raises(tinyseg.ModelError, match="names no decoder and no encoder"):
         tinyseg.load(copy)
     (copy / "model.json").write_text("{")
