@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyseg.bench.rivals import PeerGraphs
+from tinyseg.bench.peer_graphs import PeerGraphs
 
 # TinyViT-5M: widths, depths, heads and attention windows of its four stages.
 TINY_VIT_WIDTHS = (64, 128, 160, 320)

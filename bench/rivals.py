@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.bench.measure import Ratio, Timing, alternate, ratio
+from tinyseg.bench.peer_graphs import PeerGraphs
 from tinyseg.bench.scenarios import FRAME_HEIGHT, FRAME_WIDTH, boxes, scene
 from tinyseg.errors import DataError, InputError, NotInstalled, engine_errors
 from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
@@ -47,15 +48,6 @@ class SpeedReport:
                 f"  {what}: {r.value:.1f} times faster (median of rounds, 95% interval {r.low:.1f} to {r.high:.1f})"
             )
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class PeerGraphs:
-    """A rival as ONNX: an encoder for one image, and a decoder with the input names of SAM's export."""
-
-    label: str
-    encoder: bytes
-    decoder: bytes
 
 
 def load_peer(name: str) -> PeerGraphs:

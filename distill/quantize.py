@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinyseg.distill.calibration import Feeds
 from tinyseg.distill.export import store_as_fp16
-from tinyseg.engines.typed import load_graph
+from tinyseg.engines.lower import load_graph
 from tinyseg.errors import InputError
 from tinyseg.graphs.model import Model
 from tinyseg.graphs.package import read_member

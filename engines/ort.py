@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tinyseg.engines import cpu
 from tinyseg.engines.base import Arrays, DeviceTensor, GraphInfo, GraphSource
-from tinyseg.engines.typed import to_fp16
+from tinyseg.engines.lower import to_fp16
 from tinyseg.errors import EngineError, EngineNotInstalled, engine_errors
 
 # ONNX Runtime's execution providers under our names, and the wheel that brings each.

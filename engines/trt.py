@@ -1,6 +1,6 @@
 """TensorRT 10 and 11 on NVIDIA GPUs and Jetsons, through PyCUDA on the primary context.
 
-Graphs are strongly typed (typed.py), so one builder serves both versions. Buffers are allocated once for each shape;
+Graphs are strongly typed (lower.py), so one builder serves both versions. Buffers are allocated once for each shape;
 small arrays travel through pinned memory; what the encoder makes stays on the device until the decoder has read it.
 
 Built with NVIDIA's builder in tests, run on a fake device only: not run on an NVIDIA GPU yet.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tinyseg.engines.base import Arrays, DeviceTensor, GraphInfo, GraphSource, concrete_shapes
 from tinyseg.engines.cache_place import own_folder
 from tinyseg.engines.cudagraph import CapturedGraph, load_driver
-from tinyseg.engines.typed import to_fp16, to_symmetric
+from tinyseg.engines.lower import to_fp16, to_symmetric
 from tinyseg.errors import DataError, EngineError, EngineNotInstalled, engine_errors
 from tinyseg.files import write_bytes
 

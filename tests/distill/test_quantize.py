@@ -15,7 +15,7 @@ from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import quantize as room  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: E402
-from tinyseg.engines.typed import load_graph  # noqa: E402
+from tinyseg.engines.lower import load_graph  # noqa: E402
 from tinyseg.errors import DataError, InputError  # noqa: E402
 from tinyseg.graphs.model import open_model  # noqa: E402
 

@@ -20,7 +20,7 @@ from tinyseg.cli import main
 from tinyseg.engines import create_engine, trt
 from tinyseg.engines.base import concrete_shapes
 from tinyseg.engines.cudagraph import load_driver
-from tinyseg.engines.typed import to_fp16, to_symmetric
+from tinyseg.engines.lower import to_fp16, to_symmetric
 from tinyseg.errors import EngineError, EngineNotInstalled, WrongDevice
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.model import open_model

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from tinyseg.system.diagnosis import diagnose
+from tinyseg.diagnosis import diagnose
 
 EXIT_NOTHING_WORKS = 3
 

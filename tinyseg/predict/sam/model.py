@@ -11,6 +11,7 @@ from typing import Any
 from tinyseg.errors import InputError, ModelError
 from tinyseg.graphs.model import DEFAULT_MODEL, packaged_models
 from tinyseg.predict.load import load
+from tinyseg.predict.sam.batches import answer_torch, embed_transformed, torch_image
 from tinyseg.predict.sam.tensors import import_torch
 from tinyseg.predict.sam.transforms import SAM_SIDE, ResizeLongestSide
 from tinyseg.predict.segmenter import Segmenter
@@ -71,8 +72,6 @@ class Sam:
         Returns a dict each: "masks" (B, K, H, W) bool, "iou_predictions" (B, K), "low_res_logits" (B, K, 256, 256).
         Raises InputError, FrameError, PromptError, and NotInstalled without torch.
         """
-        from tinyseg.predict.sam.predictor import answer_torch, embed_transformed, torch_image  # noqa: PLC0415 - it imports us
-
         torch = import_torch()
         transform = ResizeLongestSide(self.image_encoder.img_size)
         answers = []
@@ -82,7 +81,7 @@ class Sam:
                 raise InputError(f"input {i} of the batch has no {' and no '.join(sorted(missing))}")
             embedding = embed_transformed(self.segmenter, torch_image(one["image"]), one["original_size"])
             masks, scores, low = answer_torch(
-                torch, self, embedding, transform, one.get("point_coords"), one.get("point_labels"), one.get("boxes"),
+                torch, self.device, self.mask_threshold, embedding, transform, one.get("point_coords"), one.get("point_labels"), one.get("boxes"),
                 one.get("mask_inputs"), multimask_output, False,
             )  # fmt: skip
             answers.append({"masks": masks, "iou_predictions": scores, "low_res_logits": low})

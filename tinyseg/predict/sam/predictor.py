@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_choice
-from tinyseg.errors import FrameError, NotReadyError, PromptError
+from tinyseg.errors import FrameError, NotReadyError
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.sam.batches import answer_torch, embed_transformed, torch_image
 from tinyseg.predict.sam.model import Sam, as_sam
 from tinyseg.predict.sam.prompts import sam_answers, sam_prompt
-from tinyseg.predict.sam.tensors import HostTensor, as_array, host_tensor, import_torch
-from tinyseg.predict.sam.transforms import SAM_GRID, SAM_SIDE, ResizeLongestSide, resize, sam_view
+from tinyseg.predict.sam.tensors import HostTensor, host_tensor, import_torch
+from tinyseg.predict.sam.transforms import SAM_SIDE, ResizeLongestSide, sam_view
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 
@@ -136,7 +137,7 @@ class SamPredictor:
         """
         torch = import_torch()
         return answer_torch(
-            torch, self.model, self._set(), self.transform, point_coords, point_labels, boxes, mask_input,
+            torch, self.model.device, self.model.mask_threshold, self._set(), self.transform, point_coords, point_labels, boxes, mask_input,
             bool(multimask_output), bool(return_logits),
         )  # fmt: skip
 
@@ -144,83 +145,3 @@ class SamPredictor:
         if self._embedding is None:
             raise NotReadyError("no image is set; call set_image(image) first")
         return self._embedding
-
-
-def torch_image(tensor: Any) -> NDArray[np.uint8]:
-    """A tensor (1, 3, h, w) or (3, h, w), RGB in [0, 255] -> (h, w, 3) uint8. Raises FrameError."""
-    array = as_array(tensor, "the image")
-    if array.ndim == 4 and len(array) == 1:
-        array = array[0]
-    if array.ndim != 3 or array.shape[0] != 3 or 0 in array.shape:
-        raise FrameError(f"the image must be a tensor (1, 3, h, w), but has shape {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise FrameError("the image contains NaN or infinity")
-    pixels: NDArray[np.uint8] = np.clip(np.round(array.transpose(1, 2, 0)), 0, 255).astype(np.uint8)
-    return pixels
-
-
-def embed_transformed(segmenter: Segmenter, pixels: NDArray[np.uint8], original_size: tuple[int, ...]) -> Embedding:
-    """Encode a scaled RGB image as the frame (H, W) that it was made from, so that masks lie in that frame's pixels."""
-    height, width = int(original_size[0]), int(original_size[1])
-    scaled = ResizeLongestSide.get_preprocess_shape(height, width, max(pixels.shape[:2]))
-    if max(abs(a - b) for a, b in zip(scaled, pixels.shape)) > 1:
-        raise FrameError(
-            f"an image of {width} x {height} pixels scales to {scaled[1]} x {scaled[0]}, but the tensor is "
-            f"{pixels.shape[1]} x {pixels.shape[0]}; original sizes are (height, width)"
-        )
-    return segmenter.embed(resize(pixels, width, height), color="rgb")
-
-
-def answer_torch(
-    torch: Any,
-    sam: Sam,
-    embedding: Embedding,
-    transform: ResizeLongestSide,
-    point_coords: Any,
-    point_labels: Any,
-    boxes: Any,
-    mask_input: Any,
-    multimask: bool,
-    return_logits: bool,
-) -> tuple[Any, Any, Any]:
-    """B prompts in the frame of ``transform``, as :meth:`SamPredictor.predict_torch` describes them -> three tensors."""
-    frame = embedding.geometry
-    view = sam_view(frame)
-    parts = {
-        name: as_array(value, name)
-        for name, value in (
-            ("point_coords", point_coords), ("point_labels", point_labels), ("boxes", boxes), ("mask_input", mask_input)
-        )
-        if value is not None
-    }  # fmt: skip
-    if not parts:
-        raise PromptError("the prompt is empty; give point_coords with point_labels, boxes or mask_input")
-    if len({len(a) for a in parts.values()}) > 1:
-        sizes = ", ".join(f"{name} {a.shape}" for name, a in parts.items())
-        raise PromptError(f"all parts of a batch must have one first dimension, a prompt each, but there are {sizes}")
-    unit = transform.apply_coords(np.ones((1, 2)), (frame.frame_height, frame.frame_width))
-    prompts = []
-    for i in range(len(next(iter(parts.values())))):
-        points, box = parts.get("point_coords"), parts.get("boxes")
-        prompts.append(
-            sam_prompt(
-                None if points is None else points[i] / unit,
-                parts["point_labels"][i] if "point_labels" in parts else None,
-                None if box is None else (box[i].reshape(-1, 2) / unit).ravel(),
-                parts["mask_input"][i] if "mask_input" in parts else None,
-                frame,
-                view,
-            )
-        )
-    found = sam_answers(embedding, prompts, multimask, "off", sam.mask_threshold, return_logits, view)
-    count = 3 if multimask else 1
-    shapes = (count, frame.frame_height, frame.frame_width), (count,), (count, SAM_GRID, SAM_GRID)
-    if not found:
-        return tuple(torch.zeros((0, *shape), device=sam.device) for shape in shapes)
-    stacked = (
-        np.stack([a.masks for a in found]),
-        np.stack([a.scores for a in found]),
-        np.stack([a.low for a in found]),
-    )
-    masks, scores, low = (torch.from_numpy(array) for array in stacked)
-    return masks.to(sam.device), scores.to(sam.device), low.to(sam.device)

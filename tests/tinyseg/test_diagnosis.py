@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tinyseg import diagnosis
 from tinyseg.cli import main
-from tinyseg.system import diagnosis
-from tinyseg.system.diagnosis import EngineState
+from tinyseg.diagnosis import EngineState
 
 
 @pytest.fixture(autouse=True)
