@@ -90,9 +90,8 @@ def problems(graph: Mapping[str, set[str]]) -> list[str]:
         if part_of(module) not in RANK:
             found.append(f"{module} belongs to no part of LAYERS")
             continue
-        for other in sorted(imported - {"tinyseg"}):
-            if RANK.get(part_of(other), -1) > RANK[part_of(module)]:
-                found.append(f"{module} imports {other}, which stands above it")
+        above = (m for m in sorted(imported - {"tinyseg"}) if RANK.get(part_of(m), -1) > RANK[part_of(module)])
+        found.extend(f"{module} imports {other}, which stands above it" for other in above)
     return found + [f"a circle: {' -> '.join(circle)}" for circle in circles(graph)]
 
 

@@ -81,8 +81,8 @@ class Sam:
                 raise InputError(f"input {i} of the batch has no {' and no '.join(sorted(missing))}")
             embedding = embed_transformed(self.segmenter, torch_image(one["image"]), one["original_size"])
             masks, scores, low = answer_torch(
-                torch, self.device, self.mask_threshold, embedding, transform, one.get("point_coords"), one.get("point_labels"), one.get("boxes"),
-                one.get("mask_inputs"), multimask_output, False,
+                torch, self.device, self.mask_threshold, embedding, transform, one.get("point_coords"),
+                one.get("point_labels"), one.get("boxes"), one.get("mask_inputs"), multimask_output, False,
             )  # fmt: skip
             answers.append({"masks": masks, "iou_predictions": scores, "low_res_logits": low})
         return answers
