@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
+#include <cmath>
 #include <stdexcept>
 #include <tuple>
 
@@ -26,12 +27,21 @@ void require(bool holds, const char* message) {
   if (!holds) throw std::invalid_argument(message);
 }
 
+// Sizes are ints inside, and products of two of them must be; larger sides than this are no frames.
+constexpr size_t kMostSide = 32768;
+
+void require_sides(size_t height, size_t width, const char* message) {
+  require(height > 0 && width > 0 && height <= kMostSide && width <= kMostSide, message);
+}
+
 template <auto Function>
 void prepare(Frame frame, Input input, std::tuple<int, int> content, bool bgr, float mean, float std) {
   const auto [width, height] = content;
   require(frame.shape(2) == 1 || frame.shape(2) == 3 || frame.shape(2) == 4, "frame must have 1, 3 or 4 channels");
-  require(frame.shape(0) > 0 && frame.shape(1) > 0, "frame is empty");
+  require_sides(frame.shape(0), frame.shape(1), "frame sides must be 1 to 32768");
   require(input.shape(0) == 3, "input must be (3, height, width)");
+  require_sides(input.shape(1), input.shape(2), "input sides must be 1 to 32768");
+  require(std::isfinite(mean) && std::isfinite(std) && std > 0.0f, "mean must be finite, std positive");
   require(width > 0 && height > 0 && size_t(width) <= input.shape(2) && size_t(height) <= input.shape(1),
           "content must fit the input");
   const tinyseg::FrameView from{frame.data(),          frame.stride(0),       frame.stride(1), frame.stride(2),
@@ -43,9 +53,14 @@ void prepare(Frame frame, Input input, std::tuple<int, int> content, bool bgr, f
 
 tinyseg::MaskPlacement placement(size_t height, size_t width, const Region& region, const Size& content) {
   const auto [x0, y0, x1, y1] = region;
+  const auto [columns, rows] = content;
+  require_sides(height, width, "frame sides must be 1 to 32768");
+  // NaN would become an index.
+  require(std::isfinite(columns) && std::isfinite(rows) && columns > 0.0f && rows > 0.0f,
+          "content must be finite and positive");
   require(0 <= x0 && x0 < x1 && size_t(x1) <= width && 0 <= y0 && y0 < y1 && size_t(y1) <= height,
           "region must lie in the frame");
-  return {int(height), int(width), x0, y0, x1, y1, std::get<1>(content), std::get<0>(content)};
+  return {int(height), int(width), x0, y0, x1, y1, rows, columns};
 }
 
 // (x0, y0, x1, y1, area, area above +offset, area above -offset)
@@ -53,7 +68,7 @@ using Stats = std::tuple<int, int, int, int, int64_t, int64_t, int64_t>;
 
 template <auto Function>
 Stats threshold(Logits logits, Mask mask, Region region, Size content, float offset) {
-  require(logits.shape(0) > 0 && logits.shape(1) > 0, "logits are empty");
+  require_sides(logits.shape(0), logits.shape(1), "logits sides must be 1 to 32768");
   require(offset >= 0.0f, "offset must not be negative");
   const auto place = placement(mask.shape(0), mask.shape(1), region, content);
   tinyseg::MaskStats s;
@@ -65,7 +80,7 @@ Stats threshold(Logits logits, Mask mask, Region region, Size content, float off
 }
 
 void upsample(Logits logits, Floats out, Region region, Size content, float outside) {
-  require(logits.shape(0) > 0 && logits.shape(1) > 0, "logits are empty");
+  require_sides(logits.shape(0), logits.shape(1), "logits sides must be 1 to 32768");
   const auto place = placement(out.shape(0), out.shape(1), region, content);
   nb::gil_scoped_release release;
   tinyseg::upsample(logits.data(), int(logits.shape(0)), int(logits.shape(1)), place, outside, out.data());

@@ -20,7 +20,7 @@ Sampling make_sampling(int samples, float content, int cells) {
   Sampling s;
   s.cell.resize(samples);
   s.fraction.resize(samples);
-  const double scale = double(content) / samples;
+  const double scale = double(content) / samples;  // finite, as the callers' contract says
   for (int i = 0; i < samples; ++i) {
     const double position = std::clamp((i + 0.5) * scale - 0.5, 0.0, double(cells - 1));
     const int cell = std::min(int(position), std::max(cells - 2, 0));
@@ -59,14 +59,16 @@ struct Run {
 };
 
 // Interpolation stays between its four corners. Where all of them are clearly in or out, so is every pixel between, for
-// all frame rows between these two grid rows: most of a mask is filled without looking.
+// all frame rows between these two grid rows: most of a mask is filled without looking. A logit that is no number makes
+// every comparison false: whatever it touches is looked at, and is out.
 void classify(const std::vector<Span>& spans, const float* top, const float* bottom, int right, float offset,
               std::vector<Run>& runs) {
   runs.clear();
   for (const Span& span : spans) {
     const float a = top[span.cell], b = top[span.cell + right], c = bottom[span.cell], d = bottom[span.cell + right];
-    const float low = std::min(std::min(a, b), std::min(c, d)), high = std::max(std::max(a, b), std::max(c, d));
-    const Kind kind = low > offset ? kIn : (high <= -offset ? kOut : kMixed);
+    const bool in = a > offset && b > offset && c > offset && d > offset;
+    const bool out = a <= -offset && b <= -offset && c <= -offset && d <= -offset;
+    const Kind kind = in ? kIn : (out ? kOut : kMixed);
     if (kind != kMixed && !runs.empty() && runs.back().kind == kind) runs.back().end = span.end;
     else runs.push_back({span.begin, span.end, span.cell, kind});
   }

@@ -21,7 +21,8 @@ struct MaskStats {
   int64_t area_below = 0;  // pixels whose logit exceeds -offset
 };
 
-// Bilinear interpolation between cell centres, clamped at the grid's border. `mask` (frame_height, frame_width) is
+// Bilinear interpolation between cell centres, clamped at the grid's border; content is finite and positive. Logits that
+// are no numbers are out. `mask` (frame_height, frame_width) is
 // written whole: 1 where the logit is above 0, and 0 outside the region.
 MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
                     uint8_t* mask);

@@ -1,9 +1,11 @@
 """Attacks: seeded fuzzing of everything that takes something from a stranger; short in CI, as long as wanted by scripts/fuzz.
 
 A test calls ``attack(name, strategy, check, cases)``: ``check`` gets values that the hypothesis strategy draws and raises
-only where a tinyseg exception is not enough of an answer. Without TINYSEG_FUZZ_MINUTES about ``cases`` values are tried, always
-the same ones; with it every attack goes on, seed by seed, until its share of the minutes is over. What was tried is printed
-as a table at the end.
+only where a tinyseg exception is not enough of an answer; with ``each`` it is called so many times with every value (a
+random.Random of mutation.seeds, say, which goes on: drawing costs more than most checks).
+
+Without TINYSEG_FUZZ_MINUTES about ``cases`` values are tried, always the same ones; with it every attack goes on, seed by
+seed, until its share of the minutes is over. What was tried is printed as a table at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ TABLE = pytest.StashKey[list[Tried]]()
 
 
 class Attack(Protocol):
-    def __call__(self, name: str, strategy: Any, check: Callable[[Any], object], cases: int) -> None: ...
+    def __call__(self, name: str, strategy: Any, check: Callable[[Any], object], cases: int, each: int = 1) -> None: ...
 
 
 @pytest.fixture
@@ -48,18 +50,19 @@ def attack(request: pytest.FixtureRequest) -> Attack:
     attacks = sum("attack" in getattr(item, "fixturenames", ()) for item in request.session.items)
     share = MINUTES * 60 / max(attacks, 1)
 
-    def run(name: str, strategy: Any, check: Callable[[Any], object], cases: int) -> None:
+    def run(name: str, strategy: Any, check: Callable[[Any], object], cases: int, each: int = 1) -> None:
         start, tried = time.monotonic(), 0
         row = Tried(name, 0, 0.0, "held")
         rows.append(row)
 
         def examined(value: Any) -> None:
             nonlocal tried
-            tried += 1
-            check(value)
+            for _ in range(each):
+                tried += 1
+                check(value)
 
         settings = hypothesis.settings(
-            max_examples=cases, database=None, deadline=None, print_blob=False,
+            max_examples=max(1, cases // each), database=None, deadline=None, print_blob=False,
             suppress_health_check=list(hypothesis.HealthCheck), phases=_phases(),
         )  # fmt: skip
         try:

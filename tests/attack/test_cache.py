@@ -74,7 +74,7 @@ def test_cache_entries(
         # Either it is whole, or it is built anew: never anything else.
         assert cache.get_or_build(KEY, lambda: b"engine", bytes.decode) == "engine"
 
-    attack("cache entries", seeds, check, 200)
+    attack("cache entries", seeds, check, 200, each=10)
 
 
 def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, attack: Attack) -> None:
@@ -96,4 +96,4 @@ def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, attack: 
         assert cache.get_or_build(KEY, lambda: b"engine", bytes.decode) == "engine"
         assert key.is_file() and not key.is_symlink() and key.stat().st_size == 32
 
-    attack("cache key files", seeds, check, 40)
+    attack("cache key files", seeds, check, 40, each=10)

@@ -100,7 +100,7 @@ def test_model_json(folder: Path, attack: Attack) -> None:
         (folder / "model.json").write_bytes(dumped(spoiled_json(draw, text)))
         use(folder)
 
-    attack("model.json, spoiled values", seeds, check, 250)
+    attack("model.json, spoiled values", seeds, check, 300, each=10)
 
 
 def test_model_json_as_bytes(folder: Path, attack: Attack) -> None:
@@ -111,7 +111,7 @@ def test_model_json_as_bytes(folder: Path, attack: Attack) -> None:
         (folder / "model.json").write_bytes(data)
         use(folder)
 
-    attack("model.json, spoiled bytes", seeds, check, 200)
+    attack("model.json, spoiled bytes", seeds, check, 200, each=10)
 
 
 def test_zips(tmp_path: Path, attack: Attack) -> None:
@@ -121,7 +121,7 @@ def test_zips(tmp_path: Path, attack: Attack) -> None:
         place.write_bytes(spoiled_bytes(draw, whole))
         use(place)
 
-    attack("model zip, spoiled bytes", seeds, check, 250)
+    attack("model zip, spoiled bytes", seeds, check, 300, each=10)
 
 
 def odd_zip(draw: random.Random) -> bytes:
@@ -150,4 +150,4 @@ def test_odd_zips(tmp_path: Path, attack: Attack) -> None:
         place.write_bytes(odd_zip(draw))
         use(place)
 
-    attack("model zip, odd members", seeds, check, 100)
+    attack("model zip, odd members", seeds, check, 100, each=10)
