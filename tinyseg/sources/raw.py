@@ -45,7 +45,7 @@ class RawSource(Source):
         while filled < len(view):
             # A pipe gives what it has; readinto waits for more.
             try:
-                got = self._stream.readinto(view[filled:])  # type: ignore[attr-defined]
+                got = self._stream.readinto(view[filled:])
             except (OSError, ValueError) as exc:  # a folder as standard input, a stream that was closed
                 raise DataError(f"raw frames cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
             if not got:
