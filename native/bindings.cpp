@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "frame.hpp"
+#include "grid_bindings.hpp"
 #include "mask.hpp"
 
 namespace nb = nanobind;
@@ -100,4 +101,5 @@ NB_MODULE(_native, m) {
         "content"_a, "offset"_a, "threshold, written as its definition reads.");
   m.def("upsample", &upsample, "logits"_a, "out"_a, "region"_a, "content"_a, "outside"_a,
         "Upsample (h, w) logits into (H, W) logits of the frame.");
+  bind_grid(m);
 }

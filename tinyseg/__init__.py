@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnknownEngine,
         WrongDevice,
     )
+    from tinyseg.graphs.everything_rule import EverythingRule
     from tinyseg.loop import Loop, LoopStats
     from tinyseg.masks import Masks
     from tinyseg.predict.embedding import Embedding
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         ResizeLongestSide,
         Sam,
         SAM2ImagePredictor,
+        SamAutomaticMaskGenerator,
         SamPredictor,
         SegmentAnythingONNX,
         build_sam,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     )
     from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
     from tinyseg.prompts import Prompt
+    from tinyseg.regions import Regions
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
@@ -72,6 +75,7 @@ _HOMES = {
         "UnknownEngine",
         "WrongDevice",
     ),
+    "tinyseg.graphs.everything_rule": ("EverythingRule",),
     "tinyseg.loop": (
         "Loop",
         "LoopStats",
@@ -83,6 +87,7 @@ _HOMES = {
         "ResizeLongestSide",
         "Sam",
         "SAM2ImagePredictor",
+        "SamAutomaticMaskGenerator",
         "SamPredictor",
         "SegmentAnythingONNX",
         "build_sam",
@@ -94,6 +99,7 @@ _HOMES = {
         "SegmenterInfo",
     ),
     "tinyseg.prompts": ("Prompt",),
+    "tinyseg.regions": ("Regions",),
 }
 _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 # Modules that can be used after "import tinyseg" alone.
@@ -111,6 +117,7 @@ _MODULES = frozenset(
         "pixels",
         "predict",
         "prompts",
+        "regions",
         "sinks",
         "sources",
         "system",
@@ -123,6 +130,7 @@ __all__ = [
     "Embedding",
     "EngineError",
     "EngineNotInstalled",
+    "EverythingRule",
     "FrameError",
     "InputError",
     "Loop",
@@ -136,9 +144,11 @@ __all__ = [
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
+    "Regions",
     "ResizeLongestSide",
     "SAM2ImagePredictor",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamPredictor",
     "SegmentAnythingONNX",
     "Segmenter",

@@ -26,3 +26,24 @@ def threshold_reference(logits: Annotated[NDArray[numpy.float32], dict(shape=(No
 
 def upsample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], region: tuple[int, int, int, int], content: tuple[float, float], outside: float) -> None:
     """Upsample (h, w) logits into (H, W) logits of the frame."""
+
+def grid_stats(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], content: tuple[int, int], offset: float, stats: Annotated[NDArray[numpy.int32], dict(shape=(None, 7), order='C', device='cpu')]) -> None:
+    """
+    Count (N, h, w) logits on the grid: rows x0, y0, x1, y1, area, area above +offset, area above -offset.
+    """
+
+def grid_stats_reference(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], content: tuple[int, int], offset: float, stats: Annotated[NDArray[numpy.int32], dict(shape=(None, 7), order='C', device='cpu')]) -> None:
+    """grid_stats, written as its definition reads."""
+
+def suppress(boxes: Annotated[NDArray[numpy.float32], dict(shape=(None, 4), order='C', device='cpu', writable=False)], bits: Annotated[NDArray[numpy.uint64], dict(shape=(None, None), order='C', device='cpu', writable=False)], areas: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], box_iou: float, mask_iou: float, keep: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')]) -> None:
+    """
+    Greedy non-maximum suppression over boxes and over masks of one bit a cell, the best first.
+    """
+
+def suppress_reference(boxes: Annotated[NDArray[numpy.float32], dict(shape=(None, 4), order='C', device='cpu', writable=False)], bits: Annotated[NDArray[numpy.uint64], dict(shape=(None, None), order='C', device='cpu', writable=False)], areas: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], box_iou: float, mask_iou: float, keep: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')]) -> None:
+    """suppress, written as its definition reads."""
+
+def threshold_window(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], mask: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu')], frame: tuple[int, int], region: tuple[int, int, int, int], content: tuple[float, float], corner: tuple[int, int]) -> tuple[int, int, int, int, int]:
+    """
+    The window of threshold's mask whose top left pixel is corner; returns its box and area.
+    """

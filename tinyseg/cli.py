@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tinyseg.commands import bench, cache, doctor, info, models, segment
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
+from tinyseg.commands import everything as everything_command
 from tinyseg.commands import run as run_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, TinysegError
 from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
@@ -34,7 +35,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (segment, run_command, eval_command, bench, compile_command, cache, models, doctor, info):
+    for module in (
+        segment,
+        everything_command,
+        run_command,
+        eval_command,
+        bench,
+        compile_command,
+        cache,
+        models,
+        doctor,
+        info,
+    ):
         module.add_parser(commands)
     return parser
 

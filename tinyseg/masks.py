@@ -90,7 +90,7 @@ class Masks:
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:
-    """COCO's compressed RLE of a (H, W) mask (the format of pycocotools' ``maskApi.c``, ``rleToString``)."""
+    """COCO's compressed RLE of a (H, W) mask (the format of pycocotools' ``maskApi.c``)."""
     height, width = mask.shape
     flat = np.ascontiguousarray(mask.T).ravel()  # column by column
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -98,6 +98,11 @@ def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:
     runs = np.diff(edges).tolist()
     if flat.size and flat[0]:  # the first run counts zeros
         runs.insert(0, 0)
+    return {"size": [height, width], "counts": compress_runs(runs)}
+
+
+def compress_runs(runs: list[int]) -> str:
+    """Lengths of runs, the first of zeros -> the text that COCO stores (pycocotools' ``rleToString``)."""
     text = bytearray()
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run
@@ -107,7 +112,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:
             value >>= 5
             more = value != (-1 if bits & 0x10 else 0)
             text.append((bits | 0x20 if more else bits) + 48)
-    return {"size": [height, width], "counts": text.decode("ascii")}
+    return text.decode("ascii")
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:

@@ -133,6 +133,72 @@ def threshold(logits: NDArray[np.float32], view: Letterbox, mask: NDArray[np.boo
     return MaskStats((x0, y0, x1, y1), area, above / below if below else 0.0)
 
 
+def threshold_window(
+    logits: NDArray[np.float32], view: Letterbox, window: tuple[int, int, int, int]
+) -> tuple[NDArray[np.bool_], MaskStats]:
+    """The part (x0, y0, x1, y1) of the frame, inside the view's region, of the mask that :func:`threshold` draws.
+
+    Returns the (y1 - y0, x1 - x0) mask and what was counted inside the window; its box is in frame pixels, and its
+    stability, which takes the whole mask, is 0.
+    """
+    x0, y0, x1, y1 = window
+    mask = np.empty((y1 - y0, x1 - x0), np.bool_)
+    found = _core().threshold_window(
+        logits,
+        mask.view(np.uint8),
+        (view.frame_width, view.frame_height),
+        view.region,
+        _content_on_grid(view),
+        (x0, y0),
+    )
+    return mask, MaskStats(tuple(found[:4]), found[4], 0.0)
+
+
+@dataclass(frozen=True)
+class GridStats:
+    """N masks counted on the logit grid, padding left out. Boxes are in cells, ends exclusive, zeros if empty."""
+
+    boxes: NDArray[np.int32]  # (N, 4) x0, y0, x1, y1
+    areas: NDArray[np.int32]  # (N,) cells
+    stability: NDArray[np.float32]  # (N,) IoU of the masks at thresholds +offset and -offset; 0 if both are empty
+
+
+def grid_stats(logits: NDArray[np.float32], view: Letterbox, offset: float) -> GridStats:
+    """Count (N, h, w) logits of a view on their own grid, without drawing a mask."""
+    rows, columns = grid_content(view)
+    counts = np.empty((len(logits), 7), np.int32)
+    core = _core()
+    function = core.grid_stats_reference if _REFERENCE else core.grid_stats
+    function(np.ascontiguousarray(logits), (columns, rows), offset, counts)
+    stability = (counts[:, 5] / np.maximum(counts[:, 6], 1)).astype(np.float32)
+    return GridStats(counts[:, :4], counts[:, 4], stability)
+
+
+def suppress(
+    boxes: NDArray[np.float32], inside: NDArray[np.bool_], box_overlap: float, mask_overlap: float
+) -> NDArray[np.bool_]:
+    """Greedy non-maximum suppression of N masks in the order given, the best first -> (N,) which of them stay.
+
+    boxes: (N, 4). inside: (N, h, w) cells of each mask. A mask goes if its box's or its own IoU with one that stays is
+    above ``box_overlap`` or ``mask_overlap``; 1 switches a test off.
+    """
+    packed = np.packbits(inside.reshape(len(inside), inside.shape[1] * inside.shape[2]), axis=1)
+    bits = np.zeros((len(inside), -(-packed.shape[1] // 8) * 8), np.uint8)
+    bits[:, : packed.shape[1]] = packed
+    areas = np.count_nonzero(inside, axis=(1, 2)).astype(np.int32)
+    keep = np.empty(len(inside), np.bool_)
+    core = _core()
+    function = core.suppress_reference if _REFERENCE else core.suppress
+    words = bits.view(np.uint64)
+    function(np.ascontiguousarray(boxes, np.float32), words, areas, box_overlap, mask_overlap, keep.view(np.uint8))
+    return keep
+
+
+def grid_content(view: Letterbox) -> tuple[int, int]:
+    """(rows, columns) of the logit grid that the view's content reaches into; the rest is padding."""
+    return -(-view.content[1] // LOGIT_STRIDE), -(-view.content[0] // LOGIT_STRIDE)
+
+
 def upsample(logits: NDArray[np.float32], view: Letterbox) -> NDArray[np.float32]:
     """(h, w) logits of a view -> (H, W) logits of the frame; -16 outside the view's region."""
     out = np.empty((view.frame_height, view.frame_width), np.float32)

@@ -14,13 +14,16 @@ from tinyseg import pixels
 from tinyseg.arguments import shown
 from tinyseg.errors import InputError
 from tinyseg.geometry import Letterbox
+from tinyseg.graphs.everything_rule import DEFAULT_RULE, EverythingRule
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.masks import Masks
+from tinyseg.predict.everything import Search, find_regions
 from tinyseg.predict.network import Features, Network
 from tinyseg.predict.second_look import plan_looks, second_look
 from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
+from tinyseg.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Embedding:
     frame: pixels.FrameLayout
     network: Network
     zoom_rule: ZoomRule
+    everything_rule: EverythingRule = DEFAULT_RULE
 
     def predict(
         self,
@@ -61,6 +65,22 @@ class Embedding:
         cost an encoder run for every small object. Raises PromptError, naming the prompt.
         """
         return self.answer(prompts, multimask, zoom)
+
+    def everything(
+        self, rule: EverythingRule | None = None, crop_layers: int = 0, min_area: int = 0, search: Search | None = None
+    ) -> Regions:
+        """Everything in the frame, or in the encoded region of it, as regions without names: there is no class head.
+
+        rule: grids and thresholds, None for the model's own. crop_layers: layers of crops that are encoded again for small
+        objects (1: four crops, 2: sixteen more; each costs an encoder run and a grid). min_area: islands and holes of fewer
+        frame pixels are taken out. search: all there is to say about where to look, instead of these two. Raises InputError.
+        """
+        if search is not None and (crop_layers or min_area):
+            raise InputError("give crop_layers and min_area in search=, or without search=")
+        return find_regions(
+            self.network, self.features, self.frame, self.geometry, self.everything_rule if rule is None else rule,
+            Search(crop_layers=crop_layers, min_area=min_area) if search is None else search,
+        )  # fmt: skip
 
     def answer(
         self, prompts: Sequence[Prompt], multimask: bool, zoom: str, workspace: Workspace | None = None

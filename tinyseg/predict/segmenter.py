@@ -14,6 +14,7 @@ from tinyseg.arguments import shown
 from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.errors import FrameError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
+from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, packaged_models
 from tinyseg.graphs.shapes import square_view
 from tinyseg.masks import Masks
@@ -21,6 +22,7 @@ from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.network import Network
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
+from tinyseg.regions import Regions
 
 MAX_LONG_SIDE = 2048  # of an encoder input that a caller asks for
 
@@ -61,6 +63,7 @@ class Segmenter:
     ) -> None:
         """graphs: the model's graphs in the precision that runs, None for fp32. cache: what to say of it."""
         self.model = model
+        self.everything_rule = read_everything_rule(model.card, model.name)
         self.network = Network(model.graphs if graphs is None else graphs, compile_graph)
         self._reason = reason
         self._sha256 = digest(self.network.graphs)
@@ -116,7 +119,21 @@ class Segmenter:
         features = self.network.encode(layout, view)
         kept = pixels.FrameLayout(layout.pixels.copy(), layout.bgr)
         kept.pixels.flags.writeable = False
-        return Embedding(features, view, kept, self.network, self.model.zoom)
+        return Embedding(features, view, kept, self.network, self.model.zoom, self.everything_rule)
+
+    def everything(
+        self,
+        frame: NDArray[np.uint8],
+        color: str = "bgr",
+        rule: EverythingRule | None = None,
+        crop_layers: int = 0,
+        min_area: int = 0,
+    ) -> Regions:
+        """Everything in a frame, as regions without names: :meth:`tinyseg.Embedding.everything` of the whole frame.
+
+        frame and color as in :meth:`embed`. Raises FrameError or InputError.
+        """
+        return self.embed(frame, color).everything(rule, crop_layers, min_area)
 
     def run(
         self,
@@ -138,7 +155,7 @@ class Segmenter:
         view = self.view(width, height)
         workspace.mark("check")
         features = self.network.encode(layout, view, workspace)
-        embedding = Embedding(features, view, layout, self.network, self.model.zoom)
+        embedding = Embedding(features, view, layout, self.network, self.model.zoom, self.everything_rule)
         return embedding.answer(prompts, False, zoom, workspace)
 
     def _long_side(self, asked: int | None) -> int:

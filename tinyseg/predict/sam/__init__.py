@@ -4,6 +4,7 @@ Prompts go through :class:`tinyseg.Embedding` like all others; here lives what d
 """
 
 from tinyseg.predict.sam.image_predictor import SAM2ImagePredictor
+from tinyseg.predict.sam.mask_generator import SamAutomaticMaskGenerator
 from tinyseg.predict.sam.model import Sam, build_sam, build_sam2, sam_model_registry
 from tinyseg.predict.sam.onnx_pair import SegmentAnythingONNX
 from tinyseg.predict.sam.predictor import SamPredictor
@@ -13,6 +14,7 @@ __all__ = [
     "ResizeLongestSide",
     "SAM2ImagePredictor",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamPredictor",
     "SegmentAnythingONNX",
     "build_sam",

@@ -1,0 +1,242 @@
+"""Everything in a frame, on the engine that draws the prompt: every click of the grid gives a disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tinyseg
+from tests.conftest import mask_iou
+from tinyseg.cli import main
+from tinyseg.dataset import read_photos
+from tinyseg.errors import FrameError, InputError, ModelError
+from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
+from tinyseg.images import write_image
+from tinyseg.predict.everything import Search, on_view, point_grid, views, without_small
+
+# The fake engine's disks: 24 model pixels of radius, logits up to 12, scores 0.9 to 0.6.
+RULE = EverythingRule(points_per_side=8, coarse_per_side=2, score=0.7, stability=0.5, confident=2.0, box_overlap=0.5)
+
+
+@pytest.fixture
+def frame() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
+
+
+def test_the_grid_is_sams() -> None:
+    np.testing.assert_allclose(point_grid(2), [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+
+
+def test_every_click_is_found_once(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    full = fake.everything(frame, rule=replace(RULE, coarse_per_side=0))
+    assert len(full) == 64  # disks of 24 pixels every 64 x 32 pixels: neighbours overlap by less than half
+    assert (np.diff(full.scores) <= 0).all() and full.scores[0] == pytest.approx(0.9)
+    points = {tuple(p) for p in full.points.tolist()}
+    assert points == {tuple(p) for p in on_view(point_grid(8), fake.view(512, 256)).tolist()}
+    for i in range(0, 64, 9):
+        x, y = full.points[i].round().astype(int)
+        assert full.mask(i)[y, x] and full.areas[i] == full.mask(i).sum()
+
+
+def test_sure_areas_are_not_asked_again(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    asked: list[int] = []
+    decode = fake.network.decode
+    emb = fake.embed(frame)
+
+    class Counting:
+        def decode(self, *args: object) -> object:
+            asked.append(len(args[3]))  # type: ignore[arg-type]
+            return decode(*args)  # type: ignore[arg-type]
+
+    def clicks(rule: EverythingRule) -> list[int]:
+        asked.clear()
+        replace(emb, network=Counting()).everything(rule)  # type: ignore[arg-type]
+        return list(asked)
+
+    fine = replace(RULE, points_per_side=16)
+    assert clicks(replace(fine, coarse_per_side=0)) == [64, 64, 64, 64]
+    assert clicks(replace(fine, confident=100.0)) == [4, 64, 64, 64, 64]  # never sure
+    some = clicks(fine)
+    assert some[0] == 4 and 200 < sum(some) < 256
+    assert clicks(replace(fine, confident=-100.0)) == [4]
+
+
+def test_thresholds_are_strict_for_scores_and_not_for_stability(
+    fake: tinyseg.Segmenter, frame: NDArray[np.uint8]
+) -> None:
+    rule = replace(RULE, coarse_per_side=0)
+    assert len(fake.everything(frame, rule=replace(rule, score=0.9))) == 0
+    found = fake.everything(frame, rule=rule)
+    again = fake.everything(frame, rule=replace(rule, stability=float(found.stability.max())))
+    assert 0 < len(again) < len(found)
+
+
+def test_crops_see_small_things_and_drop_what_they_cut(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    rule = replace(RULE, coarse_per_side=0, points_per_side=4)
+    whole = fake.everything(frame, rule=rule)
+    both = fake.everything(frame, rule=rule, crop_layers=1)
+    assert len(both) > len(whole)
+    small = [i for i, v in enumerate(both.views) if not v.whole_frame]
+    assert small and both.areas[small].max() < whole.areas.max()
+    for i in small:
+        x0, y0, x1, y1 = both.views[i].region
+        left, top, right, bottom = both.boxes[i]
+        assert left > x0 or x0 == 0
+        assert top > y0 or y0 == 0
+        assert right < x1 or x1 == 512
+        assert bottom < y1 or y1 == 256
+
+
+def test_crops_are_laid_out_as_sams() -> None:
+    from tinyseg.geometry import letterbox  # noqa: PLC0415
+
+    layers = list(views(letterbox(1500, 1000, 512), Search(crop_layers=1)))
+    # segment-anything's generate_crop_boxes((1000, 1500), 1, 512/1500)
+    assert [v.region for _, v in layers] == [
+        (0, 0, 1500, 1000), (0, 0, 921, 671), (580, 0, 1500, 671), (0, 330, 921, 1000), (580, 330, 1500, 1000)
+    ]  # fmt: skip
+
+
+def test_a_region_of_the_frame_is_searched_alone(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    found = fake.embed(frame, region=(128, 64, 384, 192)).everything(RULE)
+    assert len(found) and (found.boxes[:, :2] >= (128, 64)).all() and (found.boxes[:, 2:] <= (384, 192)).all()
+    assert found.masks.shape[1:] == (256, 512)
+
+
+def test_small_islands_and_holes_go() -> None:
+    logits = np.full((20, 20), -3.0, np.float32)
+    logits[2:12, 2:12] = 3
+    logits[5, 5] = -3
+    logits[16, 16:18] = 3
+    out = without_small(logits, 4)
+    assert out[5, 5] == 3 and out[16, 16] == -3 and (out > 0).sum() == 100
+    assert without_small(logits, 1) is logits and logits[5, 5] == -3
+    lonely = np.full((4, 4), -3.0, np.float32)
+    lonely[1, 1] = 3
+    assert without_small(lonely, 9)[1, 1] == 3  # the largest stays
+
+
+def test_a_tiny_frame(fake: tinyseg.Segmenter) -> None:
+    found = fake.everything(np.zeros((1, 1, 3), np.uint8), rule=replace(RULE, coarse_per_side=0))
+    assert found.masks.shape[1:] == (1, 1) and len(found) <= 1
+
+
+def test_wrong_numbers_are_told(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    for changes in ({"points_per_side": 0}, {"points_per_side": 1.5}, {"score": float("nan")}, {"confident": "high"}):
+        with pytest.raises(InputError, match=next(iter(changes))):
+            replace(RULE, **changes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="crop_layers"):
+        fake.everything(frame, crop_layers=9)
+    with pytest.raises(InputError, match="min_area"):
+        fake.everything(frame, min_area=-1)
+    with pytest.raises(InputError, match="search"):
+        fake.embed(frame).everything(crop_layers=1, search=Search())
+    with pytest.raises(InputError, match="grid"):
+        Search(grids=[np.array([[0.5, 2.0]])])
+    with pytest.raises(FrameError):
+        fake.everything(frame.astype(np.float32))  # type: ignore[arg-type]
+
+
+def test_the_models_own_rule_and_its_errors() -> None:
+    assert read_everything_rule({}, "m") == EverythingRule()
+    rule = read_everything_rule({"everything": {"score": 0.4, "later": 1}}, "m")
+    assert rule.score == 0.4 and rule.stability == EverythingRule().stability
+    assert read_everything_rule({"everything": rule.to_card()}, "m") == rule
+    for wrong in ([1], {"score": "x"}, {"points_per_side": 0}):
+        with pytest.raises(ModelError, match="everything"):
+            read_everything_rule({"everything": wrong}, "m")
+
+
+def test_a_real_model_finds_the_object(scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]) -> None:
+    frame, truth = scene
+    seg = tinyseg.load(engine="onnxruntime", precision="fp32")
+    found = seg.everything(frame, rule=replace(seg.everything_rule, points_per_side=5, coarse_per_side=0))
+    assert max(mask_iou(m, truth) for m in found) > 0.85
+
+
+def test_sams_generator(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    assert tinyseg.SamAutomaticMaskGenerator(fake).rule == fake.everything_rule
+    thresholds = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.5}
+    generator = tinyseg.SamAutomaticMaskGenerator(fake, points_per_side=8, box_nms_thresh=0.5, **thresholds)  # type: ignore[arg-type]
+    assert generator.rule.score == 0.7 and generator.rule.confident == fake.everything_rule.confident
+    rows = generator.generate(frame)
+    assert rows
+    for row in rows[:3]:
+        assert list(row) == [
+            "segmentation", "area", "bbox", "predicted_iou", "point_coords", "stability_score", "crop_box"
+        ]  # fmt: skip
+        mask = row["segmentation"]
+        assert isinstance(mask, np.ndarray) and mask.shape == (256, 512) and mask.sum() == row["area"]
+        assert row["bbox"] == list(cv2.boundingRect(mask.astype(np.uint8))) and row["crop_box"] == [0, 0, 512, 256]
+        assert type(row["area"]) is int and type(row["predicted_iou"]) is type(row["stability_score"]) is float
+    points = tinyseg.SamAutomaticMaskGenerator(
+        fake, None, point_grids=[np.array([[0.5, 0.5]])], output_mode="uncompressed_rle", **thresholds
+    ).generate(frame)
+    assert len(points) == 1 and points[0]["point_coords"] == [[255.5, 127.5]]
+    counts = points[0]["segmentation"]["counts"]  # type: ignore[index]
+    assert sum(counts) == 256 * 512 and sum(counts[1::2]) == points[0]["area"]  # type: ignore[arg-type]
+    rle = tinyseg.SamAutomaticMaskGenerator(fake, output_mode="coco_rle", points_per_side=2, **thresholds).generate(
+        frame
+    )
+    assert isinstance(rle[0]["segmentation"]["counts"], str)  # type: ignore[index, call-overload]
+
+
+def test_sams_generator_refuses_what_sams_does(fake: tinyseg.Segmenter) -> None:
+    with pytest.raises(InputError, match="exactly one"):
+        tinyseg.SamAutomaticMaskGenerator(fake, None)
+    with pytest.raises(InputError, match="exactly one"):
+        tinyseg.SamAutomaticMaskGenerator(fake, 8, point_grids=[np.array([[0.5, 0.5]])])
+    with pytest.raises(InputError, match="output_mode"):
+        tinyseg.SamAutomaticMaskGenerator(fake, output_mode="png")
+    with pytest.raises(InputError):
+        tinyseg.SamAutomaticMaskGenerator("sam")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="grids must"):
+        tinyseg.SamAutomaticMaskGenerator(fake, None, point_grids=[np.array([[0.5, 0.5]])], crop_n_layers=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, frame: NDArray[np.uint8]) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("a.png", "b.png"):
+        write_image(folder / name, frame)
+    return folder
+
+
+COMMAND = ["--engine", "fake", "--points-per-side", "4", "--stability", "0.5", "--score", "0.5"]
+
+
+def test_the_command_writes_every_format(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    for kind in ("overlay", "labels", "coco", "json"):
+        assert main(["everything", str(photos), "--out", str(out), "--format", kind, "--json", *COMMAND]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert row["regions"] > 3 and 0 < row["covered"] < 1 and row["engine"] == "fake"
+    assert cv2.imread(str(out / "a.everything.png")).shape == (256, 512, 3)
+    labels = cv2.imread(str(out / "b.labels.png"), cv2.IMREAD_UNCHANGED)
+    assert labels.dtype == np.uint16 and labels.max() == row["regions"]
+    coco = json.loads((out / "coco.json").read_text())
+    assert [i["id"] for i in coco["images"]] == [1, 2] and {a["image_id"] for a in coco["annotations"]} == {1, 2}
+    assert len({a["id"] for a in coco["annotations"]}) == len(coco["annotations"]) == 2 * row["regions"]
+    pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+    for name in ("a.json", "b.json"):
+        assert json.loads((out / name).read_text())["image"]["file_name"] == name.replace("json", "png")
+        (photos / name).write_bytes((out / name).read_bytes())
+    read = read_photos(photos)  # the files are what readers of SA-1B expect
+    assert [len(p.instances) for p in read] == [row["regions"]] * 2
+
+
+def test_the_command_goes_on_after_a_bad_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "aa.png").write_bytes(b"")
+    assert main(["everything", str(photos), "--out", str(tmp_path / "out"), *COMMAND]) == 1
+    printed = capsys.readouterr()
+    assert "2 of 3 images" in printed.out and "aa.png" in printed.err and "Traceback" not in printed.err
+    assert main(["everything", str(photos), "--points-per-side", "0", "--engine", "fake"]) == 2
+    assert main(["everything", str(photos), "--crop-layers", "7", "--engine", "fake"]) == 2
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["everything", str(photos), "--out", str(tmp_path / "file"), "--engine", "fake"]) == 2

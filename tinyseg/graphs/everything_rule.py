@@ -1,0 +1,62 @@
+"""What "everything" keeps: thresholds that belong to a model, because every network has a scale of its own.
+
+They are calibrated on photos that were held out from training (``python -m tinyseg.distill calibrate-everything``) and
+stored in ``model.json`` under "everything"; what a model does not state is as here. SAM's own numbers (0.88, 0.95 and
+TinySAM's 8.5) belong to SAM's scale and mean nothing on this one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tinyseg.arguments import check_whole, shown
+from tinyseg.errors import InputError, ModelError
+
+MAX_POINTS_PER_SIDE = 256
+
+
+@dataclass(frozen=True)
+class EverythingRule:
+    """How everything in a frame is found, and which masks of it are kept. Raises InputError for impossible numbers."""
+
+    points_per_side: int = 32  # of the fine grid
+    coarse_per_side: int = 8  # of the coarse grid that comes first; 0: the fine grid alone, in full
+    score: float = 0.6  # masks need a predicted IoU above this
+    stability: float = 0.8  # and at least this share of their cells must stay when the threshold moves by the offset
+    stability_offset: float = 1.0  # logits
+    confident: float = 4.0  # logit; where a mask of the coarse grid is above it, the fine grid is not asked
+    box_overlap: float = 0.7  # IoU of boxes above which the worse of two masks goes; 1: any
+    mask_overlap: float = 0.8  # the same of masks
+
+    def __post_init__(self) -> None:
+        for name, least in (("points_per_side", 1), ("coarse_per_side", 0)):
+            check_whole(name, getattr(self, name), least, MAX_POINTS_PER_SIDE)
+        for field in fields(self)[2:]:
+            value = getattr(self, field.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
+                raise InputError(f"{field.name} must be a finite number, but is {shown(value)}")
+        if self.stability_offset < 0:
+            raise InputError(f"stability_offset must not be negative, but is {self.stability_offset!r}")
+
+    def to_card(self) -> dict[str, float]:
+        """What model.json states under "everything"."""
+        return asdict(self)
+
+
+DEFAULT_RULE = EverythingRule()
+
+
+def read_everything_rule(card: Mapping[str, Any], model: str) -> EverythingRule:
+    """The rule that a model.json states, with the defaults above for what it leaves out. Raises ModelError."""
+    stated = card.get("everything", {})
+    known = {field.name for field in fields(EverythingRule)}
+    if not isinstance(stated, dict):
+        raise ModelError(f"{model}: 'everything' in model.json must be an object, but is {shown(stated)}")
+    try:
+        return EverythingRule(**{name: value for name, value in stated.items() if name in known})
+    except InputError as exc:
+        raise ModelError(f"{model}: 'everything' in model.json: {exc}") from exc

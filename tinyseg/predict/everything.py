@@ -1,0 +1,318 @@
+"""Everything in a frame: a grid of clicks, and what remains of their answers.
+
+The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3): a coarse grid of clicks first; where one of its masks is
+sure, the fine grid is not asked. Filtering, suppression and clean-up (SAM, arXiv 2304.02643, appendix B) happen on the
+logit grid: a mask is drawn at the frame's size only when somebody looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg import pixels
+from tinyseg.arguments import check_whole, shown
+from tinyseg.errors import InputError
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
+from tinyseg.graphs.everything_rule import EverythingRule
+from tinyseg.graphs.shapes import BATCH_SIZES
+from tinyseg.predict.network import Features, Network
+from tinyseg.predict.specks import without_specks
+from tinyseg.prompts import Prompt
+from tinyseg.regions import Regions
+
+# Masks of one view that are kept for suppression, the best scored: bounds memory where a caller lowers all thresholds.
+MAX_CANDIDATES = 2048
+MAX_CROP_LAYERS = 4
+SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every layer
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where everything is looked for. Raises InputError for impossible numbers.
+
+    crop_layers: layer i encodes 2^i x 2^i overlapping crops of the frame again, for small objects. crop_overlap: how far
+    neighbours overlap in the first layer, as a share of the frame's shorter side. crop_downscale: a layer's grid has so
+    many times fewer points a side than the layer before. crop_box_overlap: IoU of boxes above which one of two masks
+    from different views goes. min_area: islands and holes with fewer frame pixels are taken out; it acts on the logit
+    grid, so less than a cell (about ten pixels of a 1280 px frame, squared, to a whole model input) does nothing.
+    grids: for every layer (N, 2) points x, y in [0, 1] to ask instead of the rule's grids. batch: prompts a decoder call.
+    """
+
+    crop_layers: int = 0
+    crop_overlap: float = SAM_CROP_OVERLAP
+    crop_downscale: int = 1
+    crop_box_overlap: float = 0.7
+    min_area: int = 0
+    grids: Sequence[NDArray[np.float64]] | None = field(default=None, compare=False)
+    batch: int = BATCH_SIZES[-1]
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("crop_layers", 0, MAX_CROP_LAYERS), ("crop_downscale", 1, 64), ("min_area", 0, 1 << 30), ("batch", 1, 1 << 30),
+        ):  # fmt: skip
+            check_whole(name, getattr(self, name), least, most)
+        if not isinstance(self.crop_overlap, (int, float)) or not 0 <= self.crop_overlap < 1:
+            raise InputError(f"crop_overlap must be a share from 0 up to 1, but is {shown(self.crop_overlap)}")
+        if self.grids is not None:
+            if len(self.grids) <= self.crop_layers:
+                raise InputError(f"grids must be given for the frame and {self.crop_layers} layers of crops")
+            for grid in self.grids:
+                inside = np.shape(grid)[1:] == (2,) and len(grid) and ((grid >= 0) & (grid <= 1)).all()
+                if not inside:
+                    raise InputError(
+                        f"a grid must hold points (N, 2) with x and y in [0, 1], but has shape {np.shape(grid)}"
+                    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N masks of one view, on its grid; boxes (N, 4) are in frame pixels, points (N, 2) are the clicks that found them."""
+
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    stability: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    points: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Candidates:
+        return Candidates(
+            self.logits[rows], self.scores[rows], self.stability[rows], self.boxes[rows], self.points[rows]
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Candidates], view: Letterbox) -> Candidates:
+        if parts:
+            names = ("logits", "scores", "stability", "boxes", "points")
+            return Candidates(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+        none = np.zeros(0, np.float32)
+        return Candidates(
+            np.zeros((0, *view.grid), np.float32),
+            none,
+            none,
+            np.zeros((0, 4), np.float32),
+            np.zeros((0, 2), np.float32),
+        )
+
+
+def find_regions(
+    network: Network,
+    features: Features,
+    frame: pixels.FrameLayout,
+    geometry: Letterbox,
+    rule: EverythingRule,
+    search: Search,
+) -> Regions:
+    """Everything in an encoded frame, or in an encoded region of it, and in crops of it if the search says so."""
+    found: list[tuple[Letterbox, Candidates]] = []
+    for layer, view in views(geometry, search):
+        seen = features if layer == 0 else network.encode(frame, view)
+        if search.grids is not None:
+            levels = [on_view(np.asarray(search.grids[layer], np.float64), view)]
+        else:
+            fine = max(1, rule.points_per_side // search.crop_downscale**layer)
+            coarse = rule.coarse_per_side if 0 < rule.coarse_per_side < fine else 0
+            levels = [on_view(point_grid(n), view) for n in (coarse, fine) if n]
+        ask = Asker(network, seen, geometry, view, rule, search)
+        found.append((view, ask.clean(ask.all_levels(levels))))
+    return draw(geometry, merge(found, search.crop_box_overlap))
+
+
+def point_grid(per_side: int) -> NDArray[np.float64]:
+    """(n * n, 2) x, y in the middles of n x n equal cells of [0, 1] x [0, 1] (SAM, appendix B)."""
+    middles = (np.arange(per_side) + 0.5) / per_side
+    return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+
+
+def on_view(grid: NDArray[np.float64], view: Letterbox) -> NDArray[np.float64]:
+    """Points in [0, 1] of a view's region -> pixel positions in the frame, as prompts name them."""
+    x0, y0, x1, y1 = view.region
+    edges = grid * (x1 - x0, y1 - y0) + (x0, y0)
+    return np.clip(edges - 0.5, (x0, y0), (x1, y1))
+
+
+def views(geometry: Letterbox, search: Search) -> Iterator[tuple[int, Letterbox]]:
+    """(layer, view) of the embedding itself and of every crop (SAM's ``generate_crop_boxes``)."""
+    yield 0, geometry
+    x0, y0, x1, y1 = geometry.region
+    width, height = x1 - x0, y1 - y0
+    for layer in range(1, search.crop_layers + 1):
+        per_side = 2**layer
+        overlap = int(search.crop_overlap * min(width, height) * 2 / per_side)
+        w = min(width, -(-(overlap * (per_side - 1) + width) // per_side))
+        h = min(height, -(-(overlap * (per_side - 1) + height) // per_side))
+        for top in (int((h - overlap) * i) for i in range(per_side)):
+            for left in (int((w - overlap) * i) for i in range(per_side)):
+                region = (x0 + left, y0 + top, x0 + min(left + w, width), y0 + min(top + h, height))
+                if region[0] < region[2] and region[1] < region[3]:
+                    long_side = max(geometry.input)
+                    yield layer, letterbox(geometry.frame_width, geometry.frame_height, long_side, region)
+
+
+class Asker:
+    """Clicks in one view, decoded in few calls, and what passes the rule."""
+
+    def __init__(
+        self,
+        network: Network,
+        features: Features,
+        frame: Letterbox,
+        view: Letterbox,
+        rule: EverythingRule,
+        search: Search,
+    ) -> None:
+        self._network, self._features, self._frame, self._view = network, features, frame, view
+        self._rule, self._search = rule, search
+
+    def all_levels(self, levels: Sequence[NDArray[np.float64]]) -> Candidates:
+        """What passes of every level's points; those that an earlier level is sure about are not asked."""
+        found = self.ask(levels[0])
+        for points in levels[1:]:
+            sure = np.asarray((found.logits > self._rule.confident).any(0), np.bool_)
+            cells = np.floor(self._view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
+            columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
+            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]])], self._view))
+        return found
+
+    def ask(self, points: NDArray[np.float64]) -> Candidates:
+        """What passes of the answers to single clicks (N, 2), in pixels of the frame."""
+        found: list[Candidates] = []
+        size = min(self._search.batch, BATCH_SIZES[-1])
+        for start in range(0, len(points), size):
+            chunk = points[start : start + size]
+            prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
+            logits, scores = self._network.decode(self._features, self._frame, self._view, prompts)
+            found.append(self._passing(logits, scores, chunk))
+            if sum(map(len, found)) > 2 * MAX_CANDIDATES:
+                found = [self._best(Candidates.join(found, self._view))]
+        return self._best(Candidates.join(found, self._view))
+
+    def _passing(
+        self, logits: NDArray[np.float32], scores: NDArray[np.float32], points: NDArray[np.float64]
+    ) -> Candidates:
+        """Of (B, 4, h, w) logits and (B, 4) scores of B clicks what is above the rule's thresholds."""
+        good = np.flatnonzero(scores > self._rule.score)
+        masks = logits.reshape(-1, *logits.shape[2:])[good]
+        stats = pixels.grid_stats(masks, self._view, self._rule.stability_offset)
+        boxes = self._in_frame(stats.boxes)
+        kept = (stats.stability >= self._rule.stability) & (stats.areas > 0) & ~self._cut_off(stats.boxes)
+        clicks = points[good[kept] // logits.shape[1]].astype(np.float32)
+        return Candidates(masks[kept], scores.ravel()[good[kept]], stats.stability[kept], boxes[kept], clicks)
+
+    def _in_frame(self, cells: NDArray[np.int32]) -> NDArray[np.float32]:
+        x0, y0, x1, y1 = self._view.region
+        boxes = self._view.boxes_to_frame(cells * LOGIT_STRIDE)
+        return np.clip(boxes, (x0, y0, x0, y0), (x1, y1, x1, y1)).astype(np.float32)
+
+    def _cut_off(self, cells: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which boxes reach an edge of a crop that is not an edge of what the user asked about: half objects."""
+        rows, columns = pixels.grid_content(self._view)
+        inner = np.array(self._view.region) != np.array(self._frame.region)
+        at_edge = np.stack([cells[:, 0] <= 0, cells[:, 1] <= 0, cells[:, 2] >= columns, cells[:, 3] >= rows], axis=1)
+        return np.asarray((at_edge & inner).any(1), np.bool_)
+
+    def _best(self, found: Candidates) -> Candidates:
+        """The best scored first, and no more than are kept."""
+        order = np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]
+        return found.take(order)
+
+    def clean(self, found: Candidates) -> Candidates:
+        """Without doubles, and without the specks and holes of those that stay; what became a double by that goes too."""
+        found = self._suppressed(self._best(found))
+        if not len(found):
+            return found
+        cleaned = [
+            without_specks(without_small(one, self._least_cells())[None], Prompt(points=[p], labels=[1]), self._view)[0]
+            for one, p in zip(found.logits, found.points)
+        ]
+        changed = np.array([not np.array_equal(a, b) for a, b in zip(cleaned, found.logits)])
+        logits = np.stack(cleaned)
+        stats = pixels.grid_stats(logits, self._view, self._rule.stability_offset)
+        found = Candidates(logits, found.scores, found.stability, self._in_frame(stats.boxes), found.points)
+        # Masks that were whole from the start win over those that had to be mended (SAM, appendix B).
+        order = np.lexsort((-found.scores, changed))
+        return self._best(self._suppressed(found.take(order[stats.areas[order] > 0])))
+
+    def _least_cells(self) -> float:
+        """The search's min_area in cells of the view's grid."""
+        return self._search.min_area * self._view.scale_x * self._view.scale_y / LOGIT_STRIDE**2
+
+    def _suppressed(self, found: Candidates) -> Candidates:
+        rows, columns = pixels.grid_content(self._view)
+        inside = found.logits[:, :rows, :columns] > 0
+        return found.take(pixels.suppress(found.boxes, inside, self._rule.box_overlap, self._rule.mask_overlap))
+
+
+def without_small(logits: NDArray[np.float32], least: float) -> NDArray[np.float32]:
+    """(h, w) logits whose holes, then islands, of fewer than ``least`` cells have changed sign.
+
+    The largest island stays, whatever its size (SAM's ``remove_small_regions``).
+    """
+    out = logits
+    if least <= 1:
+        return out
+    for holes in (True, False):
+        inside = out > 0
+        searched = ~inside if holes else inside
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(searched.astype(np.uint8), connectivity=8)
+        areas = stats[:, cv2.CC_STAT_AREA]
+        small = areas < least
+        small[0] = False
+        if not holes and len(areas) > 1:
+            small[1 + int(areas[1:].argmax())] = False
+        if small.any():
+            cells = small[labels]
+            out = out.copy() if out is logits else out
+            out[cells] = -out[cells]
+    return out
+
+
+def merge(found: Sequence[tuple[Letterbox, Candidates]], box_overlap: float) -> list[tuple[Letterbox, Candidates, int]]:
+    """(view, its candidates, row) of what stays when views are compared by boxes, the best scored first.
+
+    Of doubles the one from the smaller crop stays, which saw it in more detail.
+    """
+    entries = [(view, candidates, row) for view, candidates in found for row in range(len(candidates))]
+    scores = np.array([c.scores[row] for _, c, row in entries], np.float32)
+    if len(found) > 1 and entries:
+        boxes = np.stack([c.boxes[row] for _, c, row in entries])
+        areas = np.array([(v.region[2] - v.region[0]) * (v.region[3] - v.region[1]) for v, _, _ in entries])
+        order = np.lexsort((-scores, areas))
+        # No masks are compared: the grids of two views do not lie on each other.
+        none = np.zeros((len(entries), 1, 1), np.bool_)
+        keep = order[pixels.suppress(boxes[order], none, box_overlap, 1.0)]
+        entries, scores = [entries[i] for i in keep], scores[keep]
+    return [entries[i] for i in np.argsort(-scores, kind="stable")]
+
+
+def draw(frame: Letterbox, entries: Sequence[tuple[Letterbox, Candidates, int]]) -> Regions:
+    """Boxes and areas in frame pixels, one mask at a time; a mask without a pixel in the frame is left out."""
+    kept, boxes, areas = [], [], []
+    for view, candidates, row in entries:
+        x0, y0, x1, y1 = candidates.boxes[row].astype(np.float64)
+        # Interpolation reaches half a cell beyond the cells that are inside.
+        dx, dy = LOGIT_STRIDE / view.scale_x, LOGIT_STRIDE / view.scale_y
+        window = (
+            max(view.region[0], int(np.floor(x0 - dx))), max(view.region[1], int(np.floor(y0 - dy))),
+            min(view.region[2], int(np.ceil(x1 + dx))), min(view.region[3], int(np.ceil(y1 + dy))),
+        )  # fmt: skip
+        _, stats = pixels.threshold_window(candidates.logits[row], view, window)
+        if stats.area > 0:
+            kept.append((view, candidates, row))
+            boxes.append(stats.box)
+            areas.append(stats.area)
+    return Regions(
+        frame.frame_width, frame.frame_height,
+        np.array([c.scores[r] for _, c, r in kept], np.float32),
+        np.array([c.stability[r] for _, c, r in kept], np.float32),
+        np.array(boxes, np.int32).reshape(-1, 4), np.array(areas, np.int64),
+        np.array([c.points[r] for _, c, r in kept], np.float32).reshape(-1, 2),
+        tuple(c.logits[r].copy() for _, c, r in kept), tuple(v for v, _, _ in kept),
+    )  # fmt: skip
