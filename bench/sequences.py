@@ -80,7 +80,9 @@ def _packed(image: NDArray[np.uint8]) -> NDArray[np.int32]:
 def read_sequences(path: Path) -> list[Sequence]:
     """All sequences of a tar file or folder that have a mask for every frame, by name. Raises DataError."""
     if not path.exists():
-        raise DataError(f"there is no data set at {path}; give a tar file or folder of <sequence>/frames and <sequence>/masks")
+        raise DataError(
+            f"there is no data set at {path}; give a tar file or folder of <sequence>/frames and <sequence>/masks"
+        )
     try:
         entries = _folder_entries(path) if path.is_dir() else _tar_entries(path)
     except (OSError, tarfile.TarError) as exc:
@@ -97,7 +99,9 @@ def read_sequences(path: Path) -> list[Sequence]:
     for name, files in sorted(found.items()):
         frames, masks = (sorted(files[kind], key=lambda e: e.name) for kind in ("frames", "masks"))
         if not frames or len(frames) != len(masks):
-            raise DataError(f"{path}: sequence {name} has {len(frames)} frames and {len(masks)} masks; it needs as many")
+            raise DataError(
+                f"{path}: sequence {name} has {len(frames)} frames and {len(masks)} masks; it needs as many"
+            )
         if len(frames) > 2:
             sequences.append(Sequence(name, tuple(frames), tuple(masks)))
     if not sequences:

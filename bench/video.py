@@ -9,19 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.bench.accuracy import iou, most_interior
+from tinyseg.bench.accuracy import iou
 from tinyseg.bench.rows import markdown_table
 from tinyseg.bench.sequences import Sequence
 from tinyseg.errors import InputError, PromptError
+from tinyseg.masks import most_interior
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.device import peak_megabytes
 from tinyseg.system.progress import progress
+from tinyseg.track import Tracker
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 Picture = NDArray[np.uint8]
@@ -86,22 +89,23 @@ def tracked(seg: Segmenter, prompt: str) -> Follow:
         tracker = seg.tracker()
         picture = next(frames)
         for id, mask in enumerate(first):
-            try:
-                if prompt == "mask":
-                    tracker.add(id, mask=mask, frame=picture)
-                elif prompt == "box":
-                    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                    box = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-                    tracker.add(id, box=box, frame=picture)
-                else:
-                    tracker.add(id, points=[most_interior(mask)], labels=[1], frame=picture)
-            except PromptError:  # nothing is found there: the object scores 0
-                continue
+            with suppress(PromptError):  # nothing is found there: the object scores 0
+                _start(tracker, id, mask, picture, prompt)
         for frame in frames:
             results = tracker.step(frame) if len(tracker) else {}
             yield np.stack([results[i].mask if i in results else np.zeros_like(first[i]) for i in range(len(first))])
 
     return follow
+
+
+def _start(tracker: Tracker, id: int, mask: Mask, picture: Picture, prompt: str) -> None:
+    if prompt == "mask":
+        tracker.add(id, mask=mask, frame=picture)
+    elif prompt == "box":
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        tracker.add(id, box=(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), frame=picture)
+    else:
+        tracker.add(id, points=[most_interior(mask)], labels=[1], frame=picture)
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,13 @@ def measure_video(seg: Segmenter, sequences: List[Sequence], ways: List[str] = W
         raise InputError(f"there is no way {unknown[0]!r} to follow objects; known are {', '.join(WAYS)}")
     rows, objects = [], {}
     for way in ways:
-        follow = copy_first if way == "copy" else optical_flow if way == "flow" else tracked(seg, "mask" if way == "middle" else way)
+        follow = (
+            copy_first
+            if way == "copy"
+            else optical_flow
+            if way == "flow"
+            else tracked(seg, "mask" if way == "middle" else way)
+        )
         scores: list[Scores] = []
         seconds, frames = 0.0, 0
         for sequence in progress(sequences, way):
@@ -227,6 +237,8 @@ def measure_video(seg: Segmenter, sequences: List[Sequence], ways: List[str] = W
             scores += of_sequence
             seconds, frames = seconds + spent, frames + count
         j, f = (float(np.mean([getattr(s, name) for s in scores])) for name in ("j", "f"))
-        rows.append(VideoRow(way, len(scores), frames, (j + f) / 2, j, f, frames / max(seconds, 1e-9), peak_megabytes()))
+        rows.append(
+            VideoRow(way, len(scores), frames, (j + f) / 2, j, f, frames / max(seconds, 1e-9), peak_megabytes())
+        )
         objects[way] = scores
     return VideoReport(rows, objects)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
     from tinyseg.prompts import Prompt
+    from tinyseg.track import Tracker, TrackResult
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
@@ -94,6 +95,10 @@ _HOMES = {
         "SegmenterInfo",
     ),
     "tinyseg.prompts": ("Prompt",),
+    "tinyseg.track": (
+        "TrackResult",
+        "Tracker",
+    ),
 }
 _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 # Modules that can be used after "import tinyseg" alone.
@@ -114,6 +119,7 @@ _MODULES = frozenset(
         "sinks",
         "sources",
         "system",
+        "track",
     )
 )
 
@@ -144,6 +150,8 @@ __all__ = [
     "Segmenter",
     "SegmenterInfo",
     "TinysegError",
+    "TrackResult",
+    "Tracker",
     "UnknownEngine",
     "WrongDevice",
     "__version__",

@@ -109,4 +109,4 @@ def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise PromptError("mask must be finite, but contains NaN or infinity")
     # Far beyond what any reader of logits tells apart, and inside float32.
-    return np.clip(array, -1e9, 1e9).astype(np.float32)
+    return np.asarray(np.clip(array, -1e9, 1e9), np.float32)

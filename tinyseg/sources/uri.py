@@ -38,7 +38,7 @@ def open_source(
     if isinstance(text, (int, np.integer)) and not isinstance(text, bool):
         return open_camera(check_whole("a camera's number", text, 0, LAST_CAMERA, DataError))
     path = check_path("a source", text)
-    text = os.fspath(text)
+    text = text if isinstance(text, str) else os.fspath(path)
     synthetic = SYNTHETIC.fullmatch(text)
     if synthetic:
         width, height, frames = synthetic.groups()

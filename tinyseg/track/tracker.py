@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,24 +12,38 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
-from tinyseg.errors import FrameError, InputError, NotReadyError, PromptError
+from tinyseg.errors import DataError, FrameError, InputError, NotReadyError, PromptError
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
-from tinyseg.masks import Masks
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompt
-from tinyseg.track.cuts import CutDetector
-from tinyseg.track.memory import CELL_LOGITS, READ_LIMIT, TEMPERATURE, Cells, Memory, coverage, view_cells
-from tinyseg.track.presence import Presence, candidate_box
+from tinyseg.track.cuts import THUMBNAIL, CutDetector
+from tinyseg.track.memory import (
+    CELL_LOGITS,
+    PROMPTED_KEPT,
+    READ_LIMIT,
+    RECENT_KEPT,
+    TEMPERATURE,
+    Cells,
+    Memory,
+    Snapshot,
+    coverage,
+    view_cells,
+)
+from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.result import ObjectId, TrackResult
+from tinyseg.track.state import Arrays, Saved, read_state, write_state
 from tinyseg.track.views import Look, crop_view, plan_views
 
 LEAST_PART = 0.15  # of the read-out's largest part: smaller ones do not widen the box
 BOX_MARGIN = 0.03  # of the read-out's box, on every side
 MOST_OBJECTS = 256
-SEARCH_FACTOR = 3.2  # side of the crop in which a lost object is awaited where it was seen last
+# Sides, frame by frame in turn, of the crop in which a lost object is awaited where it was seen last.
+WAIT_FACTORS = (1.6, 3.2)
+NOT_ALIKE = -2.0
 
 
 @dataclass
@@ -38,6 +53,7 @@ class Tracked:
     id: ObjectId
     memory: Memory
     box: NDArray[np.float64]  # x0, y0, x1, y1 in frame pixels, of the last frame in which it was visible
+    sure_box: NDArray[np.float64]  # the same of the last frame in which there was no doubt
     presence: Presence
     prompted_at: int  # the tracker's frame count at its last prompt
     points: list[tuple[float, float]] = field(default_factory=list)  # clicks on that frame so far
@@ -51,6 +67,19 @@ class Reading:
     logits: NDArray[np.float32]  # (h, w) on the view's grid
     own: NDArray[np.float32]  # (n,) margins against prompted frames
     keys: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A reading made a mask (H, W), whose cells are ``share`` (n,) covered."""
+
+    view: Letterbox
+    cells: Cells
+    reading: Reading
+    mask: NDArray[np.bool_]
+    stats: pixels.MaskStats
+    share: NDArray[np.float32]
+    likeness: float
 
 
 class Tracker:
@@ -151,7 +180,7 @@ class Tracker:
         if prompt.mask is not None:
             self._checked_mask(prompt, layout)
             return self._remember(tracked, layout, np.asarray(prompt.mask, np.bool_), prompt)
-        prompt = place_prompt(prompt, self.segmenter.view(*self._frame_size()))
+        prompt = place_prompt(prompt, self.segmenter.view(*_size(layout)))
         if prompt.points is not None and tracked.prompted_at == self.frames and prompt.box is None:
             given = Prompt(
                 [*tracked.points, *np.asarray(prompt.points).tolist()],
@@ -195,7 +224,7 @@ class Tracker:
         results: dict[ObjectId, TrackResult] = {}
         followed = [o for o in self._objects.values() if o.presence.visible]
         lost = [o for o in self._objects.values() if not o.presence.visible]
-        width, height = self._frame_size()
+        width, height = _size(layout)
         for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side):
             for tracked, result in self._follow(layout, look, [followed[i] for i in look.members]):
                 results[tracked.id] = result
@@ -203,44 +232,89 @@ class Tracker:
             results[tracked.id] = result
         return {id: results[id] for id in self._objects}
 
+    def save(self, path: str | Path) -> None:
+        """Keep everything in a file, from which :meth:`restore` goes on with the same results. Raises DataError."""
+        objects = []
+        arrays: Arrays = {}
+        for number, tracked in enumerate(self._objects.values()):
+            memory, presence = tracked.memory, tracked.presence
+            kinds = [*("prompted" for _ in memory.prompted), *("recent" for _ in memory.recent), "last"]
+            objects.append(
+                {
+                    "id": tracked.id, "prompted_at": tracked.prompted_at, "points": tracked.points,
+                    "labels": tracked.labels, "visible": presence.visible, "lost_for": presence.lost_for,
+                    "doubts": presence.doubts, "area": presence.area,
+                    "snapshots": [[kind, s.frame] for kind, s in zip(kinds, memory.snapshots)],
+                }
+            )  # fmt: skip
+            arrays |= {
+                f"{number}.mean": memory.mean,
+                f"{number}.deviation": memory.deviation,
+                f"{number}.box": np.stack([tracked.box, tracked.sure_box]),
+            }
+            for i, snapshot in enumerate(memory.snapshots):
+                arrays |= {f"{number}.{i}.on": snapshot.foreground, f"{number}.{i}.off": snapshot.background}
+        if self._cuts.thumbnail is not None:
+            arrays["thumbnail"] = self._cuts.thumbnail
+        facts = {
+            "model": self.segmenter.info.model_sha256, "frames": self.frames, "size": self._size, "objects": objects,
+            "usual": list(self._cuts.usual),
+        }  # fmt: skip
+        write_state(Path(path), facts, arrays)
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from what :meth:`save` wrote with the same model; what is tracked now is forgotten. Raises DataError."""
+        saved = read_state(Path(path))
+        if saved.facts.get("model") != self.segmenter.info.model_sha256:
+            raise DataError(f"{path} was saved with another model than {self.segmenter.model.name}; load that one")
+        try:
+            size, frames = saved.facts["size"], int(saved.facts["frames"])
+            if size is not None and not (
+                len(size) == 2 and all(isinstance(v, int) and 0 < v <= MAX_SIDE for v in size)
+            ):
+                raise ValueError(f"frames of {size}")
+            objects = [_restored(saved, number, row) for number, row in enumerate(saved.facts["objects"])]
+            cuts = CutDetector()
+            if "thumbnail" in saved.arrays:
+                cuts.thumbnail = saved.array("thumbnail", THUMBNAIL[::-1], np.float32)
+            cuts.usual.extend(float(v) for v in saved.facts["usual"])
+        except (KeyError, ValueError, TypeError, AttributeError) as exc:
+            raise DataError(f"{path}: {exc}") from exc
+        self._size = None if size is None else (size[0], size[1])
+        self._objects = {tracked.id: tracked for tracked in objects}
+        self._cuts, self.frames, self.cut = cuts, frames, False
+
     def _follow(
         self, layout: pixels.FrameLayout, look: Look, members: list[Tracked]
     ) -> Iterator[tuple[Tracked, TrackResult]]:
         """Objects that were visible in the frame before, all in one view."""
         cells, readings = self._read(layout, look.view, members)
         for tracked, reading in zip(members, readings):
-            result = self._judge(tracked, look.view, cells, reading, searching=False)
-            yield tracked, result
+            found = self._look(tracked, look.view, cells, reading)
+            yield tracked, self._judge(tracked, found, searching=False)
 
-    def _search(
-        self, layout: pixels.FrameLayout, lost: list[Tracked]
-    ) -> Iterator[tuple[Tracked, TrackResult]]:
+    def _search(self, layout: pixels.FrameLayout, lost: list[Tracked]) -> Iterator[tuple[Tracked, TrackResult]]:
         """Lost objects: the whole frame, shared by all of them, says where each might be; a crop there says whether it is."""
         if not lost:
             return
-        width, height = self._frame_size()
+        width, height = _size(layout)
         whole = self.segmenter.view(width, height)
-        features = self.segmenter.network.encode(layout, whole, self._workspace)
-        cells = view_cells(features, whole)
+        cells = view_cells(self.segmenter.network.encode(layout, whole, self._workspace), whole)
         for tracked in lost:
             own = tracked.memory.read_prompted(tracked.memory.keys(cells))
             own[~cells.inside] = -1.0
             box = candidate_box(own.reshape(cells.rows, cells.columns), whole, tracked.box)
-            views = [crop_view(tracked.box, width, height, SEARCH_FACTOR if self.frames % 2 else 1.6)]
+            # Where it was seen last it may come back too, larger or smaller.
+            views = [crop_view(tracked.box, width, height, WAIT_FACTORS[self.frames % len(WAIT_FACTORS)])]
             if box is not None:
-                views.insert(0, crop_view(box, width, height))
-            result = None
+                views.append(crop_view(box, width, height))
+            found = []
             for view in views:
                 in_crop, (reading,) = self._read(layout, view, [tracked])
-                result = self._judge(tracked, view, in_crop, reading, searching=True)
-                if result.visible:
-                    break
-            if result is not None:
-                yield tracked, result
+                found.append(self._look(tracked, view, in_crop, reading))
+            yield tracked, self._judge(tracked, max(found, key=lambda f: f.likeness), searching=True)
 
-    def _read(
-        self, layout: pixels.FrameLayout, view: Letterbox, members: list[Tracked]
-    ) -> tuple[Cells, list[Reading]]:
+    def _read(self, layout: pixels.FrameLayout, view: Letterbox, members: list[Tracked]) -> tuple[Cells, list[Reading]]:
         """Encode a view and ask for all its objects in one decoder call."""
         features = self.segmenter.network.encode(layout, view, self._workspace)
         cells = view_cells(features, view)
@@ -260,28 +334,32 @@ class Tracker:
             answers = iter([without_specks(one[:1], p, view)[0].copy() for one, p in zip(logits, prompts)])
         nothing = np.full(view.grid, -READ_LIMIT, np.float32)
         return cells, [
-            Reading(next(answers) if there else nothing, own, keys)
-            for there, own, keys in zip(asked, own_of, keys_of)
+            Reading(next(answers) if there else nothing, own, keys) for there, own, keys in zip(asked, own_of, keys_of)
         ]
 
-    def _judge(
-        self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading, searching: bool
-    ) -> TrackResult:
-        """Decide whether what was found is the object; remember it if so."""
+    def _look(self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading) -> Found:
+        """The mask that a reading gives, and how alike it is to the object."""
         mask = np.empty((view.frame_height, view.frame_width), np.bool_)
         stats = pixels.threshold(reading.logits, view, mask)
-        share = coverage(1.0 / (1.0 + np.exp(-reading.logits)))
-        score = tracked.presence.score(reading.own, share, cells.inside)
-        visible = tracked.presence.see(score, stats.area, searching)
-        if not visible:
-            if tracked.presence.lost_for == 1:
+        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32))
+        likeness = tracked.memory.likeness(reading.keys, share, cells.inside) if stats.area else NOT_ALIKE
+        return Found(view, cells, reading, mask, stats, share, likeness)
+
+    def _judge(self, tracked: Tracked, found: Found, searching: bool) -> TrackResult:
+        """Decide whether what was found is the object; remember it if so."""
+        presence, view, logits = tracked.presence, found.view, found.reading.logits
+        if not presence.see(found.likeness, found.stats.area, searching):
+            if presence.lost_for == 1:
                 tracked.memory.forget_recent()
-            mask[:] = False
-            return self._result(tracked, mask, 0.0, 0, reading.logits, view)
-        tracked.box = np.array(stats.box, np.float64)
-        if tracked.presence.sure:
-            tracked.memory.learn(self.frames, reading.keys, share, cells.inside, reading.own)
-        return self._result(tracked, mask, score, stats.area, reading.logits, view)
+                tracked.box = tracked.sure_box
+            found.mask[:] = False
+            return self._result(tracked, found.mask, 0.0, 0, logits, view)
+        tracked.box = np.array(found.stats.box, np.float64)
+        if presence.sure:
+            tracked.sure_box = tracked.box
+            own, inside = found.reading.own, found.cells.inside
+            tracked.memory.learn(self.frames, found.reading.keys, found.share, inside, own)
+        return self._result(tracked, found.mask, to_score(found.likeness), found.stats.area, logits, view)
 
     def _result(
         self, tracked: Tracked, mask: NDArray[np.bool_], score: float, area: int, logits: NDArray[np.float32],
@@ -289,18 +367,25 @@ class Tracker:
     ) -> TrackResult:  # fmt: skip
         presence = tracked.presence
         return TrackResult(
-            tracked.id, mask, score, presence.visible, tracked.box.astype(np.int32), area, logits, view, presence.lost_for
+            tracked.id,
+            mask,
+            score,
+            presence.visible,
+            tracked.box.astype(np.int32),
+            area,
+            logits,
+            view,
+            presence.lost_for,
         )
 
-    def _begin(
-        self, id: ObjectId, layout: pixels.FrameLayout, mask: NDArray[np.bool_], prompt: Prompt
-    ) -> TrackResult:
+    def _begin(self, id: ObjectId, layout: pixels.FrameLayout, mask: NDArray[np.bool_], prompt: Prompt) -> TrackResult:
         box = mask_box(mask)
-        view = crop_view(box, *self._frame_size())
+        view = crop_view(box, *_size(layout))
         cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
-        tracked = Tracked(id, Memory.of_first(cells), box, Presence(), self.frames)
+        tracked = Tracked(id, Memory.of_first(cells), box, box, Presence(), self.frames)
         result = self._remember(tracked, layout, mask, prompt, (view, cells))
         self._objects[id] = tracked
+        self._size = _size(layout)
         return result
 
     def _remember(
@@ -308,9 +393,9 @@ class Tracker:
         seen: tuple[Letterbox, Cells] | None = None,
     ) -> TrackResult:  # fmt: skip
         """Take a mask that the caller vouches for into an object's memory."""
-        tracked.box = mask_box(mask)
+        tracked.box = tracked.sure_box = mask_box(mask)
         if seen is None:
-            view = crop_view(tracked.box, *self._frame_size())
+            view = crop_view(tracked.box, *_size(layout))
             cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
         else:
             view, cells = seen
@@ -332,8 +417,10 @@ class Tracker:
     def _clicked(self, tracked: Tracked, layout: pixels.FrameLayout, prompt: Prompt) -> NDArray[np.bool_]:
         """The tracker's own answer for a frame, corrected by clicks."""
         points = np.asarray(prompt.points, np.float64)
-        box = np.concatenate([np.minimum(tracked.box[:2], points.min(0)), np.maximum(tracked.box[2:], points.max(0) + 1)])
-        view = crop_view(box, *self._frame_size())
+        box = np.concatenate(
+            [np.minimum(tracked.box[:2], points.min(0)), np.maximum(tracked.box[2:], points.max(0) + 1)]
+        )
+        view = crop_view(box, *_size(layout))
         _, (reading,) = self._read(layout, view, [tracked])
         features = self.segmenter.network.encode(layout, view, self._workspace)
         asked = Prompt(prompt.points, prompt.labels, None, reading.logits)
@@ -351,20 +438,13 @@ class Tracker:
 
     def _checked_frame(self, frame: NDArray[np.uint8], color: str) -> pixels.FrameLayout:
         layout = pixels.check_frame(frame, color)
-        height, width, _ = layout.pixels.shape
-        if self._size is None:
-            self._size = width, height
-        elif self._size != (width, height):
+        width, height = _size(layout)
+        if self._size not in (None, (width, height)):
             raise FrameError(
                 f"the frame has {width} x {height} pixels, but this tracker's frames have {self._size[0]} x {self._size[1]}; "
                 "resize it, or begin again with reset()"
             )
         return layout
-
-    def _frame_size(self) -> tuple[int, int]:
-        if self._size is None:
-            raise NotReadyError("the tracker has seen no frame yet; call add(id, box=..., frame=frame) first")
-        return self._size
 
     def _checked_mask(self, prompt: Prompt, layout: pixels.FrameLayout) -> None:
         mask = np.asarray(prompt.mask)
@@ -373,6 +453,41 @@ class Tracker:
                 f"a tracked object's mask must be bool with the frame's shape {layout.pixels.shape[:2]}, "
                 f"but is {mask.dtype} {mask.shape}"
             )
+
+
+def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
+    """One object of a saved tracker. Raises DataError, KeyError, ValueError or TypeError for anything odd."""
+    mean = saved.array(f"{number}.mean", (None,), np.float32)
+    channels = len(mean)
+    memory = Memory(mean, saved.array(f"{number}.deviation", (channels,), np.float32))
+    for i, (kind, frame) in enumerate(row["snapshots"]):
+        on = saved.array(f"{number}.{i}.on", (None, channels), np.float32)
+        off = saved.array(f"{number}.{i}.off", (None, channels), np.float32)
+        snapshot = Snapshot(int(frame), on, off)
+        if kind == "last":
+            memory.last = snapshot
+        else:
+            {"prompted": memory.prompted, "recent": memory.recent}[kind].append(snapshot)
+    if (
+        not 1 <= len(memory.prompted) <= PROMPTED_KEPT
+        or len(memory.recent) > RECENT_KEPT
+        or not len(memory.prompted[0].foreground)
+    ):
+        raise ValueError(f"object {number} has no memory that a tracker would keep")
+    presence = Presence(bool(row["visible"]), int(row["lost_for"]), int(row["doubts"]), int(row["area"]))
+    points = [(float(x), float(y)) for x, y in row["points"]]
+    labels = [float(v) for v in row["labels"]]
+    boxes = saved.array(f"{number}.box", (2, 4), np.float64)
+    if not (boxes[:, :2] < boxes[:, 2:]).all() or len(points) != len(labels):
+        raise ValueError(f"object {number} has no box, or other clicks than labels")
+    return Tracked(
+        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels
+    )
+
+
+def _size(layout: pixels.FrameLayout) -> tuple[int, int]:
+    """(width, height)."""
+    return layout.pixels.shape[1], layout.pixels.shape[0]
 
 
 def _checked_id(id: Any) -> ObjectId:
