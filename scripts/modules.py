@@ -18,14 +18,14 @@ BEGIN, END = "<!-- modules: made by scripts/modules.py -->", "<!-- end of module
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "ground",
-        ("arguments", "dataset", "errors", "files", "geometry", "image_headers", "images", "masks", "pixels", "version"),
+        ("arguments", "dataset", "errors", "files", "geometry", "image_headers", "images", "masks", "pixels", "regions", "version"),
     ),
     ("system", ("system",)),
     ("engines", ("engines",)),
     ("prompts", ("prompts",)),
     ("graphs", ("graphs",)),
+    ("predict", ("predict", "track")),  # one layer: a segmenter makes trackers, a tracker runs a segmenter's network
     ("draw", ("draw",)),
-    ("predict", ("predict",)),
     ("sources", ("sources",)),
     ("sinks", ("sinks",)),
     ("loop", ("loop",)),

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
     from tinyseg.prompts import Prompt
     from tinyseg.regions import Regions
+    from tinyseg.track import Tracker, TrackResult
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
@@ -100,6 +101,10 @@ _HOMES = {
     ),
     "tinyseg.prompts": ("Prompt",),
     "tinyseg.regions": ("Regions",),
+    "tinyseg.track": (
+        "TrackResult",
+        "Tracker",
+    ),
 }
 _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 # Modules that can be used after "import tinyseg" alone.
@@ -121,6 +126,7 @@ _MODULES = frozenset(
         "sinks",
         "sources",
         "system",
+        "track",
     )
 )
 
@@ -154,6 +160,8 @@ __all__ = [
     "Segmenter",
     "SegmenterInfo",
     "TinysegError",
+    "TrackResult",
+    "Tracker",
     "UnknownEngine",
     "WrongDevice",
     "__version__",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.prompts import Prompt
+from tinyseg.track.result import ObjectId, TrackResult
 
 # BGR; chosen to stay apart for readers who see few colours (Okabe and Ito).
 COLORS = ((178, 114, 0), (0, 94, 213), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86), (66, 228, 240))
@@ -16,13 +18,19 @@ POSITIVE, NEGATIVE = (80, 200, 60), (60, 60, 230)
 
 
 def overlay(
-    frame: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], prompts: Sequence[Prompt] = ()
+    frame: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    prompts: Sequence[Prompt] = (),
+    colors: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR frame; returns a new picture."""
+    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR frame; returns a new picture.
+
+    colors: the number of each mask's colour, by default its place in the list.
+    """
     picture: NDArray[np.uint8] = frame.copy()
     line = max(1, round(max(frame.shape[:2]) / 400))
     for i, mask in enumerate(masks):
-        color = np.array(COLORS[i % len(COLORS)], np.float32)
+        color = np.array(COLORS[(i if colors is None else colors[i]) % len(COLORS)], np.float32)
         picture[mask] = np.round(picture[mask] * 0.45 + color * 0.55).astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, (255, 255, 255), line, cv2.LINE_AA)
@@ -59,4 +67,28 @@ def paint_labels(frame: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray
     if line > 1:
         border = np.asarray(cv2.dilate(border, np.ones((line, line), np.uint8)), np.uint8)
     picture[border.astype(bool)] = 255
+    return picture
+
+
+def color_of(id: ObjectId) -> int:
+    """The number of an object's colour: the same in every frame and every run."""
+    return id if isinstance(id, int) else zlib.crc32(id.encode())
+
+
+def overlay_tracks(frame: NDArray[np.uint8], tracks: Sequence[TrackResult]) -> NDArray[np.uint8]:
+    """Draw a tracker's objects with their ids over a (H, W, 3) BGR frame; of lost ones the box where they were last."""
+    seen = [t for t in tracks if t.visible]
+    picture = overlay(frame, [t.mask for t in seen], (), [color_of(t.id) for t in seen])
+    size = max(frame.shape[:2])
+    line, font = max(1, round(size / 400)), max(0.4, size / 1200)
+    for track in tracks:
+        color = COLORS[color_of(track.id) % len(COLORS)]
+        x0, y0, x1, y1 = track.box.tolist()
+        name = str(track.id)[:24] if track.visible else f"{track.id!s:.24} lost"
+        if not track.visible:
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, line)
+        (width, height), below = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, font, line)
+        left, foot = min(x0, max(picture.shape[1] - width, 0)), max(y0 - below, height + below)
+        cv2.rectangle(picture, (left, foot - height - below), (left + width, foot + below), color, -1)
+        cv2.putText(picture, name, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, font, (255, 255, 255), line, cv2.LINE_AA)
     return picture

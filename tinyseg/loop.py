@@ -28,6 +28,7 @@ from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.sinks import FrameResult, Sink
 from tinyseg.sources import Frame, Source
+from tinyseg.track import ObjectId, Tracker
 
 MOST_TICK_SECONDS = 1e6
 DropPolicy = Literal["auto", "latest", "none"]
@@ -48,19 +49,21 @@ class LoopStats:
 
 
 class Loop:
-    """Segment every frame of a source and hand the answers to a sink.
+    """Segment every frame of a source, or follow a tracker's objects through it, and hand the answers to a sink.
 
         with tinyseg.Loop(seg, source, sink, [Prompt(box=...)]) as loop:
             stats = loop.run()
 
     prompts: for every frame, unless prompts_for (frame index -> prompts, None: the usual ones) says otherwise;
-    :meth:`set_prompts` changes them from any thread while the loop runs. drop: "latest" lets the newest frame win when
+    :meth:`set_prompts` changes them from any thread while the loop runs. segmenter: or a tracker, whose objects then are
+    followed from frame to frame by one worker; prompts are the objects of the first frame, with ids 1, 2, ..., and
+    :meth:`add` and :meth:`remove` change them while the loop runs. drop: "latest" lets the newest frame win when
     frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in ``predict``.
     """
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Segmenter | Tracker,
         source: Source,
         sink: Sink,
         prompts: Sequence[Prompt],
@@ -73,18 +76,22 @@ class Loop:
     ) -> None:
         check_choice("drop", drop, ("auto", "latest", "none"))
         check_choice("zoom", zoom, ZOOM_CHOICES)
-        _check_parts(segmenter, source, sink)
+        self._tracker = segmenter if isinstance(segmenter, Tracker) else None
+        self._seg = segmenter.segmenter if isinstance(segmenter, Tracker) else segmenter
+        _check_parts(self._seg, source, sink)
         for name, function in (("prompts_for", prompts_for), ("on_tick", on_tick)):
             if function is not None and not callable(function):
                 raise InputError(f"{name} must be a function or None, but is {shown(function)}")
         if not isinstance(tick_seconds, (int, float)) or not 0 < tick_seconds < MOST_TICK_SECONDS:
             raise InputError(f"tick_seconds must be a positive number of seconds, but is {shown(tick_seconds)}")
-        self._seg, self._source, self._sink = segmenter, source, sink
+        self._source, self._sink = source, sink
         self._latest_wins = drop == "latest" or (drop == "auto" and source.live)
         self._zoom = zoom
         self._prompts_for = prompts_for
         self._on_tick, self._tick_seconds = on_tick, tick_seconds
-        streams = segmenter.info.streams
+        if self._tracker is not None and (prompts_for is not None or zoom != "off"):
+            raise InputError("a tracker takes neither prompts_for nor zoom; use Loop.add for objects of later frames")
+        streams = self._seg.info.streams if self._tracker is None else 1  # a tracker needs frames in order
         # For throughput one more worker than streams: its pixels are made while the others' networks run, so no stream
         # waits for Python (on two cores 5% more frames with OpenVINO). For latency one frame at a time.
         self._workers = streams + 1 if streams > 1 else 1
@@ -103,7 +110,13 @@ class Loop:
         self._latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
         self._started = self._first_result = self._last_result = 0.0
         self._closed = False
-        self.set_prompts(prompts)
+        self._prompts: tuple[Prompt, ...] = ()
+        self._changes: list[tuple[ObjectId, Prompt | None, int]] = []  # of a tracker's objects
+        if self._tracker is None:
+            self.set_prompts(prompts)
+        else:
+            for id, prompt in enumerate(_checked_prompts(prompts), 1):
+                self.add(id, prompt)
 
     def __enter__(self) -> Loop:
         return self
@@ -113,8 +126,27 @@ class Loop:
     ) -> None:
         self.close()
 
+    def add(self, id: ObjectId, prompt: Prompt, frame: int = 0) -> None:
+        """With a tracker: add an object, or correct it, in the next frame that the worker takes; from any thread.
+
+        frame: the index of the first frame that may be meant. What :meth:`tinyseg.Tracker.add` then raises ends the loop.
+        """
+        self._change(id, _checked_prompts([prompt])[0], frame)
+
+    def remove(self, id: ObjectId, frame: int = 0) -> None:
+        """With a tracker: follow an object no longer, from the next frame on; from any thread. frame: as in :meth:`add`."""
+        self._change(id, None, frame)
+
+    def _change(self, id: ObjectId, prompt: Prompt | None, frame: int) -> None:
+        if self._tracker is None:
+            raise InputError("this loop follows no objects; make it with segmenter.tracker(), or use set_prompts")
+        with self._lock:
+            self._changes.append((id, prompt, frame))
+
     def set_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Change the prompts, from the next frame that a worker takes; from any thread."""
+        """Change the prompts, from the next frame that a worker takes; from any thread. Not with a tracker."""
+        if self._tracker is not None:
+            raise InputError("this loop follows a tracker's objects; use add and remove")
         checked = _checked_prompts(prompts)
         if not checked and self._prompts_for is None:
             raise PromptError("the loop needs at least one prompt")
@@ -247,9 +279,28 @@ class Loop:
                 self._changed.notify_all()
 
     def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], workspace: Workspace) -> FrameResult:
+        if self._tracker is not None:
+            return self._track(self._tracker, frame)
         # The frame is not copied: nobody writes to it while its result is on the way.
         answers = self._seg.run(frame.pixels, prompts, workspace, frame.color, self._zoom)
         return FrameResult(frame, prompts, answers, 1e3 * (time.perf_counter() - frame.captured))
+
+    def _track(self, tracker: Tracker, frame: Frame) -> FrameResult:
+        results = tracker.step(frame.pixels, frame.color) if len(tracker) else {}
+        with self._lock:
+            due = [c for c in self._changes if c[2] <= frame.index]
+            self._changes = [c for c in self._changes if c[2] > frame.index]
+        for id, prompt, _ in due:
+            if prompt is None:
+                tracker.remove(id)
+                results.pop(id, None)
+            else:
+                parts = prompt.points, prompt.labels, prompt.box, prompt.mask
+                result = tracker.add(id, *parts, frame=frame.pixels, color=frame.color)
+                results[result.id] = result
+        answers = [r.to_masks() for r in results.values()]
+        latency = 1e3 * (time.perf_counter() - frame.captured)
+        return FrameResult(frame, (), answers, latency, tuple(results.values()))
 
     def _deliver(self) -> None:
         number, ticked = 0, time.perf_counter()

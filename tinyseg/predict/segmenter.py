@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from tinyseg.predict.network import Network
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.regions import Regions
+
+if TYPE_CHECKING:
+    from tinyseg.track import Tracker
 
 MAX_LONG_SIDE = 2048  # of an encoder input that a caller asks for
 
@@ -157,6 +161,12 @@ class Segmenter:
         features = self.network.encode(layout, view, workspace)
         embedding = Embedding(features, view, layout, self.network, self.model.zoom, self.everything_rule)
         return embedding.answer(prompts, False, zoom, workspace)
+
+    def tracker(self) -> Tracker:
+        """A tracker, which follows objects through a stream; see :class:`tinyseg.Tracker`."""
+        from tinyseg.track.tracker import Tracker  # noqa: PLC0415 - it is made of segmenters
+
+        return Tracker(self)
 
     def _long_side(self, asked: int | None) -> int:
         if asked is None:

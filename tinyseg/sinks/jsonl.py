@@ -15,7 +15,10 @@ from tinyseg.sinks.target import Target
 
 
 class JsonLinesSink(Sink):
-    """One JSON line a frame: COCO RLE, box, area and score of every object. A full disk loses no line that was there."""
+    """One JSON line a frame: COCO RLE, box, area and score of every object. A full disk loses no line that was there.
+
+    A tracker's objects also have "id" and "visible".
+    """
 
     def __init__(self, path: Path) -> None:
         self._target = Target(path)
@@ -23,7 +26,7 @@ class JsonLinesSink(Sink):
         self._file = self._target.open()
 
     def write(self, result: FrameResult) -> None:
-        objects = []
+        objects: list[dict[str, object]] = []
         for answer in result.answers:
             x0, y0, x1, y1 = answer.boxes[answer.best].tolist()
             objects.append(
@@ -32,6 +35,8 @@ class JsonLinesSink(Sink):
                     "area": int(answer.areas[answer.best]), "score": round(float(answer.scores[answer.best]), 4),
                 }
             )  # fmt: skip
+        for row_of_object, track in zip(objects, result.tracks):
+            row_of_object |= {"id": track.id, "visible": track.visible}
         row = {"frame": result.frame.index, "name": result.frame.name, "objects": objects}
         line = (json.dumps({**row, "latency_ms": round(result.latency_ms, 3)}) + "\n").encode()
         try:

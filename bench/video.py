@@ -1,0 +1,244 @@
+"""How well objects are followed: DAVIS' J, F and J&F, beside two baselines, with frames a second and memory.
+
+The official definitions (davis2017-evaluation): J is the intersection over union of masks, F the F-measure of their
+outlines within 0.008 of the frame's diagonal; the first and the last frame do not count; means are over objects.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as List
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.bench.accuracy import iou
+from tinyseg.bench.rows import markdown_table
+from tinyseg.bench.sequences import Sequence
+from tinyseg.errors import InputError, PromptError
+from tinyseg.masks import most_interior
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.system.device import peak_megabytes
+from tinyseg.system.progress import progress
+from tinyseg.track import Tracker
+
+BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def outline(mask: Mask) -> Mask:
+    """(H, W) pixels whose right, lower or lower right neighbour differs (``_seg2bmap`` of davis2017-evaluation)."""
+    right, below, across = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
+    right[:, :-1], below[:-1], across[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
+    edge: Mask = (mask ^ right) | (mask ^ below) | (mask ^ across)
+    edge[-1] = mask[-1] ^ right[-1]
+    edge[:, -1] = mask[:, -1] ^ below[:, -1]
+    edge[-1, -1] = False
+    return edge
+
+
+def boundary_f(answer: Mask, truth: Mask) -> float:
+    """F-measure of two masks' outlines; 1 if both are empty, 0 if one is."""
+    ours, theirs = outline(answer), outline(truth)
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())
+    radius = int(np.ceil(BOUNDARY_TOLERANCE * np.hypot(*truth.shape)))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
+    near_ours, near_theirs = (cv2.dilate(edge.astype(np.uint8), disk).astype(bool) for edge in (ours, theirs))
+    precision = np.count_nonzero(ours & near_theirs) / np.count_nonzero(ours)
+    recall = np.count_nonzero(theirs & near_ours) / np.count_nonzero(theirs)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+# Frames to come and the objects' masks (n, H, W) in the first -> masks (n, H, W) of every further frame.
+Follow = Callable[[Iterator[Picture], NDArray[np.bool_]], Iterator[NDArray[np.bool_]]]
+
+
+def copy_first(frames: Iterator[Picture], first: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """Baseline: nothing ever moves."""
+    next(frames)
+    for _ in frames:
+        yield first
+
+
+def optical_flow(frames: Iterator[Picture], first: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """Baseline: the mask is carried along by dense optical flow (DIS, arXiv 1603.03590)."""
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    before = cv2.cvtColor(next(frames), cv2.COLOR_BGR2GRAY)
+    soft = [m.astype(np.float32) for m in first]
+    rows, columns = np.mgrid[0 : before.shape[0], 0 : before.shape[1]].astype(np.float32)
+    for frame in frames:
+        now = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        motion = flow.calc(now, before, np.zeros((*now.shape, 2), np.float32))  # where each pixel came from
+        across, down = columns + motion[..., 0], rows + motion[..., 1]
+        soft = [np.asarray(cv2.remap(m, across, down, cv2.INTER_LINEAR), np.float32) for m in soft]
+        yield np.stack([m > 0.5 for m in soft])
+        before = now
+
+
+def tracked(seg: Segmenter, prompt: str) -> Follow:
+    """The tracker, started by the true "mask", by its "box", or by one "click" at its most interior pixel."""
+
+    def follow(frames: Iterator[Picture], first: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+        tracker = seg.tracker()
+        picture = next(frames)
+        for id, mask in enumerate(first):
+            with suppress(PromptError):  # nothing is found there: the object scores 0
+                _start(tracker, id, mask, picture, prompt)
+        for frame in frames:
+            results = tracker.step(frame) if len(tracker) else {}
+            yield np.stack([results[i].mask if i in results else np.zeros_like(first[i]) for i in range(len(first))])
+
+    return follow
+
+
+def _start(tracker: Tracker, id: int, mask: Mask, picture: Picture, prompt: str) -> None:
+    if prompt == "mask":
+        tracker.add(id, mask=mask, frame=picture)
+    elif prompt == "box":
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        tracker.add(id, box=(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), frame=picture)
+    else:
+        tracker.add(id, points=[most_interior(mask)], labels=[1], frame=picture)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One object of one sequence: means over its frames."""
+
+    sequence: str
+    object: int
+    j: float
+    f: float
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One way to follow objects; the columns of the table and the keys of the JSON."""
+
+    way: str
+    objects: int
+    frames: int
+    j_and_f: float
+    j: float
+    f: float
+    frames_per_second: float  # of the tracker alone, decoding left out
+    peak_rss_mb: float | None
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """A row for every way, and the scores of every object."""
+
+    rows: list[VideoRow]
+    objects: dict[str, list[Scores]]  # by way
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "rows": [asdict(r) for r in self.rows],
+            "objects": {way: [asdict(s) for s in scores] for way, scores in self.objects.items()},
+        }
+
+    def to_markdown(self) -> str:
+        """Means by way, then J&F by object."""
+        names = [f.name for f in fields(VideoRow)]
+        cells = [["way", "objects", "frames", "J&F", "J", "F", "frames/s", "peak memory MB"]]
+        cells += [[_cell(n, getattr(r, n)) for n in names] for r in self.rows]
+        ways = list(self.objects)
+        detail = [["sequence", *ways]]
+        for scores in zip(*(self.objects[w] for w in ways)):
+            name = scores[0].sequence + (f", {scores[0].object}" if scores[0].object else "")
+            detail.append([name, *(f"{(s.j + s.f) / 2:.3f}" for s in scores)])
+        return "\n".join([*markdown_table(cells), "", *markdown_table(detail)])
+
+
+def _cell(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.1f}" if name in ("frames_per_second", "peak_rss_mb") else f"{value:.3f}"
+
+
+def score_sequence(follow: Follow, sequence: Sequence, start: int, every: int) -> tuple[list[Scores], float, int]:
+    """Scores of a sequence's objects, seconds spent following them, and frames followed.
+
+    start: the frame that is prompted; what lies before it is followed backwards. every: only each such frame is looked at.
+    """
+    used = list(range(start, len(sequence), every)), list(range(start, -1, -every))
+    colors = sequence.colors(start)
+    first = sequence.truth(start, colors)
+    last = max(used[0][-1], 0)
+    found: list[list[tuple[float, float]]] = [[] for _ in colors]
+    seconds, count = 0.0, 0
+    for numbers in used:
+        if len(numbers) < 2:
+            continue
+        reading = _Reading(sequence, numbers)
+        answers = follow(iter(reading), first)
+        for number in numbers[1:]:
+            begun = time.perf_counter() + reading.seconds
+            masks = next(answers)
+            seconds += time.perf_counter() + reading.seconds - begun
+            count += 1
+            if number in (0, last):
+                continue
+            for scores, answer, truth in zip(found, masks, sequence.truth(number, colors)):
+                scores.append((iou(answer, truth), boundary_f(answer, truth)))
+    means = [np.mean(scores, 0) if scores else np.zeros(2) for scores in found]
+    return [Scores(sequence.name, i, float(j), float(f)) for i, (j, f) in enumerate(means)], seconds, count
+
+
+class _Reading:
+    """Frames as they are asked for. seconds: minus what reading them took so far."""
+
+    def __init__(self, sequence: Sequence, numbers: List[int]) -> None:
+        self._sequence, self._numbers = sequence, numbers
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Picture]:
+        for number in self._numbers:
+            begun = time.perf_counter()
+            picture = self._sequence.frames[number].image()
+            self.seconds -= time.perf_counter() - begun
+            yield picture
+
+
+WAYS = ("mask", "box", "click", "middle", "copy", "flow")
+
+
+def measure_video(seg: Segmenter, sequences: List[Sequence], ways: List[str] = WAYS, every: int = 1) -> VideoReport:
+    """Follow every sequence's objects in several ways.
+
+    ways: "mask", "box" and "click": how the first frame is prompted; "middle": the mask of the middle frame, followed in both
+    directions; "copy" and "flow": baselines from the first mask. Raises InputError, DataError.
+    """
+    unknown = [w for w in ways if w not in WAYS]
+    if unknown:
+        raise InputError(f"there is no way {unknown[0]!r} to follow objects; known are {', '.join(WAYS)}")
+    rows, objects = [], {}
+    for way in ways:
+        follow = (
+            copy_first
+            if way == "copy"
+            else optical_flow
+            if way == "flow"
+            else tracked(seg, "mask" if way == "middle" else way)
+        )
+        scores: list[Scores] = []
+        seconds, frames = 0.0, 0
+        for sequence in progress(sequences, way):
+            start = len(sequence) // 2 if way == "middle" else 0
+            of_sequence, spent, count = score_sequence(follow, sequence, start, every)
+            scores += of_sequence
+            seconds, frames = seconds + spent, frames + count
+        j, f = (float(np.mean([getattr(s, name) for s in scores])) for name in ("j", "f"))
+        rows.append(
+            VideoRow(way, len(scores), frames, (j + f) / 2, j, f, frames / max(seconds, 1e-9), peak_megabytes())
+        )
+        objects[way] = scores
+    return VideoReport(rows, objects)

@@ -1,0 +1,539 @@
+"""The tracker: objects are added with a prompt, corrected or removed at any time, and followed from frame to frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinyseg import pixels
+from tinyseg.errors import DataError, FrameError, InputError, NotReadyError, PromptError
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox
+from tinyseg.pixels import MAX_SIDE
+from tinyseg.predict.specks import without_specks
+from tinyseg.predict.workspace import Workspace
+from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import place_prompt
+from tinyseg.track.cuts import THUMBNAIL, CutDetector
+from tinyseg.track.memory import (
+    CELL_LOGITS,
+    PROMPTED_KEPT,
+    READ_LIMIT,
+    RECENT_KEPT,
+    TEMPERATURE,
+    Cells,
+    Memory,
+    Snapshot,
+    coverage,
+    view_cells,
+)
+from tinyseg.track.presence import Presence, candidate_box, to_score
+from tinyseg.track.result import ObjectId, TrackResult
+from tinyseg.track.state import Arrays, Saved, read_state, write_state
+from tinyseg.track.views import Look, crop_view, plan_views
+
+if TYPE_CHECKING:  # it makes us: at run time a segmenter is only handed in
+    from tinyseg.predict.segmenter import Segmenter
+
+LEAST_PART = 0.15  # of the read-out's largest part: smaller ones do not widen the box
+BOX_MARGIN = 0.03  # of the read-out's box, on every side
+MOST_OBJECTS = 256
+# Sides, frame by frame in turn, of the crop in which a lost object is awaited where it was seen last.
+WAIT_FACTORS = (1.6, 3.2)
+NOT_ALIKE = -2.0
+
+
+@dataclass
+class Tracked:
+    """One object: where it was seen last, what it looks like, and whether it is there."""
+
+    id: ObjectId
+    memory: Memory
+    box: NDArray[np.float64]  # x0, y0, x1, y1 in frame pixels, of the last frame in which it was visible
+    sure_box: NDArray[np.float64]  # the same of the last frame in which there was no doubt
+    presence: Presence
+    prompted_at: int  # the tracker's frame count at its last prompt
+    points: list[tuple[float, float]] = field(default_factory=list)  # clicks on that frame so far
+    labels: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the memory and the decoder say of an object in one view."""
+
+    logits: NDArray[np.float32]  # (h, w) on the view's grid
+    own: NDArray[np.float32]  # (n,) margins against prompted frames
+    keys: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A reading made a mask (H, W), whose cells are ``share`` (n,) covered."""
+
+    view: Letterbox
+    cells: Cells
+    reading: Reading
+    mask: NDArray[np.bool_]
+    stats: pixels.MaskStats
+    share: NDArray[np.float32]
+    likeness: float
+
+
+class Tracker:
+    """Follows objects through a stream, from :meth:`tinyseg.Segmenter.tracker`. One thread at a time.
+
+        tracker = seg.tracker()
+        tracker.add(1, box=(60, 40, 200, 180), frame=first)
+        for frame in frames:
+            for id, result in tracker.step(frame).items():
+                ...  # result.mask, result.score, result.visible
+
+    Frames only matter in their order: results are the same whether they come from a file or one by one. Nothing of a
+    frame is kept but features of the prompted and of a few recent ones (see :class:`tinyseg.track.memory.Memory`), so
+    memory does not grow. All frames have one size. What is given between two steps belongs to one frame.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.frames = 0  # steps so far
+        self.cut = False  # whether the last step's frame began another scene
+        self._objects: dict[ObjectId, Tracked] = {}
+        self._size: tuple[int, int] | None = None  # width, height
+        self._cuts = CutDetector()
+        self._workspace = Workspace()
+
+    @property
+    def ids(self) -> tuple[ObjectId, ...]:
+        """Objects, in the order in which they were added."""
+        return tuple(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._objects
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all remembered features: at most 1.4 MiB for an object."""
+        return sum(o.memory.nbytes for o in self._objects.values())
+
+    def add(
+        self,
+        id: ObjectId,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        *,
+        frame: NDArray[np.uint8],
+        color: str = "bgr",
+    ) -> TrackResult:
+        """Begin to follow an object, or correct one that is followed already (:meth:`correct`).
+
+        id: a number or string of your choice. points, labels, box: as :class:`tinyseg.Prompt`, in pixels of ``frame``.
+        mask: (H, W) bool, the object itself; it cannot be mixed with the others. frame, color: as in
+        :meth:`tinyseg.Segmenter.embed`, the frame that the prompt is about: the one that was stepped last, or the next
+        one before it is stepped. Returns the object's mask in this frame.
+
+        Raises FrameError; PromptError, also if nothing is found where the prompt points; InputError.
+        """
+        key = _checked_id(id)
+        if key in self._objects:
+            return self.correct(key, points, labels, box, mask, frame=frame, color=color)
+        if len(self._objects) >= MOST_OBJECTS:
+            raise InputError(f"a tracker follows at most {MOST_OBJECTS} objects; remove one first")
+        layout = self._checked_frame(frame, color)
+        prompt = _checked_prompt(points, labels, box, mask)
+        if prompt.mask is not None:
+            self._checked_mask(prompt, layout)
+            return self._begin(key, layout, np.asarray(prompt.mask, np.bool_), prompt)
+        embedding = self.segmenter.embed(frame, color)
+        found = embedding.predict(prompt.points, prompt.labels, prompt.box, multimask=prompt.ambiguous)
+        best = found.best
+        if not found.areas[best]:
+            raise PromptError(f"nothing was found where the prompt of object {key!r} points; give a box or a mask")
+        return self._begin(key, layout, found.masks[best], prompt)
+
+    def correct(
+        self,
+        id: ObjectId,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        *,
+        frame: NDArray[np.uint8],
+        color: str = "bgr",
+    ) -> TrackResult:
+        """Say where a known object is in a frame; as :meth:`add`, and InputError for an unknown id.
+
+        A mask or a box takes the place of what was found. Clicks correct it: they are added to those given since the last
+        step, and the tracker's own answer for this frame is their start. A corrected frame is remembered like the first.
+        """
+        tracked = self._known(id)
+        layout = self._checked_frame(frame, color)
+        prompt = _checked_prompt(points, labels, box, mask)
+        if prompt.mask is not None:
+            self._checked_mask(prompt, layout)
+            return self._remember(tracked, layout, np.asarray(prompt.mask, np.bool_), prompt)
+        prompt = place_prompt(prompt, self.segmenter.view(*_size(layout)))
+        if prompt.points is not None and tracked.prompted_at == self.frames and prompt.box is None:
+            given = Prompt(
+                [*tracked.points, *np.asarray(prompt.points).tolist()],
+                [*tracked.labels, *np.asarray(prompt.labels).tolist()],
+            )
+            prompt = given
+        if prompt.box is not None or not tracked.presence.visible:
+            found = self.segmenter.embed(frame, color).predict(
+                prompt.points, prompt.labels, prompt.box, multimask=prompt.ambiguous
+            )
+            corrected = found.masks[found.best]
+        else:
+            corrected = self._clicked(tracked, layout, prompt)
+        if not corrected.any():
+            raise PromptError(f"the correction leaves nothing of object {tracked.id!r}; give a box or a mask")
+        return self._remember(tracked, layout, corrected, prompt)
+
+    def remove(self, id: ObjectId) -> None:
+        """Follow an object no longer. Raises InputError for an unknown id."""
+        del self._objects[self._known(id).id]
+
+    def reset(self) -> None:
+        """Forget all objects, and the size of frames."""
+        self._objects.clear()
+        self._size, self._cuts, self.frames, self.cut = None, CutDetector(), 0, False
+
+    def step(self, frame: NDArray[np.uint8], color: str = "bgr") -> dict[ObjectId, TrackResult]:
+        """Find all objects in the next frame; results by id, in the order in which objects were added.
+
+        Raises NotReadyError while there is no object, and FrameError, also for a frame of another size than those before.
+        """
+        if not self._objects:
+            raise NotReadyError("the tracker follows no object; call add(id, box=..., frame=frame) first")
+        layout = self._checked_frame(frame, color)
+        self.frames += 1
+        self.cut = self._cuts.see(layout)
+        if self.cut:
+            for tracked in self._objects.values():
+                tracked.presence.lose()
+                tracked.memory.forget_recent()
+        results: dict[ObjectId, TrackResult] = {}
+        followed = [o for o in self._objects.values() if o.presence.visible]
+        lost = [o for o in self._objects.values() if not o.presence.visible]
+        width, height = _size(layout)
+        for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side):
+            for tracked, result in self._follow(layout, look, [followed[i] for i in look.members]):
+                results[tracked.id] = result
+        for tracked, result in self._search(layout, lost):
+            results[tracked.id] = result
+        return {id: results[id] for id in self._objects}
+
+    def save(self, path: str | Path) -> None:
+        """Keep everything in a file, from which :meth:`restore` goes on with the same results. Raises DataError."""
+        objects = []
+        arrays: Arrays = {}
+        for number, tracked in enumerate(self._objects.values()):
+            memory, presence = tracked.memory, tracked.presence
+            kinds = [*("prompted" for _ in memory.prompted), *("recent" for _ in memory.recent), "last"]
+            objects.append(
+                {
+                    "id": tracked.id, "prompted_at": tracked.prompted_at, "points": tracked.points,
+                    "labels": tracked.labels, "visible": presence.visible, "lost_for": presence.lost_for,
+                    "doubts": presence.doubts, "area": presence.area,
+                    "snapshots": [[kind, s.frame] for kind, s in zip(kinds, memory.snapshots)],
+                }
+            )  # fmt: skip
+            arrays |= {
+                f"{number}.mean": memory.mean,
+                f"{number}.deviation": memory.deviation,
+                f"{number}.box": np.stack([tracked.box, tracked.sure_box]),
+            }
+            for i, snapshot in enumerate(memory.snapshots):
+                arrays |= {f"{number}.{i}.on": snapshot.foreground, f"{number}.{i}.off": snapshot.background}
+        if self._cuts.thumbnail is not None:
+            arrays["thumbnail"] = self._cuts.thumbnail
+        facts = {
+            "model": self.segmenter.info.model_sha256, "frames": self.frames, "size": self._size, "objects": objects,
+            "usual": list(self._cuts.usual),
+        }  # fmt: skip
+        write_state(Path(path), facts, arrays)
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from what :meth:`save` wrote with the same model; what is tracked now is forgotten. Raises DataError."""
+        saved = read_state(Path(path))
+        if saved.facts.get("model") != self.segmenter.info.model_sha256:
+            raise DataError(f"{path} was saved with another model than {self.segmenter.model.name}; load that one")
+        try:
+            size, frames = saved.facts["size"], int(saved.facts["frames"])
+            if size is not None and not (
+                len(size) == 2 and all(isinstance(v, int) and 0 < v <= MAX_SIDE for v in size)
+            ):
+                raise ValueError(f"frames of {size}")
+            objects = [_restored(saved, number, row) for number, row in enumerate(saved.facts["objects"])]
+            cuts = CutDetector()
+            if "thumbnail" in saved.arrays:
+                cuts.thumbnail = saved.array("thumbnail", THUMBNAIL[::-1], np.float32)
+            cuts.usual.extend(float(v) for v in saved.facts["usual"])
+        except (KeyError, ValueError, TypeError, AttributeError) as exc:
+            raise DataError(f"{path}: {exc}") from exc
+        self._size = None if size is None else (size[0], size[1])
+        self._objects = {tracked.id: tracked for tracked in objects}
+        self._cuts, self.frames, self.cut = cuts, frames, False
+
+    def _follow(
+        self, layout: pixels.FrameLayout, look: Look, members: list[Tracked]
+    ) -> Iterator[tuple[Tracked, TrackResult]]:
+        """Objects that were visible in the frame before, all in one view."""
+        cells, readings = self._read(layout, look.view, members)
+        for tracked, reading in zip(members, readings):
+            found = self._look(tracked, look.view, cells, reading)
+            yield tracked, self._judge(tracked, found, searching=False)
+
+    def _search(self, layout: pixels.FrameLayout, lost: list[Tracked]) -> Iterator[tuple[Tracked, TrackResult]]:
+        """Lost objects: the whole frame, shared by all of them, says where each might be; a crop there says whether it is."""
+        if not lost:
+            return
+        width, height = _size(layout)
+        whole = self.segmenter.view(width, height)
+        cells = view_cells(self.segmenter.network.encode(layout, whole, self._workspace), whole)
+        for tracked in lost:
+            own = tracked.memory.read_prompted(tracked.memory.keys(cells))
+            own[~cells.inside] = -1.0
+            box = candidate_box(own.reshape(cells.rows, cells.columns), whole, tracked.box)
+            # Where it was seen last it may come back too, larger or smaller.
+            views = [crop_view(tracked.box, width, height, WAIT_FACTORS[self.frames % len(WAIT_FACTORS)])]
+            if box is not None:
+                views.append(crop_view(box, width, height))
+            found = []
+            for view in views:
+                in_crop, (reading,) = self._read(layout, view, [tracked])
+                found.append(self._look(tracked, view, in_crop, reading))
+            yield tracked, self._judge(tracked, max(found, key=lambda f: f.likeness), searching=True)
+
+    def _read(self, layout: pixels.FrameLayout, view: Letterbox, members: list[Tracked]) -> tuple[Cells, list[Reading]]:
+        """Encode a view and ask for all its objects in one decoder call."""
+        features = self.segmenter.network.encode(layout, view, self._workspace)
+        cells = view_cells(features, view)
+        prompts, keys_of, own_of, asked = [], [], [], []
+        for tracked in members:
+            keys = tracked.memory.keys(cells)
+            keys_of.append(keys)
+            own_of.append(tracked.memory.read_prompted(keys))
+            hint = read_out(tracked.memory.read(keys), cells)
+            box = hint_box(hint, view)
+            asked.append(box is not None)
+            if box is not None:
+                prompts.append(Prompt(box=box, mask=hint))
+        answers: Iterator[NDArray[np.float32]] = iter(())
+        if prompts:
+            logits, _ = self.segmenter.network.decode(features, view, view, prompts, self._workspace)
+            answers = iter([without_specks(one[:1], p, view)[0].copy() for one, p in zip(logits, prompts)])
+        nothing = np.full(view.grid, -READ_LIMIT, np.float32)
+        return cells, [
+            Reading(next(answers) if there else nothing, own, keys) for there, own, keys in zip(asked, own_of, keys_of)
+        ]
+
+    def _look(self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading) -> Found:
+        """The mask that a reading gives, and how alike it is to the object."""
+        mask = np.empty((view.frame_height, view.frame_width), np.bool_)
+        stats = pixels.threshold(reading.logits, view, mask)
+        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32))
+        likeness = tracked.memory.likeness(reading.keys, share, cells.inside) if stats.area else NOT_ALIKE
+        return Found(view, cells, reading, mask, stats, share, likeness)
+
+    def _judge(self, tracked: Tracked, found: Found, searching: bool) -> TrackResult:
+        """Decide whether what was found is the object; remember it if so."""
+        presence, view, logits = tracked.presence, found.view, found.reading.logits
+        if not presence.see(found.likeness, found.stats.area, searching):
+            if presence.lost_for == 1:
+                tracked.memory.forget_recent()
+                tracked.box = tracked.sure_box
+            found.mask[:] = False
+            return self._result(tracked, found.mask, 0.0, 0, logits, view)
+        tracked.box = np.array(found.stats.box, np.float64)
+        if presence.sure:
+            tracked.sure_box = tracked.box
+            own, inside = found.reading.own, found.cells.inside
+            tracked.memory.learn(self.frames, found.reading.keys, found.share, inside, own)
+        return self._result(tracked, found.mask, to_score(found.likeness), found.stats.area, logits, view)
+
+    def _result(
+        self, tracked: Tracked, mask: NDArray[np.bool_], score: float, area: int, logits: NDArray[np.float32],
+        view: Letterbox,
+    ) -> TrackResult:  # fmt: skip
+        presence = tracked.presence
+        return TrackResult(
+            tracked.id,
+            mask,
+            score,
+            presence.visible,
+            tracked.box.astype(np.int32),
+            area,
+            logits,
+            view,
+            presence.lost_for,
+        )
+
+    def _begin(self, id: ObjectId, layout: pixels.FrameLayout, mask: NDArray[np.bool_], prompt: Prompt) -> TrackResult:
+        box = mask_box(mask)
+        view = crop_view(box, *_size(layout))
+        cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
+        tracked = Tracked(id, Memory.of_first(cells), box, box, Presence(), self.frames)
+        result = self._remember(tracked, layout, mask, prompt, (view, cells))
+        self._objects[id] = tracked
+        self._size = _size(layout)
+        return result
+
+    def _remember(
+        self, tracked: Tracked, layout: pixels.FrameLayout, mask: NDArray[np.bool_], prompt: Prompt,
+        seen: tuple[Letterbox, Cells] | None = None,
+    ) -> TrackResult:  # fmt: skip
+        """Take a mask that the caller vouches for into an object's memory."""
+        tracked.box = tracked.sure_box = mask_box(mask)
+        if seen is None:
+            view = crop_view(tracked.box, *_size(layout))
+            cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
+        else:
+            view, cells = seen
+        x0, y0, x1, y1 = view.region
+        inside = pixels.shrink_mask(mask[y0:y1, x0:x1], view)
+        share = coverage(inside)
+        tracked.memory.learn_prompted(self.frames, tracked.memory.keys(cells), share, cells.inside)
+        area = int(np.count_nonzero(mask))
+        tracked.presence.vouch(area)
+        if tracked.prompted_at != self.frames or prompt.points is None:
+            tracked.points, tracked.labels = [], []
+        if prompt.points is not None:
+            tracked.points = [(float(x), float(y)) for x, y in np.asarray(prompt.points)]
+            tracked.labels = [float(v) for v in np.asarray(prompt.labels)]
+        tracked.prompted_at = self.frames
+        logits = ((inside - 0.5) * (2 * READ_LIMIT)).astype(np.float32)
+        return self._result(tracked, np.array(mask, np.bool_), 1.0, area, logits, view)
+
+    def _clicked(self, tracked: Tracked, layout: pixels.FrameLayout, prompt: Prompt) -> NDArray[np.bool_]:
+        """The tracker's own answer for a frame, corrected by clicks."""
+        points = np.asarray(prompt.points, np.float64)
+        box = np.concatenate(
+            [np.minimum(tracked.box[:2], points.min(0)), np.maximum(tracked.box[2:], points.max(0) + 1)]
+        )
+        view = crop_view(box, *_size(layout))
+        _, (reading,) = self._read(layout, view, [tracked])
+        features = self.segmenter.network.encode(layout, view, self._workspace)
+        asked = Prompt(prompt.points, prompt.labels, None, reading.logits)
+        logits, _ = self.segmenter.network.decode(features, view, view, [asked], self._workspace)
+        mask = np.empty((view.frame_height, view.frame_width), np.bool_)
+        pixels.threshold(without_specks(logits[0, :1], asked, view)[0], view, mask)
+        return mask
+
+    def _known(self, id: ObjectId) -> Tracked:
+        key = _checked_id(id)
+        if key not in self._objects:
+            known = ", ".join(repr(k) for k in self._objects) or "none yet"
+            raise InputError(f"the tracker follows no object {key!r}; its objects are: {known}")
+        return self._objects[key]
+
+    def _checked_frame(self, frame: NDArray[np.uint8], color: str) -> pixels.FrameLayout:
+        layout = pixels.check_frame(frame, color)
+        width, height = _size(layout)
+        if self._size not in (None, (width, height)):
+            raise FrameError(
+                f"the frame has {width} x {height} pixels, but this tracker's frames have {self._size[0]} x {self._size[1]}; "
+                "resize it, or begin again with reset()"
+            )
+        return layout
+
+    def _checked_mask(self, prompt: Prompt, layout: pixels.FrameLayout) -> None:
+        mask = np.asarray(prompt.mask)
+        if mask.dtype != np.bool_ or mask.shape != layout.pixels.shape[:2]:
+            raise PromptError(
+                f"a tracked object's mask must be bool with the frame's shape {layout.pixels.shape[:2]}, "
+                f"but is {mask.dtype} {mask.shape}"
+            )
+
+
+def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
+    """One object of a saved tracker. Raises DataError, KeyError, ValueError or TypeError for anything odd."""
+    mean = saved.array(f"{number}.mean", (None,), np.float32)
+    channels = len(mean)
+    memory = Memory(mean, saved.array(f"{number}.deviation", (channels,), np.float32))
+    for i, (kind, frame) in enumerate(row["snapshots"]):
+        on = saved.array(f"{number}.{i}.on", (None, channels), np.float32)
+        off = saved.array(f"{number}.{i}.off", (None, channels), np.float32)
+        snapshot = Snapshot(int(frame), on, off)
+        if kind == "last":
+            memory.last = snapshot
+        else:
+            {"prompted": memory.prompted, "recent": memory.recent}[kind].append(snapshot)
+    if (
+        not 1 <= len(memory.prompted) <= PROMPTED_KEPT
+        or len(memory.recent) > RECENT_KEPT
+        or not len(memory.prompted[0].foreground)
+    ):
+        raise ValueError(f"object {number} has no memory that a tracker would keep")
+    presence = Presence(bool(row["visible"]), int(row["lost_for"]), int(row["doubts"]), int(row["area"]))
+    points = [(float(x), float(y)) for x, y in row["points"]]
+    labels = [float(v) for v in row["labels"]]
+    boxes = saved.array(f"{number}.box", (2, 4), np.float64)
+    if not (boxes[:, :2] < boxes[:, 2:]).all() or len(points) != len(labels):
+        raise ValueError(f"object {number} has no box, or other clicks than labels")
+    return Tracked(
+        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels
+    )
+
+
+def _size(layout: pixels.FrameLayout) -> tuple[int, int]:
+    """(width, height)."""
+    return layout.pixels.shape[1], layout.pixels.shape[0]
+
+
+def _checked_id(id: Any) -> ObjectId:
+    if isinstance(id, np.integer):
+        return int(id)
+    if isinstance(id, bool) or not isinstance(id, (int, str)):
+        raise InputError(f"an object's id must be a whole number or a string, but is {id!r:.80}")
+    return id
+
+
+def _checked_prompt(
+    points: ArrayLike | None, labels: ArrayLike | None, box: ArrayLike | None, mask: ArrayLike | None
+) -> Prompt:
+    prompt = Prompt(points, labels, box, mask)
+    if mask is not None and (points is not None or box is not None):
+        raise PromptError("a mask says where the object is by itself; give it without points or box")
+    return prompt
+
+
+def read_out(margins: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
+    """Margins of a view's cells (n,) -> logits (h, w) on its grid, as the decoder takes them for a hint."""
+    logits = np.clip(margins / TEMPERATURE, -READ_LIMIT, READ_LIMIT)
+    logits[~cells.inside] = -READ_LIMIT
+    grid = logits.reshape(cells.rows, cells.columns).astype(np.float32)
+    size = cells.columns * CELL_LOGITS, cells.rows * CELL_LOGITS
+    return np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def hint_box(hint: NDArray[np.float32], view: Letterbox) -> NDArray[np.float64] | None:
+    """The box (x0, y0, x1, y1), in frame pixels, of a hint's larger parts and a margin; None if it is empty."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats((hint > 0).astype(np.uint8), connectivity=8)
+    if count < 2:
+        return None
+    parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= LEAST_PART * stats[1:, cv2.CC_STAT_AREA].max()]
+    low = parts[:, :2].min(0).astype(np.float64)
+    high = (parts[:, :2] + parts[:, 2:4]).max(0).astype(np.float64)
+    margin = BOX_MARGIN * (high - low)
+    corners = np.concatenate([low - margin, high + margin]) * LOGIT_STRIDE
+    box = np.asarray(view.boxes_to_frame(corners), np.float64)
+    x0, y0, x1, y1 = view.region
+    return np.clip(box, (x0, y0, x0, y0), (x1, y1, x1, y1))
+
+
+def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(x0, y0, x1, y1) of a mask with some pixels, ends exclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)

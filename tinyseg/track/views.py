@@ -1,0 +1,66 @@
+"""Which parts of a frame are encoded for which objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.geometry import Letterbox, crop_around, letterbox
+
+FACTOR = 1.6  # side of a crop against the object's longer side
+SIDE = 320  # model pixels of a crop's side
+# An object shares another one's crop if that shows it at no less than this share of the detail of its own.
+SHARED_DETAIL = 0.75
+# Side of a view against the box that it must keep inside, with what the object may move in a frame.
+SHARED_ROOM = 1.25
+# So many crops a frame; with more objects apart from each other the whole frame serves all of them.
+MOST_CROPS = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """One view and the objects (their positions in the list that was planned for) that it serves."""
+
+    view: Letterbox
+    members: tuple[int, ...]
+
+
+def crop_view(box: NDArray[np.float64], width: int, height: int, factor: float = FACTOR) -> Letterbox:
+    """The crop of an object in ``box`` (x0, y0, x1, y1) of a frame; always the same input shape."""
+    return letterbox(width, height, SIDE, crop_around(box, factor, width, height), square=True)
+
+
+def plan_views(boxes: Sequence[NDArray[np.float64]], width: int, height: int, long_side: int) -> list[Look]:
+    """Views that serve objects last seen in ``boxes``. long_side: of the whole frame's view."""
+    order = sorted(range(len(boxes)), key=lambda i: -_side(boxes[i]))
+    crops: list[tuple[Letterbox, list[int]]] = []
+    for i in order:
+        own = crop_view(boxes[i], width, height)
+        found = next((members for view, members in crops if _serves(view, own, boxes[i])), None)
+        if found is None:
+            crops.append((own, [i]))
+        else:
+            found.append(i)
+    if len(crops) > MOST_CROPS:
+        return [Look(letterbox(width, height, long_side), tuple(range(len(boxes))))]
+    return [Look(view, tuple(members)) for view, members in crops]
+
+
+def _side(box: NDArray[np.float64]) -> float:
+    return float(max(box[2] - box[0], box[3] - box[1]))
+
+
+def _serves(view: Letterbox, own: Letterbox, box: NDArray[np.float64]) -> bool:
+    if view.scale_x < SHARED_DETAIL * own.scale_x:
+        return False
+    x0, y0, x1, y1 = view.region
+    rx, ry = (SHARED_ROOM - 1) / 2 * (box[2] - box[0]), (SHARED_ROOM - 1) / 2 * (box[3] - box[1])
+    return bool(
+        box[0] - rx >= x0 - (x0 == 0) * rx
+        and box[1] - ry >= y0 - (y0 == 0) * ry
+        and box[2] + rx <= x1 + (x1 == view.frame_width) * rx
+        and box[3] + ry <= y1 + (y1 == view.frame_height) * ry
+    )
