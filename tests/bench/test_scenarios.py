@@ -15,6 +15,7 @@ from tinyseg.bench import measure, report, rivals, rows, scenarios
 from tinyseg.bench import profile as profile_room
 from tinyseg.bench.rows import BenchRow
 from tinyseg.cli import main
+from tinyseg.sinks import CallbackSink, FrameResult
 
 FAST = ["--seconds", "0.05", "--engine", "fake"]
 
@@ -55,9 +56,23 @@ def test_the_loop_is_measured_against_the_bare_engine(monkeypatch: pytest.Monkey
     assert 0 < row.loop_efficiency < 1.5 and row.fps > 0 and row.streams >= 1
 
 
-def test_memory_has_a_slope() -> None:
-    row = scenarios.run(scenarios.Request("memory", engine="fake", frames=300))
-    assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 200 and row.peak_rss_mb
+def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = scenarios.Request("memory", engine="fake", frames=300)
+    flat = scenarios.run(request)
+    kept: list[np.ndarray] = []
+
+    class LeakingSink(CallbackSink):
+        """Keeps a megabyte of every frame."""
+
+        def write(self, result: FrameResult) -> bool | None:
+            kept.append(np.ones(1 << 20, np.uint8))
+            return super().write(result)
+
+    monkeypatch.setattr(scenarios, "CallbackSink", LeakingSink)
+    leaking = scenarios.run(request)
+    assert leaking.memory_slope_mb is not None and 500 < leaking.memory_slope_mb < 2000  # MB for 1000 frames
+    assert flat.memory_slope_mb is not None and abs(flat.memory_slope_mb) < 0.1 * leaking.memory_slope_mb
+    assert flat.peak_rss_mb
 
 
 def test_startup_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
-import time
 from pathlib import Path
+
+import psutil
 
 
 def _read(path: Path) -> str | None:
@@ -16,10 +17,13 @@ def _read(path: Path) -> str | None:
 
 
 def temperature_celsius() -> float | None:
-    """The hottest thermal zone (Linux)."""
-    readings = [_read(p) for p in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
-    degrees = [int(r) / 1000 for r in readings if r and r.lstrip("-").isdigit()]
-    return max(degrees) if degrees else None
+    """The hottest sensor (Linux)."""
+    try:
+        sensors = psutil.sensors_temperatures()
+    except (AttributeError, OSError):  # not on every system
+        return None
+    degrees = [reading.current for readings in sensors.values() for reading in readings if reading.current]
+    return float(max(degrees)) if degrees else None
 
 
 def processor_name() -> str:
@@ -37,14 +41,12 @@ def governor() -> str | None:
 
 
 def clock_mhz() -> float | None:
-    """The present clock of the first core, in MHz."""
-    khz = _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
-    if khz and khz.isdigit():
-        return int(khz) / 1000
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
-        if line.startswith("cpu MHz"):
-            return float(line.partition(":")[2])
-    return None
+    """The present clock of the cores, in MHz."""
+    try:
+        clock = psutil.cpu_freq()
+    except (AttributeError, NotImplementedError, OSError):  # not on every system
+        return None
+    return float(clock.current) if clock is not None and clock.current else None
 
 
 def power_mode() -> str | None:
@@ -54,29 +56,19 @@ def power_mode() -> str | None:
 
 
 def busy_share(seconds: float = 0.3) -> float | None:
-    """Share of all cores' time that was in use while this process waited (Linux): what others are doing."""
-
-    def times() -> tuple[int, int] | None:
-        fields = (_read(Path("/proc/stat")) or "").partition("\n")[0].split()[1:]
-        if len(fields) < 5:
-            return None
-        numbers = [int(f) for f in fields]
-        return sum(numbers), numbers[3] + numbers[4]  # all, idle and waiting for disks
-
-    before = times()
-    time.sleep(seconds)
-    after = times()
-    if before is None or after is None or after[0] == before[0]:
+    """Share of all cores' time that was in use while this process waited: what others are doing."""
+    try:
+        return float(psutil.cpu_percent(interval=seconds)) / 100
+    except OSError:
         return None
-    return 1.0 - (after[1] - before[1]) / (after[0] - before[0])
 
 
 def resident_megabytes() -> float | None:
-    """Memory of this process now (Linux)."""
-    for line in (_read(Path("/proc/self/status")) or "").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return None
+    """Memory of this process now."""
+    try:
+        return float(psutil.Process().memory_info().rss) / 1024**2
+    except psutil.Error:
+        return None
 
 
 def peak_megabytes() -> float | None:

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tinyseg.system.console import is_watched, tell
+from tqdm import tqdm
+
+from tinyseg.system.console import is_watched
 
 T = TypeVar("T")
-REFRESH_SECONDS = 0.2
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items; on a terminal, keep a line on stderr with count, share, rate and time left."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    watched = is_watched()
-    start = shown = time.monotonic()
-    done = 0
-    try:
-        for item in items:
-            yield item
-            done += 1
-            now = time.monotonic()
-            if watched and (now - shown > REFRESH_SECONDS or done == total):
-                shown = now
-                rate = done / max(now - start, 1e-9)
-                share = f"/{total} ({100 * done // total}%), {(total - done) / rate:.0f} s left" if total else ""
-                tell(f"\r{what}: {done}{share}, {rate:.1f}/s\x1b[K", end="")
-    finally:
-        if watched and done:
-            tell("")
+    watched = is_watched()  # standard error may be closed, which tqdm does not expect
+    yield from tqdm(items, desc=what, total=total, dynamic_ncols=True, leave=True) if watched else items
