@@ -150,7 +150,7 @@ class OrtGraph:
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with engine_errors(self.info.engine, "running a graph"):
-            return dict(zip(self._outputs, self._session.run(None, dict(feeds))))
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds))))
 
 
 class OrtTensor(DeviceTensor):

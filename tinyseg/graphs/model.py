@@ -19,6 +19,9 @@ from tinyseg.graphs.roles import ROLES
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "base"
 PACKAGED = MODELS / DEFAULT_MODEL
+# The key by which an ONNX tensor names a file for its values (TensorProto.external_data). OpenVINO reads any that lies
+# under the working directory. Protobuf stores the key as it is, so a graph without these bytes names no file.
+EXTERNAL = b"location"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ def _graph(place: Path, name: str, row: Mapping[str, Any], precision: str) -> Gr
     if found != row["sha256"]:
         raise ModelError(
             f"{place}: {row['file']} is damaged (sha256 {found[:12]}..., model.json says {row['sha256'][:12]}...); get the model again"
+        )
+    if EXTERNAL in data:
+        raise ModelError(
+            f"{place}: {row['file']} seems to keep weights in files beside it (ONNX external data), which engines would read "
+            "wherever they lie; save the graph with its weights inside"
         )
     role = ROLES[name]
     inputs, outputs = (shapes(row[side], f"graphs.{name}.{side}", role.dimensions) for side in ("inputs", "outputs"))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from tinyseg import pixels
 from tinyseg.engines import CompiledGraph, GraphSource
+from tinyseg.engines.base import concrete_shapes
+from tinyseg.errors import EngineError
 from tinyseg.geometry import Letterbox
 from tinyseg.graphs.roles import ROLES
 from tinyseg.graphs.shapes import BATCH_SIZES, ShapeCache, prompt_dimensions
@@ -82,6 +84,7 @@ class Network:
             if workspace is not None:
                 workspace.mark("lay out")
             out = graph.run(feeds) if workspace is None else workspace.run(graph, feeds)
+            _require_answer(out, self.graphs["decoder"], dimensions)
             if workspace is not None:
                 workspace.mark("decode")
             logits.append(out["logits"][: len(chunk)])
@@ -89,3 +92,22 @@ class Network:
         if len(logits) == 1:
             return logits[0], scores[0]
         return np.concatenate(logits), np.concatenate(scores)
+
+
+def _require_answer(out: Features, graph: GraphSource, dimensions: Mapping[str, int]) -> None:
+    """Raises EngineError where a decoder's answer has other shapes than its model.json says, or is no number."""
+    for name, shape in concrete_shapes(graph.outputs, dimensions).items():
+        found = out[name]
+        if found.shape != shape or found.dtype != np.float32:
+            raise EngineError(
+                f"the {graph.name} answered {name} of shape {found.shape} and type {found.dtype}, where the model says "
+                f"{shape} and float32; the model is damaged or another's: get it again"
+            )
+        # A sum is infinite or NaN if one value is, and is ten times as fast as asking each.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(found.sum(dtype=np.float32)))
+        if not finite:
+            raise EngineError(
+                f"the {graph.name} answered {name} with values that are no finite numbers; use precision='fp32', and see "
+                "where they come from with: tinyseg compile --bisect"
+            )

@@ -228,6 +228,24 @@ def foreign_graph(name: str, tmp_path: Path, swap: bool = False) -> Path:
     return write_zip(tmp_path / "foreign.zip", card, **{f"{name}.onnx": data})
 
 
+def test_a_graph_names_no_files(tmp_path: Path) -> None:
+    """OpenVINO would read weights from any file under the working directory."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[compile]')")
+    model = onnx.load_from_string(GRAPHS["encoder.onnx"])
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="secret.bin")
+    data = model.SerializeToString()
+    place = tmp_path / "model"
+    place.mkdir()
+    card = edited(lambda c: c["graphs"]["encoder"].update(sha256=hashlib.sha256(data).hexdigest()))
+    (place / "model.json").write_text(json.dumps(card))
+    (place / "encoder.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match=r"encoder\.onnx seems to keep weights in files beside it"):
+        open_model(place)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
