@@ -43,6 +43,13 @@ def check_whole(name: str, value: Any, least: int, most: int, error: type[InputE
     raise error(f"{name} must be a whole number from {least} to {most}, but is {shown(value)}")
 
 
+def check_flag(name: str, value: Any, error: type[InputError] = InputError) -> bool:
+    """``value`` as bool if it is one, or 0 or 1; else ``error``."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1)):
+        return bool(value)
+    raise error(f"{name} must be True or False, but is {shown(value)}")
+
+
 def parse_whole(text: str) -> int | None:
     """ASCII digits as a number; None for everything else, absurdly long ones included."""
     return int(text) if DIGITS.fullmatch(text) else None

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, clipped, path_kind
+from tinyseg.arguments import check_path, clipped, path_kind, shown
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
 from tinyseg.image_headers import is_cut_off, stated_size
@@ -68,6 +68,12 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def find_images(patterns: Iterable[str]) -> list[Path]:
     """Files, folders (their images, not deeper) and globs -> image files in order, without repeats. Raises DataError."""
+    if isinstance(patterns, (str, bytes, os.PathLike)):
+        raise DataError(f"images must be a list of files, folders or globs, but is {shown(patterns)}")
+    try:
+        patterns = list(patterns)
+    except TypeError as exc:
+        raise DataError(f"images must be a list of files, folders or globs, but is {shown(patterns)}") from exc
     found: dict[Path, None] = {}
     for pattern in patterns:
         place = check_path("an image, folder or glob", pattern)

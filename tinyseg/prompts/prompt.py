@@ -79,7 +79,8 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"dtype {array.dtype}")
-        array = array.astype(np.float64)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+            array = array.astype(np.float64)
     except Exception as exc:  # ragged lists, too large numbers, and whatever an object's __array__ raises
         raise PromptError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc})") from exc
     if not np.isfinite(array).all():
@@ -109,4 +110,5 @@ def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise PromptError("mask must be finite, but contains NaN or infinity")
     # Far beyond what any reader of logits tells apart, and inside float32.
-    return np.asarray(np.clip(array, -1e9, 1e9), np.float32)
+    with np.errstate(over="ignore"):  # long doubles
+        return np.asarray(np.clip(array.astype(np.float64), -1e9, 1e9), np.float32)

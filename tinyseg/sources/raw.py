@@ -25,7 +25,7 @@ class RawSource(Source):
     def __init__(self, stream: BinaryIO, width: int, height: int, color: str = "bgr") -> None:
         super().__init__()
         check_choice("color", color, tuple(RAW_CHANNELS), DataError)
-        if (width, height) == (0, 0):
+        if isinstance(width, int) and isinstance(height, int) and width == height == 0:
             raise DataError("raw frames need a size, e.g. --raw-size 1280x720")
         check_whole("width", width, 1, MAX_SIDE, DataError)
         check_whole("height", height, 1, MAX_SIDE, DataError)

@@ -75,9 +75,9 @@ def answer_torch(
         points, box = parts.get("point_coords"), parts.get("boxes")
         prompts.append(
             sam_prompt(
-                None if points is None else points[i] / unit,
+                None if points is None else points[i] / unit if points[i].shape[-1:] == (2,) else points[i],
                 parts["point_labels"][i] if "point_labels" in parts else None,
-                None if box is None else (box[i].reshape(-1, 2) / unit).ravel(),
+                None if box is None else (box[i].reshape(-1, 2) / unit).ravel() if box[i].size == 4 else box[i],
                 parts["mask_input"][i] if "mask_input" in parts else None,
                 frame,
                 view,

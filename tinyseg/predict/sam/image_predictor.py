@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_choice
+from tinyseg.arguments import check_choice, check_flag
 from tinyseg.errors import FrameError, InputError, NotReadyError, PromptError
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.sam.model import Sam, as_sam, build_sam
@@ -148,7 +148,15 @@ class SAM2ImagePredictor:
         prompts = self._prompts(embedding, points, labels, box, mask_input, normalize_coords)
         # Many objects are answered in one engine call; a second look would be an encoder run for each.
         zoom = self.zoom if len(prompts) == 1 else "off"
-        found = sam_answers(embedding, prompts, bool(multimask), zoom, self.mask_threshold, bool(return_logits), view)
+        found = sam_answers(
+            embedding,
+            prompts,
+            check_flag("multimask_output", multimask),
+            zoom,
+            self.mask_threshold,
+            check_flag("return_logits", return_logits),
+            view,
+        )
         low = [np.clip(a.low, -LOGIT_LIMIT, LOGIT_LIMIT) for a in found]
         if len(found) == 1:
             return found[0].masks, found[0].scores, low[0]
@@ -185,9 +193,13 @@ class SAM2ImagePredictor:
         xy, marks, corners, hints = parts
         return [
             sam_prompt(
-                None if xy is None else xy[i] * unit,
+                None if xy is None else xy[i] * unit if xy[i].shape[-1:] == (2,) else xy[i],
                 None if marks is None else marks[i],
-                None if corners is None else (corners[i].reshape(-1, 2) * unit).ravel(),
+                None
+                if corners is None
+                else (corners[i].reshape(-1, 2) * unit).ravel()
+                if corners[i].size == 4
+                else corners[i],
                 None if hints is None else hints[i],
                 frame,
                 view,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_choice
+from tinyseg.arguments import check_choice, check_flag
 from tinyseg.errors import FrameError, NotReadyError
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.sam.batches import answer_torch, embed_transformed, torch_image
@@ -115,9 +115,9 @@ class SamPredictor:
         embedding = self._set()
         view = sam_view(embedding.geometry)
         prompt = sam_prompt(point_coords, point_labels, box, mask_input, embedding.geometry, view)
-        (out,) = sam_answers(
-            embedding, [prompt], bool(multimask_output), self.zoom, self.mask_threshold, bool(return_logits), view
-        )
+        many = check_flag("multimask_output", multimask_output)
+        logits = check_flag("return_logits", return_logits)
+        (out,) = sam_answers(embedding, [prompt], many, self.zoom, self.mask_threshold, logits, view)
         return out.masks, out.scores, out.low
 
     def predict_torch(
@@ -138,7 +138,7 @@ class SamPredictor:
         torch = import_torch()
         return answer_torch(
             torch, self.model.device, self.model.mask_threshold, self._set(), self.transform, point_coords, point_labels, boxes, mask_input,
-            bool(multimask_output), bool(return_logits),
+            check_flag("multimask_output", multimask_output), check_flag("return_logits", return_logits),
         )  # fmt: skip
 
     def _set(self) -> Embedding:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
 from tinyseg.errors import InputError, NotInstalled
 
 
@@ -45,9 +46,10 @@ def import_torch() -> Any:
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """A tensor on any device, an array or nested lists -> an array. Raises InputError."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except Exception as exc:  # ragged lists, and whatever an object's __array__ raises
+        raise InputError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc})") from exc
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must be numbers, but is a {type(value).__name__} of dtype {array.dtype}")
     return array
