@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tinyseg.errors import InputError, NotInstalled, TinysegError
 from tinyseg.graphs.model import PACKAGED, model_place
 
 if TYPE_CHECKING:
+    from tinyseg.dataset import Photo
     from tinyseg.distill.config import TrainConfig
     from tinyseg.distill.teachers import Encoded
 
@@ -41,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinyseg.distill", description="Train and export a student.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        add_train, add_ablate, add_answers, add_average, add_validate, add_export, add_label, add_quantize,
+        add_train, add_ablate, add_answers, add_average, add_rank, add_validate, add_export, add_label, add_quantize,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -165,6 +167,54 @@ def run_average(args: argparse.Namespace) -> None:
     print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out), args.rounds)}")
 
 
+def add_rank(commands: Any) -> None:
+    from tinyseg.distill.flags import add_flags  # noqa: PLC0415
+    from tinyseg.distill.rank import HEAD, RankConfig  # noqa: PLC0415
+
+    rank = commands.add_parser(
+        "rank", help="learn scores that see the masks they judge; masks stay as they are",
+        description="Ask a model clicks, boxes and corrections on labelled photos, as the runtime would, and learn a head that "
+        "predicts the IoU of its masks from the masks themselves and puts the readings of a click in order. Everything else stays "
+        "as it is, so this comes last. Prints what the older and the new scores choose on held-out photos.",
+    )  # fmt: skip
+    rank.add_argument("--start", required=True, metavar="PLACE", help="model folder, or a packaged model's name")
+    rank.add_argument("--data", nargs="+", required=True, metavar="PATH", help="tar files or folders, as for train")
+    rank.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write, for the export command")
+    rank.add_argument(
+        "--photos", type=int, default=1200, metavar="N", help="photos to learn on, drawn by their names (default: 1200)"
+    )
+    rank.add_argument(
+        "--held-out", type=int, default=200, metavar="N", help="held-out photos to print figures of (default: 200)"
+    )
+    add_flags(rank, RankConfig, (HEAD,))
+    rank.set_defaults(run=run_rank)
+
+
+def run_rank(args: argparse.Namespace) -> None:
+    """Record answers, learn a head, print what it chooses on held-out photos, write a checkpoint."""
+    from tinyseg.dataset import read_photos  # noqa: PLC0415
+    from tinyseg.distill import rank  # noqa: PLC0415
+    from tinyseg.distill.data import split_validation  # noqa: PLC0415
+    from tinyseg.distill.flags import read_flags  # noqa: PLC0415
+
+    config = read_flags(rank.RankConfig, args, (rank.HEAD,))
+    if args.photos < 1 or args.held_out < 0:
+        raise InputError("--photos must be at least 1, and --held-out at least 0")
+    training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    ranked = rank.rank(
+        named_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config
+    )  # fmt: skip
+    facts = {"data": list(args.data), "start": args.start, "rank": {**asdict(config), **ranked.facts}}
+    if ranked.table:
+        print(ranked.table)
+    print(f"wrote {rank.save(ranked.student, facts, Path(args.out))}")
+
+
+def by_name(photos: Iterable[Photo]) -> list[Photo]:
+    """Labelled photos in an order that depends on nothing but their names, as which ones are held out does."""
+    return sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))
+
+
 def add_validate(commands: Any) -> None:
     check = commands.add_parser(
         "validate", help="figures of students and teachers on photos that were held out, and on photos that were trained on",
@@ -201,10 +251,7 @@ def run_validate(args: argparse.Namespace) -> None:
             encodings[name] = load_teacher(name, device).encode
     training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
     for kind, photos in (("held out", held_out), ("trained on", training)):
-        # In an order that depends on nothing but their names, as which ones are held out does.
-        some = sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))[
-            : args.photos
-        ]
+        some = by_name(photos)[: args.photos]
         for name, encode in encodings.items():
             figures = "  ".join(f"{k} {v:.3f}" for k, v in score_encoders(encode, some, device).items())
             print(f"{name}, {kind}, {len(some)} photos: {figures}", flush=True)

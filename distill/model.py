@@ -263,12 +263,73 @@ class TwoWayLayer(nn.Module):
         return tokens, self.block(image)
 
 
+class ScoreHead(nn.Module):
+    """Predicted IoU of masks that it sees: a small network over what describes each of them.
+
+    SAM's head (appendix A) reads one token, which is done before the masks are drawn. This one also gets every mask's own token,
+    the decoder's last features averaged over the mask and along its outline (Mask Scoring R-CNN, arXiv 1903.00241, feeds
+    mask and features to its head likewise), its shape in a few figures, and how far the four masks agree.
+    """
+
+    # Tokens of the mask and of the IoU; features over the mask, along its outline and of the whole view; the older head's
+    # logit; eight figures; overlap with each of the masks, the share that lies in each, and the sum of the overlaps.
+    FEATURES = 2 * EMBED_DIM + 3 * SKIP4_DIM + 1 + 8 + 2 * NUM_MASKS + 1
+    OLDER = 2 * EMBED_DIM + 3 * SKIP4_DIM  # where the older head's logit lies
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mask_bias = nn.Parameter(torch.zeros(NUM_MASKS, width))
+        self.inner = nn.Linear(self.FEATURES, width)
+        self.together = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, described: Tensor) -> Tensor:
+        """What describe() says, (B, 4, FEATURES) -> logits of the predicted IoU, (B, 4)."""
+        x = F.relu(self.inner(described) + self.mask_bias)
+        x = x + self.together(x.mean(1, keepdim=True))  # readings are judged beside each other
+        return self.score(F.relu(self.outer(x))).squeeze(-1)
+
+    @staticmethod
+    def describe(logits: Tensor, features: Tensor, tokens: Tensor, iou: Tensor) -> Tensor:
+        """Four masks in figures: (B, 4, FEATURES), smooth in all inputs, so that no engine's rounding makes them jump.
+
+        logits (B, 4, h, w), features (B, 32, h, w) that they were read from, tokens (B, 5, 128), iou (B, 4): logits of the
+        older head.
+        """
+        p = logits.sigmoid()
+        outline = p * (1.0 - p) * 4.0
+        area, doubt = p.sum((2, 3)), outline.sum((2, 3))  # (B, 4), in cells
+        weights = torch.cat((p, outline), 1).flatten(2).transpose(1, 2)  # (B, h*w, 8)
+        pooled = (features.flatten(2) @ weights).transpose(1, 2)  # (B, 8, 32)
+        pooled = pooled / (torch.cat((area, doubt), 1) + 1e-3).unsqueeze(-1)
+        flat = p.flatten(2)
+        common = flat @ flat.transpose(1, 2)  # (B, 4, 4)
+        overlap = common / (area.unsqueeze(2) + area.unsqueeze(1) - common + 1.0)
+        contained = common / (area.unsqueeze(2) + 1.0)
+        root, share = (area + 1.0).sqrt(), p.mean((2, 3))
+        turns = (p[..., 1:] - p[..., :-1]).abs().sum((2, 3)) + (p[:, :, 1:] - p[:, :, :-1]).abs().sum((2, 3))
+        border = p[:, :, 0].sum(2) + p[:, :, -1].sum(2) + p[..., 0].sum(2) + p[..., -1].sum(2)
+        figures = (
+            (share + 1e-4).log(), (area + 1.0).log(), share.sqrt(), doubt / (area + 1.0), turns / root, border / root,
+            logits.clamp(-12.0, 12.0).abs().mean((2, 3)), logits.clamp(0.0, 12.0).sum((2, 3)) / (area + 1.0),
+        )  # fmt: skip
+        view = features.mean((2, 3)).unsqueeze(1)
+        return torch.cat(
+            (
+                tokens[:, 1:], torch.cat([tokens[:, :1]] * NUM_MASKS, 1), pooled[:, :NUM_MASKS], pooled[:, NUM_MASKS:],
+                torch.cat([view] * NUM_MASKS, 1), iou.unsqueeze(-1), torch.stack(figures, -1), overlap, contained,
+                overlap.sum(2, keepdim=True),
+            ), -1,
+        )  # fmt: skip
+
+
 class Decoder(nn.Module):
     """Prompts and features to mask logits and predicted IoU."""
 
     frequencies: Tensor
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, score_width: int = 0) -> None:
         super().__init__()
         dim = EMBED_DIM
         # Random Fourier features (SAM, appendix A), fixed by a seed so that every run shares them.
@@ -293,6 +354,7 @@ class Decoder(nn.Module):
         self.iou_head = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, NUM_MASKS)
         )
+        self.score_head = ScoreHead(score_width) if score_width else None
 
     def encode_positions(self, xy: Tensor) -> Tensor:
         """(..., 2) positions in pixels -> (..., C) random Fourier features."""
@@ -359,8 +421,13 @@ class Decoder(nn.Module):
         y = self.block8(F.relu(upsample2(self.up8(image)) + skip8 + self.raster8(raster)))
         y = self.block4(F.relu(upsample2(self.up4(y)) + skip4 + self.raster4(raster)))  # (B, 32, 4h, 4w)
         weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.mask_mlps)], 1)  # (B, 4, 33)
-        logits = weights[..., :SKIP4_DIM] @ y.flatten(2) + weights[..., SKIP4_DIM:]
-        return logits.unflatten(2, (4 * h, 4 * w)), self.iou_head(tokens[:, 0]).sigmoid(), tokens[:, : 1 + NUM_MASKS]
+        logits = (weights[..., :SKIP4_DIM] @ y.flatten(2) + weights[..., SKIP4_DIM:]).unflatten(2, (4 * h, 4 * w))
+        tokens = tokens[:, : 1 + NUM_MASKS]
+        iou = self.iou_head(tokens[:, 0])
+        if self.score_head is not None:
+            # Masks do not learn to please who judges them.
+            iou = self.score_head(ScoreHead.describe(logits.detach(), y.detach(), tokens.detach(), iou.detach()))
+        return logits, iou.sigmoid(), tokens
 
 
 def pixel_centres(h: int, w: int, stride: float, device: torch.device) -> Tensor:
@@ -419,7 +486,7 @@ class Student(nn.Module):
         self.shape = shape
         self.norms_frozen = False
         self.encoder = Encoder(shape)
-        self.decoder = Decoder(shape.decoder_layers)
+        self.decoder = Decoder(shape.decoder_layers, shape.score_width)
 
     def freeze_norms(self) -> None:
         """Let every batch norm use the statistics that it has, in training too; scale and shift go on learning.

@@ -27,6 +27,7 @@ class StudentShape:
     repeats: tuple[int, ...] = tuple(stage[2] for stage in MOBILENET_V2_STAGES)  # of the backbone's stages
     decoder_layers: int = 2
     width: int = 1  # multiplies the backbone's channels
+    score_width: int = 0  # hidden units of the scores' head that sees the masks, see rank.py; 0: there is none
 
     def __post_init__(self) -> None:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
@@ -36,12 +37,17 @@ class StudentShape:
             raise InputError("a student has at least 1 decoder layer")
         if self.width < 1:
             raise InputError(f"a student's width is a whole number from 1 on, got {self.width}")
+        if self.score_width < 0:
+            raise InputError(f"a student's score width is a whole number from 0 on, got {self.score_width}")
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> StudentShape:
         """From ``dataclasses.asdict`` or model.json. Raises InputError."""
         try:
-            return cls(tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)))
+            return cls(
+                tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)),
+                int(row.get("score_width", 0)),
+            )  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
 

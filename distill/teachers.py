@@ -96,7 +96,7 @@ class StudentTeacher:
         self.name = f"tinyseg:{folder.name}"
         self._student = Student(folder_shape(folder)).eval().requires_grad_(False)
         # Its batch norms measure themselves on a fixed noise image; the function does not depend on on what.
-        load_folder(self._student, folder, _measure_on_noise)
+        load_folder(self._student, folder, run_on_noise)
         # Depthwise convolutions of many prompts in another layout run on one core, several times slower.
         self._student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = EMBED_DIM
@@ -132,7 +132,8 @@ class StudentEncoded:
         return Answer(logits.float(), iou.float(), tokens.float())
 
 
-def _measure_on_noise(student: Student) -> None:
+def run_on_noise(student: Student) -> None:
+    """Encoder and decoder once on fixed noise, for ``load_folder``: the function that it loads does not depend on on what."""
     generator = torch.Generator().manual_seed(0)
     features = student.encoder(torch.rand(2, 3, 256, 256, generator=generator) * 2 - 1)
     points = torch.rand(2, 4, 2, generator=generator) * 256

@@ -67,6 +67,8 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
             whole = source.kept_blocks[int(index)]
             if whole in place:
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
+        elif (room, kind) == ("decoder", "score_head") and target.score_width != source.score_width:
+            continue  # learned last, for the masks of one student
         elif (room, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
     factor = target.width // source.width

@@ -17,7 +17,7 @@ from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.shape import SIZES  # noqa: E402
 from tinyseg.distill.train import run_once  # noqa: E402
 from tinyseg.distill.validation import validate  # noqa: E402
-from tinyseg.distill.warm_start import fit, load_folder  # noqa: E402
+from tinyseg.distill.warm_start import fit, folder_shape, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED, open_model  # noqa: E402
@@ -25,7 +25,7 @@ from tinyseg.graphs.model import PACKAGED, open_model  # noqa: E402
 
 def test_the_student_computes_what_the_folder_does(shapes: Path) -> None:
     torch.manual_seed(0)
-    student = Student()
+    student = Student(folder_shape(PACKAGED))
     batches = TrainingBatches(read_photos(shapes), 2, 2, 0, {})
     load_folder(student, PACKAGED, lambda s: run_once(s, batches))
     student.eval()

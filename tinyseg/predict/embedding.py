@@ -25,6 +25,11 @@ from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.regions import Regions
 
+# What a click meant is clearer in the whole frame, where its edges lie in the crop: a second look adds so much of the first
+# look's logits to its own, and weighs its scores alike. On held-out training photos this gave 1.3 points of IoU to clicks that
+# are looked at twice (0.3 to 0.5 are alike); a second click, whose hint holds the first answer, gains nothing more.
+FIRST_LOOK_WEIGHT = np.float32(0.5)
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -93,6 +98,7 @@ class Embedding:
         if workspace is not None and not multimask:
             buffers = list(workspace.masks(len(plan.placed), self.geometry))
         answers: dict[int, Masks] = {}
+        first_looks: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         if plan.whole:
             logits, scores = self.network.decode(
                 self.features, self.geometry, self.geometry, plan.whole_prompts, workspace
@@ -100,8 +106,11 @@ class Embedding:
             if workspace is not None:
                 logits = logits.copy()  # they lie in the engine's memory, which the next frame overwrites
             for row, i in enumerate(plan.whole):
-                chosen = choose_masks(logits[row], scores[row], multimask)
-                answers[i] = self.to_masks(self.geometry, plan.placed[i], *chosen, buffers[i])
+                chosen = choose_masks(logits[row], multimask)
+                first_looks[i] = logits[row], scores[row]
+                answers[i] = self.to_masks(
+                    self.geometry, plan.placed[i], logits[row][chosen], scores[row][chosen], buffers[i]
+                )
         crops = dict(plan.crops)
         for i in plan.undecided:
             first = answers[i]
@@ -110,15 +119,28 @@ class Embedding:
                 if crop is not None:
                     crops[i] = crop
         for i, crop in crops.items():
-            answers[i] = self._look_again(plan.placed[i], multimask, crop, buffers[i])
+            answers[i] = self._look_again(plan.placed[i], multimask, crop, first_looks.get(i), buffers[i])
         if workspace is not None:
             workspace.mark("masks")
         return [answers[i] for i in range(len(plan.placed))]
 
-    def _look_again(self, prompt: Prompt, multimask: bool, crop: Letterbox, buffer: NDArray[np.bool_] | None) -> Masks:
+    def _look_again(
+        self,
+        prompt: Prompt,
+        multimask: bool,
+        crop: Letterbox,
+        first: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+        buffer: NDArray[np.bool_] | None,
+    ) -> Masks:
+        """Masks from a crop; first: logits (4, h, w) and scores (4,) of the look at the whole frame, None if there was none."""
         features = self.network.encode(self.frame, crop)
         logits, scores = self.network.decode(features, self.geometry, crop, [prompt])
-        return self.to_masks(crop, prompt, *choose_masks(logits[0], scores[0], multimask), buffer)
+        chosen = choose_masks(logits[0], multimask)
+        answer, predicted = logits[0][chosen], scores[0][chosen]
+        if first is not None and prompt.mask is None:  # a hint has brought the first look along already
+            answer = answer + FIRST_LOOK_WEIGHT * resample_logits(first[0][chosen], self.geometry, crop)
+            predicted = (predicted + FIRST_LOOK_WEIGHT * first[1][chosen]) / (1 + FIRST_LOOK_WEIGHT)
+        return self.to_masks(crop, prompt, answer, predicted, buffer)
 
     def to_masks(
         self,
@@ -136,7 +158,7 @@ class Embedding:
         zoom = None
         if view != self.geometry:
             zoom = view.region
-            logits = np.stack([pixels.resample_grid(one, view, self.geometry) for one in logits])
+            logits = resample_logits(logits, view, self.geometry)
         return Masks(
             masks, scores.astype(np.float32), logits, np.array([s.box for s in stats], np.int32),
             np.array([s.area for s in stats], np.int64), np.array([s.stability for s in stats], np.float32), zoom,
@@ -152,19 +174,22 @@ def _check_multimask(multimask: Any) -> None:
         raise InputError(f"multimask must be True or False, but is {shown(multimask)}")
 
 
-def choose_masks(
-    logits: NDArray[np.float32], scores: NDArray[np.float32], multimask: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The decoder's logits (4, h, w) and scores (4,) -> those that a user sees: one, or three readings.
+def resample_logits(logits: NDArray[np.float32], view: Letterbox, other: Letterbox) -> NDArray[np.float32]:
+    """Logits (K, h, w) of one view of a frame -> (K, h', w') on the grid of another."""
+    return np.stack([pixels.resample_grid(one, view, other) for one in logits])
+
+
+def choose_masks(logits: NDArray[np.float32], multimask: bool) -> list[int]:
+    """Which of the decoder's masks, logits (4, h, w), a user sees: indices of one, or of three readings.
 
     Mask 0 answers an unambiguous prompt, masks 1 to 3 are three readings of an ambiguous one (SAM, appendix A).
     One reading usually is mask 0 once more, less well: mask 0 was trained on every prompt, each reading on the third that
     it fits best. Mask 0 takes that one's place (1 click: +0.9 points on held-out training photos, on either half of them).
     """
     if not multimask:
-        return logits[:1], scores[:1]
+        return [0]
     inside = logits.reshape(len(logits), -1) > 0
     overlap = (inside[1:] & inside[0]).sum(1) / np.maximum((inside[1:] | inside[0]).sum(1), 1)
     chosen = [1, 2, 3]
     chosen[int(overlap.argmax())] = 0
-    return logits[chosen], scores[chosen]
+    return chosen

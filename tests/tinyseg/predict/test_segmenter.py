@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 import tinyseg
 from tests.conftest import mask_iou
 from tinyseg import Prompt
-from tinyseg.predict.embedding import choose_masks
+from tinyseg.geometry import letterbox
+from tinyseg.predict.embedding import FIRST_LOOK_WEIGHT, choose_masks, resample_logits
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -229,10 +230,25 @@ def test_mask_0_takes_the_place_of_the_reading_most_alike_it() -> None:
     logits[1, :, :2] = 1.0
     logits[2, :5] = 1.0  # the twin: one row more
     logits[3] = 1.0
-    scores = np.array([0.7, 0.5, 0.6, 0.4], np.float32)
-    several, several_scores = choose_masks(logits, scores, True)
-    assert np.array_equal(several, logits[[1, 0, 3]]) and several_scores.tolist() == scores[[1, 0, 3]].tolist()
-    single, single_scores = choose_masks(logits, scores, False)
-    assert np.array_equal(single, logits[:1]) and single_scores.tolist() == scores[:1].tolist()
-    nothing, _ = choose_masks(np.full((4, 8, 8), -1.0, np.float32), scores, True)
-    assert len(nothing) == 3
+    assert choose_masks(logits, multimask=True) == [1, 0, 3]
+    assert choose_masks(logits, multimask=False) == [0]
+    assert len(choose_masks(np.full((4, 8, 8), -1.0, np.float32), multimask=True)) == 3
+
+
+def test_a_second_look_adds_what_the_first_saw(fake: tinyseg.Segmenter) -> None:
+    emb = fake.embed(np.zeros((720, 1280, 3), np.uint8))
+    click = Prompt(points=[[600, 300]], labels=[1])
+    for prompt, blends in (
+        (click, True),
+        (dataclasses.replace(click, mask=emb.answer((click,), False, "off")[0].logits[0]), False),
+    ):
+        out = emb.answer((prompt,), False, "auto")[0]
+        assert out.zoom is not None
+        crop = letterbox(1280, 720, emb.zoom_rule.side, out.zoom, square=True)
+        first, scores = emb.network.decode(emb.features, emb.geometry, emb.geometry, [prompt])
+        alone, _ = emb.network.decode(emb.network.encode(emb.frame, crop), emb.geometry, crop, [prompt])
+        both = alone[0, :1] + FIRST_LOOK_WEIGHT * resample_logits(first[0, :1], emb.geometry, crop)
+        plain, blended = (emb.to_masks(crop, prompt, one, scores[0, :1]) for one in (alone[0, :1], both))
+        expected, other = (blended, plain) if blends else (plain, blended)
+        assert np.array_equal(out.logits, expected.logits) and not np.array_equal(out.logits, other.logits)
+        assert np.array_equal(out.masks, expected.masks)
