@@ -60,3 +60,22 @@ def paint_labels(frame: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray
         border = np.asarray(cv2.dilate(border, np.ones((line, line), np.uint8)), np.uint8)
     picture[border.astype(bool)] = 255
     return picture
+
+
+def readings(
+    frame: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    scores: Sequence[float],
+    prompts: Sequence[Prompt] = (),
+) -> NDArray[np.uint8]:
+    """One picture (H, K * W, 3) BGR with a panel for each of K masks (H, W), its predicted IoU written in."""
+    panels = []
+    for mask, score in zip(masks, scores):
+        panel = overlay(frame, [mask], prompts)
+        size = max(panel.shape[:2]) / 700
+        at = (round(12 * size), round(32 * size))
+        for color, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+            width = max(1, round(thickness * size))
+            cv2.putText(panel, f"{score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+        panels.append(panel)
+    return np.concatenate(panels, 1)

@@ -1,15 +1,20 @@
-"""One line on the terminal that tells how far a long job is; silent where nobody watches."""
+"""Telling a user how far a long job is, and why a program waits."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tinyseg.system.console import is_watched, tell
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.2
+SLOW_SECONDS = 1.0
+LOGGER = logging.getLogger("tinyseg")
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -32,3 +37,19 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     finally:
         if watched and done:
             tell("")
+
+
+@contextmanager
+def tell_if_slow(what: str) -> Iterator[None]:
+    """Log what is being waited for (logger "tinyseg") if it takes longer than a second: a warning, and at the end how long."""
+    start = time.monotonic()
+    timer = threading.Timer(SLOW_SECONDS, LOGGER.warning, args=(what,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        spent = time.monotonic() - start
+        if spent > SLOW_SECONDS:
+            LOGGER.info("... ready after %.1f s", spent)
