@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.bench.rivals import PEER_NAMES, SpeedReport, compare_predict, load_peer, run_peer
-from tinyseg.bench.rows import BenchRow, to_json, to_markdown
+from tinyseg.bench.rows import BenchRow, against_sam2, to_json, to_markdown
 from tinyseg.errors import NotInstalled
 from tinyseg.files import write_bytes
+from tinyseg.predict.load import load
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.folders import ResultFolder
 
@@ -97,10 +98,16 @@ def write_report(seg: Segmenter, rows: list[BenchRow], out: ResultFolder, comman
     rivals: dict[str, SpeedReport] = {
         name: compare_predict(seg, run_peer(load_peer(name), seg.info.threads), rounds) for name in PEER_NAMES
     }
+    if seg.info.precision != "fp32":
+        # Rivals run in fp32: beside ours in its own precision that is two effects, so ours in fp32 is measured too.
+        plain = load(seg.model.path, seg.info.engine, "fp32", threads=seg.info.threads)
+        same = {n: compare_predict(plain, run_peer(load_peer(n), plain.info.threads), rounds) for n in PEER_NAMES}
+        facts = {name: report.to_json() for name, report in same.items()}
+        write_bytes(out.place("rivals-fp32.json"), json.dumps(facts, indent=1).encode())
     pictures = draw_plot(plot_points(seg, rivals), out, rows[0].device)
     card = seg.model.card.get("accuracy", {})
     lines = [
-        f"# Speed on {rows[0].device}", "", f"Made by `{command}`.", "", to_markdown(rows), "",
+        f"# Speed on {rows[0].device}", "", f"Made by `{command}`.", "", to_markdown(rows), "", *against_sam2(rows), "",
         "## Beside rivals, in alternating rounds", "",
         "Their architectures with random weights on ONNX Runtime fp32: speed only. Their encoder and decoder alone are timed;",
         "resizing and full-resolution masks are in our time and not in theirs.", "", "```",

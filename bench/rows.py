@@ -127,7 +127,7 @@ def _cell(value: Any) -> str:
 
 
 def to_markdown(rows: Sequence[BenchRow]) -> str:
-    """A table, what the device is, what disturbed, and how this stands to SAM 2's figure."""
+    """A table, what the device is, and what disturbed."""
     cells = [[_cell(getattr(r, name)) for name in COLUMNS] for r in rows]
     lines = markdown_table([list(COLUMNS.values()), *cells])
     first = rows[0]
@@ -139,7 +139,7 @@ def to_markdown(rows: Sequence[BenchRow]) -> str:
     ]
     lines += [f"note, {r.scenario}: {r.notes}" for r in rows if r.notes]
     lines += [f"note, {r.scenario}: not stable within 2% when time was up" for r in rows if not r.stable]
-    return "\n".join([*lines, "", *against_sam2(rows)])
+    return "\n".join(lines)
 
 
 def against_sam2(rows: Sequence[BenchRow]) -> list[str]:
@@ -180,4 +180,21 @@ def compare(old: Sequence[BenchRow], new: Sequence[BenchRow]) -> str:
         )
     if len(lines) == 1:
         raise DataError("the two files have no scenario with the same engine and precision in common")
-    return "\n".join(markdown_table(lines))
+    return "\n".join([*markdown_table(lines), *caveats(old, new)])
+
+
+def caveats(old: Sequence[BenchRow], new: Sequence[BenchRow]) -> list[str]:
+    """What else differs between two runs, so that a difference in speed may not be the program's."""
+    told = []
+    for what, name in (
+        ("two machines", "device"), ("two numbers of cores", "cores"), ("two numbers of threads", "threads"),
+        ("other weights", "model_sha256"), ("two versions of the engine", "engine_version"),
+        ("two frame sizes", "frame_size"),
+    ):  # fmt: skip
+        then, now = ({str(getattr(r, name))[:60] for r in rows} for rows in (old, new))
+        if then != now:
+            told.append(f"{what}: {', '.join(sorted(then))} before, {', '.join(sorted(now))} after")
+    for when, rows in (("before", old), ("after", new)):
+        told += [f"disturbed {when}, {r.scenario}: {r.notes}" for r in rows if r.notes]
+        told += [f"not stable {when}: {r.scenario}" for r in rows if not r.stable]
+    return ["", "Not like with like:", *(f"- {t}" for t in told)] if told else []

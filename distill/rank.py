@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyseg import pixels
-from tinyseg.bench.accuracy import MIN_PIXELS, iou, most_interior, next_click
+from tinyseg.bench.accuracy import MIN_PIXELS, iou, next_click
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.distill.checkpoint import save_checkpoint
@@ -35,6 +35,7 @@ from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import Letterbox, letterbox
 from tinyseg.graphs.model import ZoomRule, open_model
+from tinyseg.masks import most_interior
 from tinyseg.predict.embedding import choose_masks
 from tinyseg.predict.second_look import second_look
 from tinyseg.predict.specks import without_specks
@@ -196,8 +197,10 @@ def record(student: Student, photos: Sequence[Photo], long_side: int, rule: Zoom
         recorder.photo(photo)
     if not recorder.rows:
         raise DataError("a ranking is learned on labelled photos, and these hold no instance")
-    *tensors, kinds = zip(*recorder.rows)
-    return Judged(*(torch.stack(column) for column in tensors), torch.tensor(kinds))
+    described, truth, scores, shown, kinds = zip(*recorder.rows)
+    return Judged(
+        torch.stack(described), torch.stack(truth), torch.stack(scores), torch.stack(shown), torch.tensor(kinds)
+    )
 
 
 def ranking_loss(scores: Tensor, truth: Tensor, shown: Tensor, temperature: float) -> Tensor:
@@ -319,7 +322,7 @@ def with_head(folder: Path, width: int) -> Student:
     assert student.decoder.score_head is not None
     student.decoder.score_head.requires_grad_(True)
     # Depthwise convolutions of many prompts in another layout run on one core, several times slower.
-    return student.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def save(student: Student, config: Mapping[str, Any], out: Path) -> Path:

@@ -17,13 +17,19 @@ class PrecisionFacts:
     """What a model's model.json says of its precisions.
 
     carried: precisions with graphs of their own. lost_points: by precision, the largest loss of mean IoU in points on
-    any set and prompt. speed: by engine and precision, frames a second over those of fp32 in the same run, on a
-    processor with the instructions that the precision wants.
+    any set, prompt and engine; lost_on: the same by engine and precision, where it was measured. speed: by engine and
+    precision, frames a second over those of fp32 in the same run, on a processor with the instructions that the
+    precision wants.
     """
 
     carried: tuple[str, ...] = ("fp32",)
     lost_points: Mapping[str, float] = field(default_factory=dict)
     speed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    lost_on: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def loss(self, engine: str, precision: str) -> float | None:
+        """Points that a precision loses on an engine; what it loses on any where this one was not measured; None: unknown."""
+        return self.lost_on.get(engine, {}).get(precision, self.lost_points.get(precision))
 
 
 def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts) -> tuple[str, str]:
@@ -35,7 +41,9 @@ def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts)
     candidates = {}
     for precision in usable:
         # The parity gate vouches for what an engine lowers itself; int8 has to have been measured.
-        lost = facts.lost_points.get(precision, 0.0 if precision in NATIVE else None)
+        lost = facts.loss(engine, precision)
+        if lost is None and precision in NATIVE:
+            lost = 0.0
         if precision not in measured or lost is None:
             continue
         if lost > MOST_LOST_POINTS:
@@ -51,6 +59,7 @@ def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts)
     if best == "fp32":
         return best, "; ".join([f"fp32: the fastest that was measured for this model on {engine}", *left_out])
     reason = f"{best}: measured {candidates[best]:.2f} times as fast as fp32 on {engine}"
-    if best in facts.lost_points:
-        reason += f", loses {facts.lost_points[best]:.2f} points of IoU at most"
+    lost = facts.loss(engine, best)
+    if lost is not None:
+        reason += f", loses {max(lost, 0.0):.2f} points of IoU at most"
     return best, "; ".join([reason, *left_out])

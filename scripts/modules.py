@@ -18,14 +18,15 @@ BEGIN, END = "<!-- modules: made by scripts/modules.py -->", "<!-- end of module
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "ground",
-        ("arguments", "dataset", "errors", "files", "geometry", "image_headers", "images", "masks", "pixels", "regions", "version"),
+        ("arguments", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels", "version"),
     ),
     ("system", ("system",)),
     ("engines", ("engines",)),
     ("prompts", ("prompts",)),
+    ("draw", ("draw",)),
+    ("masks", ("masks", "regions")),
     ("graphs", ("graphs",)),
     ("predict", ("predict", "track")),  # one layer: a segmenter makes trackers, a tracker runs a segmenter's network
-    ("draw", ("draw",)),
     ("sources", ("sources",)),
     ("sinks", ("sinks",)),
     ("loop", ("loop",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +61,36 @@ def scene() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return np.count_nonzero(a & b) / max(np.count_nonzero(a | b), 1)
+
+
+class PageServer:
+    """A web server on loopback. pages: path -> (status, body, headers); everything else is 404."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[int, bytes, dict[str, str]]] = {}
+        pages = self.pages
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body, headers = pages.get(self.path.partition("?")[0], (404, b"", {}))
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def page_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PageServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    served = PageServer()
+    threading.Thread(target=served.server.serve_forever, daemon=True).start()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         WrongDevice,
     )
     from tinyseg.graphs.everything_rule import EverythingRule
+    from tinyseg.images import read_image
     from tinyseg.loop import Loop, LoopStats
     from tinyseg.masks import Masks
     from tinyseg.predict.embedding import Embedding
@@ -77,6 +78,7 @@ _HOMES = {
         "WrongDevice",
     ),
     "tinyseg.graphs.everything_rule": ("EverythingRule",),
+    "tinyseg.images": ("read_image",),
     "tinyseg.loop": (
         "Loop",
         "LoopStats",
@@ -168,6 +170,7 @@ __all__ = [
     "build_sam",
     "build_sam2",
     "load",
+    "read_image",
     "sam_model_registry",
 ]
 

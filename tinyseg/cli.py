@@ -6,14 +6,16 @@ import argparse
 import importlib.util
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from tinyseg.commands import bench, cache, doctor, info, models, segment, track
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
 from tinyseg.commands import run as run_command
-from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, TinysegError
+from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, NotInstalled, TinysegError
 from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
 from tinyseg.version import __version__
 
@@ -26,7 +28,7 @@ EXIT_INTERRUPTED = 130
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tinyseg", description="Point at anything in a camera frame and get its mask.",
-        epilog="exit codes: 0 done, 1 done in part, 2 bad input, 3 model or engine not usable, 130 interrupted",
+        epilog="exit codes: 0 done, 1 done in part, 2 bad input, 3 model, engine or optional package not usable, 130 interrupted",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tinyseg {__version__}")
     loudness = parser.add_mutually_exclusive_group()
@@ -42,6 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _tell_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+    line: str | None = None,
+) -> None:  # fmt: skip
+    """A warning as a user of the command line reads it: its text alone."""
+    logging.getLogger("tinyseg").warning("warning: %s", message)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     parser = build_parser()
@@ -52,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with remembered_interrupts() as interrupts:
         try:
             args = parser.parse_args(arguments)
-            with log_to_console(-1 if args.quiet else args.verbose):
+            with log_to_console(-1 if args.quiet else args.verbose), warnings.catch_warnings():
+                warnings.showwarning = _tell_warning
                 code: int = args.run(args)
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -84,4 +95,6 @@ def _failed(exc: TinysegError) -> int:
     logging.getLogger("tinyseg").debug("where it happened", exc_info=exc)
     if isinstance(exc, InputError):
         return EXIT_BAD_INPUT
-    return EXIT_NOT_USABLE if isinstance(exc, (EngineError, ModelError, NativeModuleError)) else EXIT_FAILED
+    return (
+        EXIT_NOT_USABLE if isinstance(exc, (EngineError, ModelError, NativeModuleError, NotInstalled)) else EXIT_FAILED
+    )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.prompts import Prompt
-from tinyseg.track.result import ObjectId, TrackResult
+
+if TYPE_CHECKING:  # drawing knows what results look like, not where they are made
+    from tinyseg.track.result import ObjectId, TrackResult
 
 # BGR; chosen to stay apart for readers who see few colours (Okabe and Ito).
 COLORS = ((178, 114, 0), (0, 94, 213), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86), (66, 228, 240))
@@ -92,3 +95,22 @@ def overlay_tracks(frame: NDArray[np.uint8], tracks: Sequence[TrackResult]) -> N
         cv2.rectangle(picture, (left, foot - height - below), (left + width, foot + below), color, -1)
         cv2.putText(picture, name, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, font, (255, 255, 255), line, cv2.LINE_AA)
     return picture
+
+
+def readings(
+    frame: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    scores: Sequence[float],
+    prompts: Sequence[Prompt] = (),
+) -> NDArray[np.uint8]:
+    """One picture (H, K * W, 3) BGR with a panel for each of K masks (H, W), its predicted IoU written in."""
+    panels = []
+    for mask, score in zip(masks, scores):
+        panel = overlay(frame, [mask], prompts)
+        size = max(panel.shape[:2]) / 700
+        at = (round(12 * size), round(32 * size))
+        for color, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+            width = max(1, round(thickness * size))
+            cv2.putText(panel, f"{score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+        panels.append(panel)
+    return np.concatenate(panels, 1)

@@ -42,10 +42,12 @@ class LoopStats:
     frames: int  # results that reached the sink
     dropped: int  # frames that a live source gave and nobody could take in time
     seconds: float  # since the first frame was asked for
-    fps: float  # frames / seconds, from the first result on
+    fps: float  # results a second, between one result and the next
     latency_p50_ms: float  # from the frame being there to its masks being there, newest 4096 frames
     latency_p99_ms: float
     damaged: int = 0  # frames that the source could not read and passed over
+    warm_up_frames: int = 0  # results that waited for a shape to be compiled; left out of fps and latencies
+    warm_up_seconds: float = 0.0  # how long such waits lasted, the longest of those at the same time
 
 
 class Loop:
@@ -108,7 +110,10 @@ class Loop:
         self._taken = 0  # frames handed to workers, numbered without gaps
         self._frames = self._dropped = 0
         self._latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
-        self._started = self._first_result = self._last_result = 0.0
+        self._started = self._last_result = 0.0
+        self._warm_up_frames, self._warm_up_seconds = 0, 0.0
+        self._warm_until = 0.0  # frames that were there before this had to wait for a compiler, or for such a frame
+        self._paced, self._paced_seconds = 0, 0.0  # results without such a wait, and the time between them
         self._closed = False
         self._prompts: tuple[Prompt, ...] = ()
         self._changes: list[tuple[ObjectId, Prompt | None, int]] = []  # of a tracker's objects
@@ -165,11 +170,12 @@ class Loop:
         with self._lock:
             latencies = np.array(self._latencies) if self._latencies else np.zeros(1)
             frames, dropped = self._frames, self._dropped
-            spent = self._last_result - self._first_result
+            paced, spent = self._paced, self._paced_seconds
+            warm = self._warm_up_frames, self._warm_up_seconds
             seconds = max(self._last_result - self._started, 0.0)
         p50, p99 = np.percentile(latencies, (50, 99))
-        fps = (frames - 1) / spent if frames > 1 and spent > 0 else 0.0
-        return LoopStats(frames, dropped, seconds, fps, float(p50), float(p99), self._source.damaged)
+        fps = paced / spent if spent > 0 else 0.0
+        return LoopStats(frames, dropped, seconds, fps, float(p50), float(p99), self._source.damaged, *warm)
 
     def run(self) -> LoopStats:
         """Run until the source ends, the sink asks to stop, or :meth:`stop`; once.
@@ -269,12 +275,19 @@ class Loop:
             try:
                 given = self._prompts_for(frame.index) if self._prompts_for is not None else None
                 prompts = usual if given is None else _checked_prompts(given)
+                before, start = self._seg.network.waited_seconds, time.perf_counter()
                 result = self._segment(frame, prompts, workspace)
+                waited = self._seg.network.waited_seconds - before
             except BaseException:
                 with self._changed:
                     self._broken = number if self._broken is None else min(self._broken, number)
                 raise
             with self._changed:
+                if waited > 0:
+                    now = time.perf_counter()
+                    self._warm_up_frames += 1
+                    self._warm_up_seconds += max(0.0, now - max(start, self._warm_until))
+                    self._warm_until = now
                 self._done[number] = (result, workspace)
                 self._changed.notify_all()
 
@@ -323,9 +336,12 @@ class Loop:
                 with self._changed:
                     self._free.append(workspace)
                     self._frames += 1
-                    self._first_result = self._first_result or now
+                    if result.frame.captured > self._warm_until:
+                        self._latencies.append(result.latency_ms)
+                        if self._last_result > self._warm_until:
+                            self._paced += 1
+                            self._paced_seconds += now - self._last_result
                     self._last_result = now
-                    self._latencies.append(result.latency_ms)
                     self._changed.notify_all()
                 if wanted is False:
                     return

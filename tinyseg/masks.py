@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import cv2
@@ -10,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_whole
-from tinyseg.errors import FrameError, NotInstalled
-from tinyseg.pixels import check_frame
+from tinyseg.draw import overlay
+from tinyseg.errors import FrameError, InputError, NotInstalled
+from tinyseg.images import ImageInput, open_image, write_image
+from tinyseg.pixels import FrameLayout, check_frame
+from tinyseg.prompts import Prompt
 
 if TYPE_CHECKING:
     import supervision
@@ -24,7 +28,7 @@ class CocoRle(TypedDict):
     counts: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Masks:
     """K masks of one frame, in the decoder's order (for three readings of a click: no order of size or score).
 
@@ -32,7 +36,8 @@ class Masks:
     low-resolution grid; one of them can be passed back as ``mask=``. boxes: (K, 4) int32 x0, y0, x1, y1, ends
     exclusive, zeros for an empty mask. areas: (K,) int64 pixels. stability: (K,) float32, how much of the mask
     survives when its threshold moves by 1 (SAM, appendix B). zoom: the region (x0, y0, x1, y1) of the frame that was
-    looked at a second time, or None.
+    looked at a second time, or None. frame and prompt: what :meth:`plot` and :meth:`save` draw on, and draw; None where
+    the frame was not kept (:class:`tinyseg.Loop`).
     """
 
     masks: NDArray[np.bool_]
@@ -42,6 +47,20 @@ class Masks:
     areas: NDArray[np.int64]
     stability: NDArray[np.float32]
     zoom: tuple[int, int, int, int] | None = None
+    frame: FrameLayout | None = field(default=None, compare=False)
+    prompt: Prompt | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: how many, of which size, their scores, and the best one's box and area."""
+        count, height, width = self.masks.shape
+        if not count:
+            return f"Masks(0 of {width} x {height} pixels)"
+        scores = ", ".join(f"{s:.2f}" for s in self.scores)
+        zoomed = "" if self.zoom is None else f", second look at {self.zoom}"
+        return (
+            f"Masks({count} of {width} x {height} pixels, scores {scores}; best {self.best}: box "
+            f"{tuple(self.boxes[self.best].tolist())}, {self.areas[self.best]} px{zoomed})"
+        )
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -72,21 +91,51 @@ class Masks:
             xyxy=self.boxes.astype(np.float32), mask=self.masks, confidence=self.scores.astype(np.float32)
         )
 
+    def plot(self, frame: ImageInput | None = None, color: str = "bgr", index: int | None = None) -> NDArray[np.uint8]:
+        """A picture (H, W, 3) BGR uint8: a mask and the prompt drawn over the frame.
+
+        frame and color as in :meth:`tinyseg.Segmenter.embed`; None for the frame that was segmented. index is the mask, by
+        default the best scored one. Raises FrameError or InputError.
+        """
+        if frame is not None:
+            layout = check_frame(*open_image(frame, color))
+        elif self.frame is not None:
+            layout = self.frame
+        else:
+            raise InputError("these masks do not hold their frame; give it: plot(frame) or save(path, frame)")
+        self._require_size(layout)
+        prompts = () if self.prompt is None else (self.prompt,)
+        return overlay(layout.to_bgr(), [self.masks[self._checked(index)]], prompts)
+
+    def save(
+        self, path: str | Path, frame: ImageInput | None = None, color: str = "bgr", index: int | None = None
+    ) -> Path:
+        """Write :meth:`plot`'s picture as a .png, .jpg or other image file; returns the path. Raises DataError."""
+        place = Path(path)
+        write_image(place, self.plot(frame, color, index))
+        return place
+
     def cutout(self, frame: NDArray[np.uint8], color: str = "bgr", index: int | None = None) -> NDArray[np.uint8]:
         """The frame with everything but a mask transparent: (H, W, 4) RGBA uint8.
 
         frame and color as in :meth:`tinyseg.Segmenter.embed`; index is the mask, by default the best scored one.
         """
         layout = check_frame(frame, color)
-        if layout.pixels.shape[:2] != self.masks.shape[1:]:
-            raise FrameError(
-                f"the frame has shape {layout.pixels.shape[:2]}, but the masks were made for {self.masks.shape[1:]}"
-            )
-        index = self.best if index is None else check_whole("index", index, -len(self), len(self) - 1)
+        self._require_size(layout)
+        index = self._checked(index)
         pixels = layout.pixels[..., :3]
         rgb = pixels[..., ::-1] if layout.bgr else pixels
         alpha = np.where(self.masks[index], 255, 0).astype(np.uint8)
         return np.concatenate([np.broadcast_to(rgb, (*rgb.shape[:2], 3)), alpha[..., None]], 2)
+
+    def _checked(self, index: int | None) -> int:
+        return self.best if index is None else check_whole("index", index, -len(self), len(self) - 1)
+
+    def _require_size(self, layout: FrameLayout) -> None:
+        if layout.pixels.shape[:2] != self.masks.shape[1:]:
+            raise FrameError(
+                f"the frame has shape {layout.pixels.shape[:2]}, but the masks were made for {self.masks.shape[1:]}"
+            )
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:

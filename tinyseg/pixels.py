@@ -58,6 +58,11 @@ class FrameLayout:
     pixels: NDArray[np.uint8]
     bgr: bool
 
+    def to_bgr(self) -> NDArray[np.uint8]:
+        """A copy as (H, W, 3) BGR, without alpha."""
+        pixels = self.pixels[..., :3] if self.bgr else self.pixels[..., 2::-1]
+        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
 
 def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
     """Check a frame and view it as (H, W, C).
@@ -68,9 +73,10 @@ def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
     """
     check_choice("color", color, COLORS, FrameError)
     if not isinstance(frame, np.ndarray):
-        raise FrameError(
-            f"a frame must be a numpy array (H, W, 3) of uint8, but is a {type(frame).__name__}; use numpy.asarray(frame)"
-        )
+        wanted = f"a frame must be a numpy array (H, W, 3) of uint8, but is a {type(frame).__name__}"
+        if isinstance(frame, (str, os.PathLike)):
+            raise FrameError(f"{wanted}; read the file first: tinyseg.read_image({str(frame)!r:.100})")
+        raise FrameError(f"{wanted}; use numpy.asarray(frame)")
     if frame.dtype != np.uint8:
         hint = (
             "multiply by 255 if it is in [0, 1], then .astype(numpy.uint8)"

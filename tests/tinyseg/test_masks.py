@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import tinyseg
+from tinyseg.images import read_image, write_image
 from tinyseg.masks import encode_rle, polygons
+from tinyseg.predict.workspace import Workspace
 
 
 def random_masks() -> list[NDArray[np.bool_]]:
@@ -78,3 +82,32 @@ def test_missing_supervision_is_named(answer: tinyseg.Masks, monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
     with pytest.raises(tinyseg.NotInstalled, match="pip install"):
         answer.to_supervision()
+
+
+def test_one_line_says_what_there_is(answer: tinyseg.Masks) -> None:
+    assert str(answer).startswith("Masks(3 of 80 x 60 pixels, scores ") and "\n" not in str(answer)
+    assert "box (10, 20, 50, 40), 800 px" in repr(answer)
+
+
+def test_plot_and_save_know_the_frame(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
+    frame = np.full((60, 80, 3), 90, np.uint8)
+    write_image(tmp_path / "photo.png", frame)
+    out = fake(tmp_path / "photo.png", box=(10, 20, 50, 40), zoom="off")
+    picture = out.plot()
+    assert picture.shape == (60, 80, 3) and (picture[30, 30] != 90).any() and (picture[55, 70] == 90).all()
+    assert np.array_equal(read_image(out.save(tmp_path / "new" / "out.png")), picture)
+    grey = fake(frame[..., 0], box=(10, 20, 50, 40), zoom="off")
+    assert np.array_equal(grey.plot(), picture)
+    assert np.array_equal(fake(frame, points=[[30, 30]], labels=[1]).plot(index=2).shape, (60, 80, 3))
+    with pytest.raises(tinyseg.FrameError, match="made for"):
+        out.plot(frame[:30])
+    with pytest.raises(tinyseg.DataError, match="cannot be read"):
+        fake("nowhere.jpg", box=(1, 1, 9, 9))
+
+
+def test_a_loops_masks_ask_for_the_frame(fake: tinyseg.Segmenter) -> None:
+    frame = np.full((60, 80, 3), 90, np.uint8)
+    (out,) = fake.run(frame, [tinyseg.Prompt(box=(10, 20, 50, 40))], Workspace())
+    with pytest.raises(tinyseg.InputError, match="give it"):
+        out.plot()
+    assert out.plot(frame).shape == frame.shape

@@ -31,6 +31,7 @@ examples:
   tinyseg bench --peer mobilesam
   tinyseg bench --baseline base-plus --random-weights --rounds 5
   tinyseg bench --compare before.json after.json"""
+MIN_ROUNDS = 3
 ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop", "loop-latency")
 
 
@@ -79,6 +80,9 @@ def add_parser(commands: Any) -> None:
         "--report", metavar="DIR", help="with --all: also time all rivals, and write report, rows and plot"
     )
     parser.add_argument("--data", metavar="DATA", help="also measure box mIoU of the same engine on this labelled data")
+    parser.add_argument(
+        "--sam2", action="store_true", help="also say how this stands to the frame rate that SAM 2's paper states"
+    )
     parser.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     add_engine_options(parser)
     parser.set_defaults(run=run)
@@ -92,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     from tinyseg.bench.report import open_report, write_report  # noqa: PLC0415
     from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
 
+    if args.rounds < MIN_ROUNDS:
+        raise InputError(f"--rounds must be at least {MIN_ROUNDS}, but is {args.rounds}")
     if args.compare:
         before, after = (rows.read_json(Path(p)) for p in args.compare)
         print(rows.compare(before, after))
@@ -158,7 +164,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.csv:
         write_bytes(Path(args.csv), rows.to_csv(found).encode())
-    emit(rows.to_json(found), rows.to_markdown(found), args.json)
+    text = rows.to_markdown(found)
+    if args.sam2:
+        text = "\n".join([text, "", *rows.against_sam2(found)])
+    emit(rows.to_json(found), text, args.json)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyseg.engines.cache import EngineCache, Entry, open_cache
 from tinyseg.errors import CacheError
+from tinyseg.graphs.shapes import describe_shape
 
 
 def add_parser(commands: Any) -> None:
@@ -52,7 +53,7 @@ def _table(cache: EngineCache, entries: list[Entry], aside: Collection[Path]) ->
     for entry in sorted(entries, key=lambda e: -e.last_used):
         key = entry.key
         shape = key.get("dimensions")
-        sizes = " ".join(f"{n}={v}" for n, v in shape.items()) if isinstance(shape, dict) else ""
+        sizes = describe_shape(shape) if isinstance(shape, dict) else ""
         age = max(time.time() - entry.last_used, 0) / 3600
         state = f"used {age:.1f} h ago"
         if entry.problem:

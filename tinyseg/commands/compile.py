@@ -24,7 +24,7 @@ from tinyseg.system.progress import progress
 EXAMPLES = """examples:
   tinyseg compile                                             # into the cache, for 1280x720 frames
   tinyseg compile --engine openvino --precision int8 --size 640x480 --out camera-model
-  tinyseg run --source 0 --model camera-model
+  tinyseg run 0 --model camera-model --box 100,50,400,300
   tinyseg compile my-model --precision int8 --bisect          # where does it leave the fp32 reference?"""
 
 

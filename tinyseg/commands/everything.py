@@ -93,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
     seg = load_segmenter(args)
     rule = chosen_rule(args, seg.everything_rule)
     out = ResultFolder(place)
-    names = unique_names(images)
+    names = unique_names([str(path) for path in images])
     coco: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
     failed = 0
     for path in progress(images, "everything") if len(images) > 1 else images:
         try:
-            row = one_image(seg, path, names[path], rule, search, args.format, out, coco)
+            row = one_image(seg, path, names[str(path)], rule, search, args.format, out, coco)
         except (InputError, MemoryError) as exc:
             failed += 1
             tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")

@@ -16,13 +16,13 @@ from tinyseg.arguments import check_path, check_whole, clipped, parse_size
 from tinyseg.commands.options import add_engine_options
 from tinyseg.commands.segment import parse_prompts
 from tinyseg.engines.cpu import available_cores
-from tinyseg.errors import DataError, PromptError
+from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import load
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.prompts import Prompt
-from tinyseg.sinks import SINK_HELP, open_sink
+from tinyseg.sinks import SINK_HELP, HttpSink, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
 from tinyseg.system.console import is_watched, tell
 from tinyseg.system.device import temperature_celsius
@@ -32,7 +32,7 @@ MOST_PROMPT_BYTES = 256 << 20
 PROMPT_LINE = '{"frame": N, "prompts": [{"box": [x0, y0, x1, y1]}, ...]}'
 
 EXAMPLES = """examples:
-  tinyseg run 0 --point 640,360 --sink window
+  tinyseg run 0 --point 640,360 --sink http                 # watch at http://127.0.0.1:8080/
   tinyseg run film.mp4 --box 100,50,400,300 --sink video:masked.mp4
   tinyseg run rtsp://camera/stream --box 100,50,400,300 --sink jsonl:masks.jsonl
   ffmpeg -i film.mp4 -f rawvideo -pix_fmt bgr24 - | tinyseg run - --raw-size 1280x720 --point 9,9 --sink raw > masks.bin
@@ -73,6 +73,12 @@ def add_parser(commands: Any) -> None:
         "--json", action="store_true", help="print the final figures as JSON, on standard error for --sink raw"
     )
     add_engine_options(parser)
+    parser.add_argument(
+        "--streams",
+        type=int,
+        metavar="N",
+        help="frames in flight (default: 1 for latency, one on every core for throughput)",
+    )
     parser.set_defaults(run=run, mask=None)
 
 
@@ -112,6 +118,8 @@ def live_line(stats: LoopStats) -> str:
     heat = temperature_celsius()
     damaged = f", {stats.damaged} damaged" if stats.damaged else ""
     shown = f", {heat:.0f} C" if heat is not None else ""
+    if stats.warm_up_seconds >= 0.05:
+        shown = f", warm-up of {stats.warm_up_seconds:.1f} s left out{shown}"
     return (
         f"{stats.frames} frames, {stats.fps:.1f}/s, latency p50 {stats.latency_p50_ms:.1f} p99 {stats.latency_p99_ms:.1f} ms, "
         f"{stats.dropped} dropped{damaged}{shown}"
@@ -120,8 +128,14 @@ def live_line(stats: LoopStats) -> str:
 
 def run(args: argparse.Namespace) -> int:
     frame_prompts = read_frame_prompts(Path(args.every_frame_prompts)) if args.every_frame_prompts else None
-    prompts = parse_prompts(args) if args.point or args.box or frame_prompts is None else []
-    streams = 1 if args.mode == "latency" else (args.threads or available_cores())
+    prompts = (
+        parse_prompts(args, "--point X,Y or --box X0,Y0,X1,Y1")
+        if args.point or args.box or frame_prompts is None
+        else []
+    )
+    if args.streams is not None and args.mode == "latency":
+        raise InputError("--mode latency keeps one frame in flight; leave --streams out")
+    streams = args.streams or (1 if args.mode == "latency" else args.threads or available_cores())
     seg = load(args.model, args.engine, args.precision, threads=args.threads, streams=streams)
     source = open_source(args.source, getattr(sys.stdin, "buffer", None), raw_size(args.raw_size), args.raw_color)
     try:
@@ -129,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
     except BaseException:
         source.close()
         raise
+    if isinstance(sink, HttpSink):
+        tell(f"watch at {sink.url}")
     watched = is_watched()
 
     def tick(stats: LoopStats) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,11 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.draw import overlay
+from tinyseg.draw import overlay, readings
 from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.fetch import MAX_BYTES, is_url
 from tinyseg.files import write_bytes
-from tinyseg.images import find_images, read_image, read_mask, write_image
+from tinyseg.images import SUFFIXES, decode_image, encode_image, find_images, read_image, read_mask
 from tinyseg.masks import Masks
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
@@ -31,6 +36,8 @@ FORMATS = ("png", "mask", "cutout", "coco", "polygons")
 
 EXAMPLES = """examples:
   tinyseg segment photo.jpg --point 320,240
+  tinyseg segment photo.jpg --point 320,240 --all-readings --out result.png
+  tinyseg segment https://example.org/photo.jpg --box 40,60,400,380 --out - > result.png
   tinyseg segment photo.jpg --box 40,60,400,380 --point 200,300,0 --out results
   tinyseg segment photos/ --box 0,0,320,320 --box 320,0,640,320 --format coco --json
 
@@ -55,7 +62,12 @@ def add_parser(commands: Any) -> None:
         "points together mean the same object.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted globs")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders, quoted globs, http(s) addresses, or - for standard input",
+    )
     parser.add_argument(
         "--point",
         action="append",
@@ -67,14 +79,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--mask", metavar="FILE", help="image of the frame's size, not black where the object roughly is"
     )
-    parser.add_argument("--out", default=".", metavar="DIR", help="where results go (default: here)")
+    parser.add_argument(
+        "--out", default=".", metavar="PLACE",
+        help="a folder for results (default: here), a file such as result.png for the result of one image, or - for "
+        "standard output",
+    )  # fmt: skip
     parser.add_argument(
         "--format", choices=FORMATS, default="png",
         help="png: masks drawn over the photo; mask: black and white; cutout: transparent background; coco: one "
         "coco.json with RLE; polygons: outlines as JSON (default: png)",
     )  # fmt: skip
     parser.add_argument(
-        "--all-masks", action="store_true", help="keep all three readings of a click, not only the best"
+        "--all-readings",
+        "--all-masks",
+        action="store_true",
+        dest="all_readings",
+        help="keep all three readings of a click, not only the best; png shows them side by side",
     )
     parser.add_argument(
         "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
@@ -84,8 +104,10 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def parse_prompts(args: argparse.Namespace) -> list[Prompt]:
-    """The prompts that the options describe. Raises PromptError."""
+def parse_prompts(
+    args: argparse.Namespace, options: str = "--point X,Y, --box X0,Y0,X1,Y1 or --mask FILE"
+) -> list[Prompt]:
+    """The prompts that the options describe; ``options``: those that the command has. Raises PromptError."""
     points, labels = [], []
     for text in args.point:
         x, y, *label = numbers(text, (2, 3), "--point takes X,Y or X,Y,LABEL")
@@ -96,80 +118,201 @@ def parse_prompts(args: argparse.Namespace) -> list[Prompt]:
     if len(boxes) > 1 and (points or hint is not None):
         raise PromptError("points or a mask can be combined with one --box only; run the command once for each object")
     if not boxes and not points and hint is None:
-        raise PromptError("say what to segment: --point X,Y, --box X0,Y0,X1,Y1 or --mask FILE")
+        raise PromptError(f"say what to segment: {options}")
     shared = {"points": points or None, "labels": labels or None, "mask": hint}
     return [Prompt(box=box, **shared) for box in boxes] or [Prompt(**shared)]
 
 
 def run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args)
-    images = find_images(args.images)
-    place = check_path("--out", args.out)
-    if path_kind(place) not in (None, "folder"):
-        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
+    images = find_inputs(args.images)
+    target = Target(args.out, args.format, images)
+    if target.stream and args.json:
+        raise InputError("--json and --out - both write to standard output; give --out a file or folder")
+    told = sys.stderr if target.stream else sys.stdout
     seg = load_segmenter(args)
-    out = ResultFolder(place)
+    target.open()
     names = unique_names(images)
     coco = CocoWriter()
     failed = 0
-    for path in progress(images, "segment") if len(images) > 1 else images:
+    for there in read_ahead(seg, progress(images, "segment") if len(images) > 1 else images):
+        image = there.image
         try:
-            row = segment_one(seg, path, names[path], prompts, args, out, coco)
+            row = segment_one(seg, there, names[image], prompts, args, target, coco)
         except (InputError, MemoryError) as exc:
             failed += 1
-            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
+            tell(f"tinyseg: {clipped(image)}: {exc or 'not enough memory'}")
             if args.json:
-                print(json.dumps({"image": str(path), "error": str(exc)}), flush=True)
+                print(json.dumps({"image": image, "error": str(exc)}), flush=True)
             continue
         if args.json:
             print(json.dumps(row), flush=True)
         elif len(images) == 1:
             found = ", ".join(f"IoU {o['score']:.2f}, {o['area']} px" for o in row["objects"])
-            print(f"{path}: {len(row['objects'])} mask(s) ({found}) -> {', '.join(row['files'])}")
+            print(f"{image}: {len(row['objects'])} mask(s) ({found}) -> {', '.join(row['files'])}", file=told)
+            waited = f", getting the engine ready for its shape {row['compile_ms']:.0f} ms" if row["compile_ms"] else ""
             print(
-                f"embedding {row['embed_ms']:.1f} ms, prompting {row['predict_ms']:.1f} ms "
-                f"on this machine, first call: compiling included; {seg.info}"
+                f"embedding {row['embed_ms']:.1f} ms, prompting {row['predict_ms']:.1f} ms on this machine{waited}; {seg.info}",
+                file=told,
             )
     if args.format == "coco" and failed < len(images):
-        coco.write(out.place("coco.json"))
+        target.write("coco.json", coco.content())
     if not args.json and len(images) > 1:
-        print(f"{len(images) - failed} of {len(images)} images -> {out.folder}")
+        print(f"{len(images) - failed} of {len(images)} images -> {args.out}")
     return 1 if failed else 0
+
+
+class Target:
+    """Where results go: a folder, one file that the user named, or standard output."""
+
+    def __init__(self, text: str, kind: str, images: Sequence[str]) -> None:
+        """What --out says, for results of a --format about images. Raises DataError or InputError."""
+        self.stream = text == "-"
+        self._file: Path | None = None
+        self._folder: ResultFolder | None = None
+        self._place = place = check_path("--out", text)
+        there = None if self.stream else path_kind(place)
+        if there == "folder" or (not self.stream and place.suffix.lower() not in (*SUFFIXES, ".json")):
+            if there not in (None, "folder"):
+                raise DataError(f"--out {clipped(place)} is no folder; give a folder, or a file ending in .png")
+            return
+        if len(images) != 1 and kind != "coco":
+            raise InputError(
+                f"--out {clipped(place)} takes the result of one image, but there are {len(images)}; give a folder"
+            )
+        if self.stream:
+            return
+        if there is not None and any(path_kind(Path(i)) and place.samefile(i) for i in images if not is_url(i)):
+            raise DataError(f"--out {clipped(place)} is an input; give a folder, or another file")
+        wants_json = kind in ("polygons", "coco")
+        if wants_json != (place.suffix.lower() == ".json"):
+            raise InputError(
+                f"--format {kind} writes {'JSON' if wants_json else 'pictures'}, but --out is {clipped(place)}; "
+                f"{'name a .json file' if wants_json else 'name a .png file, or add --format polygons or coco'}"
+            )
+        self._file = place
+
+    @property
+    def single(self) -> bool:
+        return self.stream or self._file is not None
+
+    @property
+    def suffix(self) -> str:
+        """Of pictures: the file's, else .png."""
+        return ".png" if self._file is None else self._file.suffix
+
+    def open(self) -> None:
+        """Make the folder, if it is one. Raises DataError."""
+        if not self.single:
+            self._folder = ResultFolder(self._place)
+
+    def name(self, name: str) -> str:
+        """Where a result of that name in a folder goes, for messages."""
+        return "standard output" if self.stream else str(self._file or self._place / name)
+
+    def write(self, name: str, content: bytes) -> str:
+        """Write a result; ``name`` is its name in a folder. Returns where it went. Raises DataError."""
+        if self.stream:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        else:
+            write_bytes(self._file if self._folder is None else self._folder.place(name), content)  # type: ignore[arg-type]
+        return self.name(name)
+
+
+def find_inputs(texts: Sequence[str]) -> list[str]:
+    """The images that arguments name: addresses and "-" as they are, folders and globs expanded. Raises DataError."""
+    found: dict[str, None] = {}
+    for text in texts:
+        found.update(dict.fromkeys([text] if text == "-" or is_url(text) else [str(p) for p in find_images([text])]))
+    return list(found)
+
+
+def read_input(image: str) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR of a file, address or standard input. Raises DataError."""
+    if image != "-":
+        return read_image(image)
+    if sys.stdin is None:
+        raise DataError("there is no standard input to read an image from")
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"standard input holds more than {MAX_BYTES >> 20} MiB; give a file")
+    return decode_image(data, "standard input")
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that was read ahead: (H, W, 3) BGR, or why it cannot be read; and how long its shape took to compile."""
+
+    image: str
+    frame: NDArray[np.uint8] | DataError
+    compile_seconds: float = 0.0
+
+
+def read_ahead(seg: Segmenter, images: Iterable[str]) -> Iterator[ReadImage]:
+    """Images in order. The next one is read, and its shape's encoder compiled, while the caller works on the one before."""
+
+    def read(image: str) -> ReadImage:
+        try:
+            frame = read_input(image)
+        except DataError as exc:
+            return ReadImage(image, exc)
+        before = seg.network.waited_seconds
+        seg.network.compiled("encoder", seg.view(frame.shape[1], frame.shape[0]))
+        return ReadImage(image, frame, seg.network.waited_seconds - before)
+
+    with ThreadPoolExecutor(1, "tinyseg-ahead") as pool:
+        ahead: Future[ReadImage] | None = None
+        for image in images:
+            following = pool.submit(read, image)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
 
 
 def segment_one(
     seg: Segmenter,
-    path: Path,
+    there: ReadImage,
     name: str,
     prompts: list[Prompt],
     args: argparse.Namespace,
-    out: ResultFolder,
+    target: Target,
     coco: CocoWriter,
 ) -> dict[str, Any]:
-    """Segment one file, write its results, and return the row that ``--json`` prints."""
-    frame = read_image(path)
+    """Segment one image, write its results, and return the row that ``--json`` prints."""
+    image, frame = there.image, there.frame
+    if isinstance(frame, DataError):
+        raise frame
+    waited = seg.network.waited_seconds
     start = time.perf_counter()
     emb = seg.embed(frame, color="bgr")
     embedded = time.perf_counter()
+    waited_to_embed = seg.network.waited_seconds - waited
     answers = []
     for prompt in prompts:
         multimask = prompt.ambiguous
         answer = emb.predict(prompt.points, prompt.labels, prompt.box, prompt.mask, multimask, args.zoom)
         answers.append(answer)
     done = time.perf_counter()
-    kept = [(a, i) for a in answers for i in (range(len(a)) if args.all_masks else [a.best])]
-    files = write_results(frame, kept, prompts, args.format, out, name)
+    waited_to_predict = seg.network.waited_seconds - waited - waited_to_embed
+    kept = [(a, i) for a in answers for i in (range(len(a)) if args.all_readings else [a.best])]
     if args.format == "coco":
-        coco.add(path, frame, kept)
-        files = [str(out.folder / "coco.json")]
+        coco.add(image, frame, kept)
+        files = [target.name("coco.json")]
+    else:
+        files = write_results(frame, kept, prompts, args.format, target, name)
     return {
-        "image": str(path),
+        "image": image,
         "width": frame.shape[1],
         "height": frame.shape[0],
         "files": files,
         "objects": [describe(a, i) for a, i in kept],
-        "embed_ms": round(1e3 * (embedded - start), 3),
-        "predict_ms": round(1e3 * (done - embedded), 3),
+        # Without waiting for compilers, which only the first image of a shape does.
+        "embed_ms": round(1e3 * (embedded - start - waited_to_embed), 3),
+        "predict_ms": round(1e3 * (done - embedded - waited_to_predict), 3),
+        "compile_ms": round(1e3 * (there.compile_seconds + waited_to_embed + waited_to_predict), 3),
         "engine": seg.info.engine,
         "precision": seg.info.precision,
     }
@@ -186,51 +329,55 @@ def describe(answer: Masks, index: int) -> dict[str, Any]:
 
 
 def write_results(
-    frame: NDArray[np.uint8],
-    kept: list[tuple[Masks, int]],
-    prompts: list[Prompt],
-    kind: str,
-    out: ResultFolder,
-    name: str,
+    frame: NDArray[np.uint8], kept: list[tuple[Masks, int]], prompts: list[Prompt], kind: str, target: Target, name: str
 ) -> list[str]:
-    """Write the files of one image; returns their names."""
-    files = []
-    if kind == "png":
-        path = out.place(f"{name}.overlay.png")
-        write_image(path, overlay(frame, [a.masks[i] for a, i in kept], prompts))
-        files.append(str(path))
-    elif kind == "polygons":
-        path = out.place(f"{name}.polygons.json")
+    """Write the files of one image; returns their names. Raises DataError or InputError."""
+    picture = Path(f"{name}{target.suffix}")
+    if kind == "polygons":
         rows = [{**describe(a, i), "polygons": [p.tolist() for p in a.to_polygons()[i]]} for a, i in kept]
-        write_bytes(path, json.dumps(rows).encode())
-        files.append(str(path))
-    elif kind in ("mask", "cutout"):
-        for number, (answer, index) in enumerate(kept):
-            path = out.place(f"{name}.{kind}{number}.png")
-            if kind == "mask":
-                write_image(path, answer.masks[index].astype(np.uint8) * 255)
-            else:  # OpenCV writes BGRA
-                write_image(path, answer.cutout(frame, "bgr", index)[..., [2, 1, 0, 3]])
-            files.append(str(path))
+        return [target.write(f"{name}.polygons.json", json.dumps(rows).encode())]
+    if kind == "png":
+        masks = [a.masks[i] for a, i in kept]
+        if len(prompts) == 1 and len(kept) > 1:
+            drawn = readings(frame, masks, [float(a.scores[i]) for a, i in kept], prompts)
+        else:
+            drawn = overlay(frame, masks, prompts)
+        return [target.write(f"{name}.overlay.png", encode_image(picture, drawn))]
+    if target.single and len(kept) > 1:
+        raise InputError(f"--format {kind} writes a file for each of the {len(kept)} masks; give --out a folder")
+    files = []
+    for number, (answer, index) in enumerate(kept):
+        if kind == "mask":
+            pixels = answer.masks[index].astype(np.uint8) * np.uint8(255)
+        else:  # OpenCV writes BGRA
+            pixels = answer.cutout(frame, "bgr", index)[..., [2, 1, 0, 3]]
+        files.append(target.write(f"{name}.{kind}{number}.png", encode_image(picture, pixels)))
     return files
 
 
-def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for the results of every file: its stem, numbered where another file has that name already.
+def unique_names(images: Sequence[str]) -> dict[str, str]:
+    """A name for the results of every image: its stem, numbered where another one has that name already.
 
-    Names that differ in case alone are the same to some file systems. A stem that only one file has is kept.
+    Names that differ in case alone are the same to some file systems. A stem that only one image has is kept.
     """
-    stems = Counter(path.stem.casefold() for path in paths)
+    given = {image: _stem(image) for image in images}
+    stems = Counter(stem.casefold() for stem in given.values())
     taken = {stem for stem, count in stems.items() if count == 1}
     names = {}
-    for path in paths:
-        name, number = path.stem, 1
-        while name.casefold() in taken and stems[path.stem.casefold()] > 1:
+    for image, stem in given.items():
+        name, number = stem, 1
+        while name.casefold() in taken and stems[stem.casefold()] > 1:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.casefold())
-        names[path] = name
+        names[image] = name
     return names
+
+
+def _stem(image: str) -> str:
+    if image == "-":
+        return "stdin"
+    return Path(re.sub(r"[?#].*", "", image) if is_url(image) else image).stem or "image"
 
 
 class CocoWriter:
@@ -240,10 +387,10 @@ class CocoWriter:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, path: Path, frame: NDArray[np.uint8], kept: list[tuple[Masks, int]]) -> None:
+    def add(self, image: str, frame: NDArray[np.uint8], kept: list[tuple[Masks, int]]) -> None:
         image_id = len(self._images) + 1
         height, width = frame.shape[:2]
-        self._images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
+        self._images.append({"id": image_id, "file_name": image, "width": width, "height": height})
         for answer, index in kept:
             x0, y0, x1, y1 = (int(v) for v in answer.boxes[index])
             self._annotations.append(
@@ -254,8 +401,9 @@ class CocoWriter:
                 }
             )  # fmt: skip
 
-    def write(self, path: Path) -> None:
-        content = {
+    def content(self) -> bytes:
+        """The file, as JSON."""
+        rows = {
             "images": self._images, "annotations": self._annotations, "categories": [{"id": 1, "name": "object"}]
         }  # fmt: skip
-        write_bytes(path, json.dumps(content).encode())
+        return json.dumps(rows).encode()

@@ -251,6 +251,14 @@ def _check_measured(card: Mapping[str, Any]) -> None:
             row = mapping(speed, engine, "measured.speed")
             for precision in row:
                 number(row, precision, f"measured.speed.{engine}", 0.0, 1e6)
+    for i, row in enumerate(listed(measured, "rows", "measured", 1000) if "rows" in measured else ()):
+        where = f"measured.rows[{i}]"
+        if not isinstance(row, dict):
+            raise CardProblem(f"{where} must be an object, but is {_shown(row)}")
+        text(row, "engine", where)
+        text(row, "precision", where)
+        if row.get("lost_points") is not None:
+            number(row, "lost_points", where, -100.0, 100.0)
 
 
 def _check_accuracy(card: Mapping[str, Any]) -> None:

@@ -55,7 +55,11 @@ class Model:
         measured = self.card.get("measured", {})
         lost = {p: float(v) for p, v in measured.get("lost_points", {}).items()}
         speed = {e: {p: float(v) for p, v in row.items()} for e, row in measured.get("speed", {}).items()}
-        return PrecisionFacts(self.precisions, lost, speed)
+        lost_on: dict[str, dict[str, float]] = {}
+        for row in measured.get("rows", []):
+            if row.get("lost_points") is not None:
+                lost_on.setdefault(row["engine"], {})[row["precision"]] = float(row["lost_points"])
+        return PrecisionFacts(self.precisions, lost, speed, lost_on)
 
     def variant(self, precision: str) -> Mapping[str, GraphSource]:
         """The graphs of a precision that the model carries, checked. Raises PrecisionUnavailable or ModelError."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from tinyseg.engines import CompiledGraph
-from tinyseg.geometry import Letterbox
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox
 from tinyseg.graphs.roles import ROLES
+from tinyseg.system.progress import tell_if_slow
 
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -58,22 +60,65 @@ def graph_shapes(view: Letterbox, zoom_side: int, prompts: Sequence[int]) -> dic
     return shapes
 
 
+def describe_shape(dimensions: Mapping[str, object]) -> str:
+    """What a graph of these dimensions serves, in a user's words: its input's size, hence the frames' aspect, and prompts."""
+    columns, rows = dimensions.get("columns4"), dimensions.get("rows4")
+    if "width" in dimensions:
+        return f"encoder of {dimensions['width']}x{dimensions.get('height')} inputs"
+    if isinstance(columns, int) and isinstance(rows, int) and "prompts" in dimensions:
+        size = f"{columns * LOGIT_STRIDE}x{rows * LOGIT_STRIDE}"
+        return f"decoder of {size} inputs, {dimensions['prompts']} prompt(s) of up to {dimensions.get('points')} points"
+    return " ".join(f"{name}={value}" for name, value in dimensions.items())
+
+
 class ShapeCache:
-    """A graph's compiled forms by their dimensions; compiling happens once, whatever number of threads asks."""
+    """A graph's compiled forms by their dimensions; compiling happens once, whatever number of threads asks.
+
+    Forms that are there are given out while another one is compiled.
+    """
 
     def __init__(self, build: Callable[[Mapping[str, int]], CompiledGraph]) -> None:
         self._build = build
         self._graphs: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
         self._lock = threading.Lock()
+        self._building = threading.Lock()
+        self._waited = threading.local()
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long the calling thread has waited for forms that were not there yet, in all."""
+        seconds: float = getattr(self._waited, "seconds", 0.0)
+        return seconds
 
     def get(self, dimensions: Mapping[str, int]) -> CompiledGraph:
         """The graph of these dimensions, compiled now if it is not there. Raises EngineError or ParityError."""
         key = tuple(dimensions.values())
+        graph = self._kept(key)
+        if graph is not None:
+            return graph
+        start = time.perf_counter()
+        try:
+            with (
+                tell_if_slow(
+                    f"getting the {describe_shape(dimensions)} ready: a frame shape or number of prompts that is new here "
+                    "(tinyseg compile and Segmenter.warm_up do it ahead)"
+                ),
+                self._building,
+            ):
+                graph = self._kept(key)  # another thread may have wanted the same
+                if graph is None:
+                    graph = self._build(dimensions)
+                    with self._lock:
+                        self._graphs[key] = graph
+                        if len(self._graphs) > CACHED_SHAPES:
+                            self._graphs.popitem(last=False)
+                return graph
+        finally:
+            self._waited.seconds = self.waited_seconds + time.perf_counter() - start
+
+    def _kept(self, key: tuple[int, ...]) -> CompiledGraph | None:
         with self._lock:
             graph = self._graphs.get(key)
-            if graph is None:
-                graph = self._graphs[key] = self._build(dimensions)
-                if len(self._graphs) > CACHED_SHAPES:
-                    self._graphs.popitem(last=False)
-            self._graphs.move_to_end(key)
+            if graph is not None:
+                self._graphs.move_to_end(key)
             return graph

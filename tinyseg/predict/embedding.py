@@ -159,9 +159,11 @@ class Embedding:
         if view != self.geometry:
             zoom = view.region
             logits = resample_logits(logits, view, self.geometry)
+        # A workspace's answers are of a frame that its owner may overwrite: they do not hold it.
+        kept = (self.frame, prompt) if buffer is None else (None, None)
         return Masks(
             masks, scores.astype(np.float32), logits, np.array([s.box for s in stats], np.int32),
-            np.array([s.area for s in stats], np.int64), np.array([s.stability for s in stats], np.float32), zoom,
+            np.array([s.area for s in stats], np.int64), np.array([s.stability for s in stats], np.float32), zoom, *kept,
         )  # fmt: skip
 
     def logits_in_frame(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

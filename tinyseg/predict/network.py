@@ -34,6 +34,11 @@ class Network:
         self.graphs = graphs
         self._compiled = {name: ShapeCache(partial(compile_graph, graph)) for name, graph in graphs.items()}
 
+    @property
+    def waited_seconds(self) -> float:
+        """How long the calling thread has waited for graphs to be compiled, or opened from the cache, in all."""
+        return sum(cache.waited_seconds for cache in self._compiled.values())
+
     def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
         """The graph of a role that serves a view, for so many prompts of so many points. Raises EngineError, ParityError."""
         dimensions = prompt_dimensions(view, prompts, points)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
 from tinyseg.arguments import shown
@@ -18,6 +18,7 @@ from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, packaged_models
 from tinyseg.graphs.shapes import square_view
+from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.network import Network
@@ -99,9 +100,23 @@ class Segmenter:
         """How a whole frame of this size lies in the encoder's input."""
         return letterbox(width, height, self.model.long_side)
 
+    def warm_up(self, width: int, height: int, prompts: int = 1, points: int = 1) -> float:
+        """Compile ahead what frames of this size need, second looks included; from any thread. Returns the seconds it took.
+
+        prompts: how many are asked at once; points: how many each has, a box counting as two. Raises EngineError or
+        ParityError.
+        """
+        before = self.network.waited_seconds
+        view, crop = self.view(width, height), square_view(self.model.zoom.side)
+        self.network.compiled("encoder", view)
+        self.network.compiled("decoder", view, prompts, points)
+        self.network.compiled("encoder", crop)
+        self.network.compiled("decoder", crop, 1, points)
+        return self.network.waited_seconds - before
+
     def embed(
         self,
-        frame: NDArray[np.uint8],
+        frame: ImageInput,
         color: str = "bgr",
         region: tuple[int, int, int, int] | None = None,
         long_side: int | None = None,
@@ -109,15 +124,16 @@ class Segmenter:
         """Encode a frame once; prompt the result as often as you like.
 
         frame: uint8, (H, W, 3), (H, W, 4) with alpha ignored, (H, W) or (H, W, 1) grey; any strides, up to 16384
-        pixels a side. color: order of its channels, "bgr" (OpenCV), "rgb", "bgra", "rgba" or "gray". The frame is
-        copied for second looks, so its buffer may be used again.
+        pixels a side. Or a path, an http(s) address or a ``PIL.Image``, as :func:`tinyseg.images.open_image` takes them.
+        color: order of an array's channels, "bgr" (OpenCV), "rgb", "bgra", "rgba" or "gray". The frame is copied for
+        second looks, so its buffer may be used again.
 
         region: (x0, y0, x1, y1) whole pixels of the frame, ends exclusive: encode only this part, in more detail. Prompts
         and masks stay in the frame's pixels; nothing is found outside. long_side: pixels of the encoder input's longer
         side, a multiple of 32, by default the model's own. Each aspect and side compiles a shape of its own.
-        Raises FrameError.
+        Raises FrameError, and DataError for a file or address that cannot be read.
         """
-        layout = pixels.check_frame(frame, color)
+        layout = pixels.check_frame(*open_image(frame, color))
         height, width, _ = layout.pixels.shape
         view = letterbox(width, height, self._long_side(long_side), _checked_region(region, width, height))
         features = self.network.encode(layout, view)
@@ -138,6 +154,24 @@ class Segmenter:
         frame and color as in :meth:`embed`. Raises FrameError or InputError.
         """
         return self.embed(frame, color).everything(rule, crop_layers, min_area)
+
+    def __call__(
+        self,
+        image: ImageInput,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        multimask: bool = True,
+        zoom: str = "auto",
+        color: str = "bgr",
+    ) -> Masks:
+        """``embed(image, color).predict(...)`` in one call, for one prompt about one image: ``seg("photo.jpg", box=...)``.
+
+        image and color as in :meth:`embed`, the rest as in :meth:`Embedding.predict`. For several prompts keep the embedding.
+        Raises FrameError, DataError and PromptError.
+        """
+        return self.embed(image, color).predict(points, labels, box, mask, multimask, zoom)
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ LABEL_NEGATIVE = 0.0
 LABEL_POSITIVE = 1.0
 LABEL_BOX_TOP_LEFT = 2.0
 LABEL_BOX_BOTTOM_RIGHT = 3.0
+
+# A box or clicks that all lie in the first pixel of a frame this large are relative coordinates by mistake.
+RELATIVE_BEFORE = 16
 
 # Logits of a hint are clipped to this; the student saw no larger ones in training.
 HINT_LIMIT = 16.0
@@ -42,6 +46,8 @@ def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
     width, height = frame.frame_width, frame.frame_height
     x0, y0, x1, y1 = frame.region
     seen = f"the frame of {width} x {height} pixels" if frame.whole_frame else f"the encoded region {frame.region}"
+    if frame.whole_frame:
+        _warn_of_relative(prompt, width, height)
     if prompt.points is not None:
         points = np.asarray(prompt.points, np.float64)
         outside = ((points < (x0, y0)) | (points > (x1, y1))).any(1)
@@ -69,6 +75,21 @@ def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
                 "pass Masks.logits[i] of the same frame size, or a bool mask of the frame"
             )
     return Prompt(prompt.points, prompt.labels, box, mask)
+
+
+def _warn_of_relative(prompt: Prompt, width: int, height: int) -> None:
+    """Warn where a box, or clicks of which one has a fraction, lie in the first pixel of a frame."""
+    if min(width, height) < RELATIVE_BEFORE:
+        return
+    for name, value in (("box", prompt.box), ("points", prompt.points)):
+        numbers = np.empty(0) if value is None else np.asarray(value, np.float64)
+        fraction = name == "box" or bool((numbers != np.round(numbers)).any())
+        if numbers.size and fraction and ((numbers >= 0) & (numbers <= 1)).all():
+            warnings.warn(
+                f"{name} {numbers.tolist()} lies within the first pixel of the {width} x {height} frame; coordinates are "
+                "pixels: multiply relative ones by the frame's width and height",
+                stacklevel=2,
+            )
 
 
 def place_prompts(prompts: Sequence[Prompt], frame: Letterbox) -> list[Prompt]:

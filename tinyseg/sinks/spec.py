@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from tinyseg.arguments import shown
+from tinyseg.arguments import parse_whole, shown
 from tinyseg.errors import InputError
 from tinyseg.sinks.base import NullSink, Sink
+from tinyseg.sinks.http import DEFAULT_PORT, HttpSink
 from tinyseg.sinks.jsonl import JsonLinesSink
 from tinyseg.sinks.pictures import PngSink
 from tinyseg.sinks.raw import RawSink
 from tinyseg.sinks.video import VideoSink
 from tinyseg.sinks.window import WindowSink
 
-SINK_HELP = "null, window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks on standard output)"
+SINK_HELP = "null, http[:PORT] (a page on this machine), window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks on standard output)"
 
 
 def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None) -> Sink:
@@ -22,6 +23,8 @@ def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None
     if not isinstance(text, str):
         raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     kind, _, rest = text.partition(":")
+    if kind == "http":
+        return HttpSink(_port(rest))
     if (kind in ("null", "window", "raw")) != (not rest):
         raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     if kind == "null":
@@ -39,3 +42,10 @@ def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None
             raise InputError("there is no standard output to write raw masks to")
         return RawSink(stdout)
     raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
+
+
+def _port(text: str) -> int:
+    port = parse_whole(text) if text else DEFAULT_PORT
+    if port is None or port > 65535:
+        raise InputError(f"http takes a port from 0 to 65535, but got {shown(text)}")
+    return port

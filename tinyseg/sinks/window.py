@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 
 from tinyseg.errors import DataError
@@ -13,14 +15,20 @@ class WindowSink(Sink):
 
     TITLE = "tinyseg"
 
+    def __init__(self) -> None:
+        if re.search(r"^\s*GUI:\s*NONE", cv2.getBuildInformation(), re.MULTILINE):
+            raise DataError(
+                "this OpenCV has no windows (opencv-python-headless, which tinyseg installs); watch in a browser: --sink http, "
+                "or replace it: pip uninstall -y opencv-python-headless && pip install opencv-python"
+            )
+
     def write(self, result: FrameResult) -> bool:
         try:
             cv2.imshow(self.TITLE, result.picture())
             return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
         except cv2.error as exc:
             raise DataError(
-                "this build of OpenCV opens no window (or there is no screen); replace opencv-python-headless by "
-                "opencv-python: pip uninstall opencv-python-headless && pip install opencv-python"
+                "OpenCV opens no window here (is there a screen?); watch in a browser instead: --sink http"
             ) from exc
 
     def close(self) -> None:

@@ -1,0 +1,83 @@
+"""What is compiled when: known shapes do not wait for new ones, and waiting is told and left out of figures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.graphs.shapes import ShapeCache
+from tinyseg.sinks import CallbackSink
+from tinyseg.sources import ArraySource
+from tinyseg.system import progress
+
+
+def test_known_shapes_are_given_out_while_another_is_compiled() -> None:
+    may_finish, started = threading.Event(), threading.Event()
+    built: list[int] = []
+
+    def build(dimensions: Mapping[str, int]) -> Any:
+        built.append(dimensions["width"])
+        if dimensions["width"] == 64:
+            started.set()
+            assert may_finish.wait(20)
+        return object()
+
+    cache = ShapeCache(build)
+    known = cache.get({"width": 32})
+    threads = [threading.Thread(target=cache.get, args=({"width": 64},)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert started.wait(20)
+    assert cache.get({"width": 32}) is known
+    may_finish.set()
+    for thread in threads:
+        thread.join(20)
+    assert built == [32, 64]
+
+
+def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SLOW_SECONDS", 0.02)
+    told = threading.Event()
+    monkeypatch.setattr(progress.LOGGER, "filters", [lambda record: told.set() or True])
+    cache = ShapeCache(lambda dimensions: told.wait(20) and object())  # type: ignore[arg-type, return-value]
+    with caplog.at_level(logging.INFO, "tinyseg"):
+        cache.get({"width": 512, "height": 384})
+        assert cache.waited_seconds >= 0.02
+        cache.get({"width": 512, "height": 384})
+    assert "getting the encoder of 512x384 inputs ready" in caplog.text and "ready after" in caplog.text
+    assert len(caplog.records) == 2
+
+
+def test_warm_up_compiles_what_a_size_needs() -> None:
+    seg = tinyseg.load(engine="fake")
+    assert seg.warm_up(640, 480, prompts=3) > 0
+    assert seg.warm_up(640, 480, prompts=4) == 0
+    waited = seg.network.waited_seconds
+    emb = seg.embed(np.zeros((480, 640, 3), np.uint8))
+    emb.predict_batch([tinyseg.Prompt(box=(10, 10, 300, 300))] * 4)
+    emb.predict(box=(10, 10, 30, 30))  # small: a second look
+    assert seg.network.waited_seconds == waited
+
+
+def test_a_loop_leaves_warm_up_out_of_its_figures() -> None:
+    seg = tinyseg.load(engine="fake")
+    build = seg.network._compiled["encoder"]._build
+
+    def slow(dimensions: Mapping[str, int]) -> Any:
+        threading.Event().wait(0.4)
+        return build(dimensions)
+
+    seg.network._compiled["encoder"]._build = slow
+    frames = [np.zeros((60, 80, 3), np.uint8)] * 6 + [np.zeros((80, 60, 3), np.uint8)] * 6
+    with tinyseg.Loop(
+        seg, ArraySource(frames), CallbackSink(lambda _: None), [tinyseg.Prompt(box=(5, 5, 40, 40))]
+    ) as loop:
+        stats = loop.run()
+    assert stats.frames == 12 and stats.warm_up_frames == 2 and 0.8 <= stats.warm_up_seconds < 3
+    assert stats.latency_p99_ms < 300 and stats.fps > 10
