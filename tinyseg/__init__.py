@@ -44,11 +44,13 @@ if TYPE_CHECKING:
         ResizeLongestSide,
         Sam,
         SAM2ImagePredictor,
+        SAM2VideoPredictor,
         SamAutomaticMaskGenerator,
         SamPredictor,
         SegmentAnythingONNX,
         build_sam,
         build_sam2,
+        build_sam2_video_predictor,
         sam_model_registry,
     )
     from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
@@ -88,11 +90,13 @@ _HOMES = {
         "ResizeLongestSide",
         "Sam",
         "SAM2ImagePredictor",
+        "SAM2VideoPredictor",
         "SamAutomaticMaskGenerator",
         "SamPredictor",
         "SegmentAnythingONNX",
         "build_sam",
         "build_sam2",
+        "build_sam2_video_predictor",
         "sam_model_registry",
     ),
     "tinyseg.predict.segmenter": (
@@ -153,6 +157,7 @@ __all__ = [
     "Regions",
     "ResizeLongestSide",
     "SAM2ImagePredictor",
+    "SAM2VideoPredictor",
     "Sam",
     "SamAutomaticMaskGenerator",
     "SamPredictor",
@@ -167,6 +172,7 @@ __all__ = [
     "__version__",
     "build_sam",
     "build_sam2",
+    "build_sam2_video_predictor",
     "load",
     "sam_model_registry",
 ]
