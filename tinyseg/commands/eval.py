@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tinyseg.arguments import check_choice, check_path, check_whole
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
@@ -16,14 +17,28 @@ from tinyseg.files import write_bytes
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "eval", help="mean IoU of boxes and clicks on labelled photos",
+        "eval", help="mean IoU of boxes and clicks on labelled photos, J&F on labelled videos",
         description="Measure the installed model on labelled photos: mean IoU of the true box, of one and of three "
         "simulated clicks, with and without the second look, by set and by object size, beside a baseline that "
-        "just fills the box.",
+        "just fills the box. With --video on sequences in DAVIS' layout: J, F and J&F of the tracker, started by the first "
+        "frame's mask, by its box, by one click and by the middle frame's mask, beside two baselines.",
     )  # fmt: skip
-    parser.add_argument("data", metavar="DATA", help="tar file or folder with annotations.jsonl.gz and images/")
-    parser.add_argument("--set", action="append", metavar="NAME", help="only photos of this set (repeatable)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="tar file or folder with annotations.jsonl.gz and images/; with --video "
+        "of <sequence>/frames and <sequence>/masks",
+    )
+    parser.add_argument(
+        "--set", action="append", metavar="NAME", help="only photos of this set, or this sequence (repeatable)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos or sequences")
+    parser.add_argument("--video", action="store_true", help="follow objects through sequences")
+    parser.add_argument(
+        "--way", action="append", metavar="WAY",
+        help="with --video: only mask, box, click, middle, copy or flow (repeatable; default: all of them)",
+    )  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
     parser.add_argument(
         "--detail", action="store_true",
@@ -50,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--pictures goes with --detail")
     if args.zoom_rules and args.detail:
         raise InputError("--zoom-rules is a run of its own; leave out --detail")
+    if args.video:
+        return run_video(args)
+    if args.way or args.every != 1:
+        raise InputError("--way and --every go with --video")
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -75,6 +94,28 @@ def run(args: argparse.Namespace) -> int:
     if detail is not None:
         parts.append(detail.to_markdown())
     _tell(args, facts, "\n\n".join(parts))
+    return 0
+
+
+def run_video(args: argparse.Namespace) -> int:
+    from tinyseg.bench.sequences import read_sequences  # noqa: PLC0415
+    from tinyseg.bench.video import WAYS, measure_video  # noqa: PLC0415
+
+    if args.detail or args.zoom_rules:
+        raise InputError("--video is a run of its own; leave out --detail and --zoom-rules")
+    for way in args.way or ():
+        check_choice("--way", way, WAYS)
+    check_whole("--every", args.every, 1, 1000)
+    data = check_path("DATA", args.data)
+    sequences = read_sequences(data)
+    unknown = sorted(set(args.set or ()) - {s.name for s in sequences})
+    if unknown:
+        raise DataError(f"{data} has no sequence {', '.join(unknown)}; it has {', '.join(s.name for s in sequences)}")
+    sequences = [s for s in sequences if not args.set or s.name in args.set][: args.limit]
+    seg = load_segmenter(args)
+    report = measure_video(seg, sequences, args.way or WAYS, args.every)
+    facts = {"data": data.name, "every": args.every, "segmenter": asdict(seg.info), **report.to_json()}
+    _tell(args, facts, f"J&F on {data.name}; {seg.info}\n\n{report.to_markdown()}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The calls of segment-anything, SAM 2's image predictor and samexporter, on a tinyseg model: change the import, keep the script.
+"""segment-anything's, SAM 2's and samexporter's calls on a tinyseg model: change the import, keep the script.
 
 Prompts go through :class:`tinyseg.Embedding` like all others; here lives what differs: names, layouts, coordinate frames.
 """
@@ -9,16 +9,19 @@ from tinyseg.predict.sam.model import Sam, build_sam, build_sam2, sam_model_regi
 from tinyseg.predict.sam.onnx_pair import SegmentAnythingONNX
 from tinyseg.predict.sam.predictor import SamPredictor
 from tinyseg.predict.sam.transforms import ResizeLongestSide, sam_view
+from tinyseg.predict.sam.video_predictor import SAM2VideoPredictor, build_sam2_video_predictor
 
 __all__ = [
     "ResizeLongestSide",
     "SAM2ImagePredictor",
+    "SAM2VideoPredictor",
     "Sam",
     "SamAutomaticMaskGenerator",
     "SamPredictor",
     "SegmentAnythingONNX",
     "build_sam",
     "build_sam2",
+    "build_sam2_video_predictor",
     "sam_model_registry",
     "sam_view",
 ]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import tinyseg
+from tests.conftest import ellipse
+from tinyseg.bench.sequences import read_sequences
+from tinyseg.bench.video import boundary_f, measure_video, outline
+from tinyseg.cli import main
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two sequences of five frames: a disk that moves; two still squares, drawn as an index map."""
+    folder = tmp_path / "data"
+    for name in ("disk", "squares"):
+        for kind in ("frames", "masks"):
+            (folder / name / kind).mkdir(parents=True)
+        for i in range(5):
+            if name == "disk":
+                mask = ellipse(160, 120, 50 + 6 * i, 60, 20, 20).astype(np.uint8) * 255
+            else:
+                mask = np.zeros((120, 160), np.uint8)
+                mask[20:60, 20:60], mask[70:100, 90:140], mask[:5] = 1, 2, 255
+            picture = np.random.default_rng(1).integers(0, 90, (120, 160, 3), np.uint8)
+            picture[(mask > 0) & (mask < 255) if name == "squares" else mask > 0] += 150
+            cv2.imwrite(str(folder / name / "frames" / f"{i:05d}.png"), picture)
+            cv2.imwrite(str(folder / name / "masks" / f"{i:05d}.png"), mask)
+    return folder
+
+
+def test_sequences_are_read_from_folder_and_tar(data: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        tar.add(data, "data")
+    for path in (data, tmp_path / "data.tar"):
+        disk, squares = read_sequences(path)
+        assert (disk.name, len(disk), len(squares)) == ("disk", 5, 5)
+        colors = squares.colors()
+        assert len(colors) == 2 and disk.truth(0, disk.colors()).sum() == ellipse(160, 120, 50, 60, 20, 20).sum()
+        assert squares.truth(2, colors).sum((1, 2)).tolist() == [1600, 1500]
+        assert next(disk.pictures()).shape == (120, 160, 3)
+
+
+def test_f_is_the_official_one() -> None:
+    a = np.zeros((100, 100), np.bool_)
+    a[20:60, 20:60] = True
+    assert boundary_f(a, a) == 1.0 and boundary_f(a, ~(a | ~a)) == 0.0 and boundary_f(a & ~a, a & ~a) == 1.0
+    # Radius ceil(0.008 * 141) = 2: an outline two pixels off still counts, three off no longer.
+    assert boundary_f(np.roll(a, 2, 1), a) == 1.0
+    shifted = boundary_f(np.roll(a, 3, 1), a)
+    assert 0.3 < shifted < 0.75
+    # _seg2bmap marks the pixels left of, above and diagonal to a change.
+    edge = outline(a)
+    assert edge.sum() == 4 * 40 and edge[19, 19] and edge[59, 59] and not edge[60, 60] and not edge[40, 40]
+
+
+def test_baselines_and_tracker(data: Path) -> None:
+    seg = tinyseg.load(engine="onnxruntime", precision="fp32")
+    report = measure_video(seg, read_sequences(data), ("mask", "copy", "flow", "middle"))
+    rows = {r.way: r for r in report.rows}
+    assert rows["mask"].objects == 3 and rows["mask"].frames == 8
+    assert rows["mask"].j > 0.75 and rows["flow"].j > rows["copy"].j > 0.5
+    still = [s for s in report.objects["copy"] if s.sequence == "squares"]
+    assert [s.j for s in still] == [1.0, 1.0] and [s.f for s in still] == [1.0, 1.0]
+    assert "J&F" in report.to_markdown()
+
+
+def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", "--video", str(data), "--way", "copy", "--set", "squares", "--engine", "fake", "--json", "-"]
+    assert main(arguments) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["rows"][0]["j_and_f"] == 1.0 and facts["rows"][0]["frames"] == 4
+    for wrong in (["--way", "magic"], ["--set", "nothing"], ["--detail"], ["--every", "0"]):
+        assert main(["eval", "--video", str(data), "--engine", "fake", *wrong]) == 2
+    assert main(["eval", str(data), "--way", "copy", "--engine", "fake"]) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("broken", ["missing", "empty", "uneven", "no tar"])
+def test_data_that_is_none(data: Path, tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "other"
+    if broken == "empty":
+        path.mkdir()
+    elif broken == "uneven":
+        (data / "disk" / "masks" / "00004.png").unlink()
+        path = data
+    elif broken == "no tar":
+        path.write_bytes(b"x" * 2000)
+    with pytest.raises(tinyseg.DataError):
+        read_sequences(path)
