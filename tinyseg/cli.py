@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tinyseg.commands import bench, cache, doctor, info, models, segment, track
+from tinyseg.commands import bench, cache, cutout, doctor, info, models, segment, track
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command

@@ -36,6 +36,10 @@ def add_parser(commands: Any) -> None:
         "--zoom-rules", action="store_true",
         help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
     )  # fmt: skip
+    parser.add_argument(
+        "--cutout", action="store_true",
+        help="instead: the salient object of each photo, as tinyseg cutout --auto takes it (for photos that label only that)",
+    )  # fmt: skip
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
@@ -44,12 +48,13 @@ def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench.accuracy import measure  # noqa: PLC0415
     from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
+    from tinyseg.bench.saliency import measure_salient  # noqa: PLC0415
     from tinyseg.bench.zoom_rules import measure_zoom_rules  # noqa: PLC0415
 
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if args.zoom_rules and args.detail:
-        raise InputError("--zoom-rules is a run of its own; leave out --detail")
+    if args.zoom_rules + args.cutout + args.detail > 1:
+        raise InputError("--zoom-rules, --cutout and --detail are runs of their own; give one of them")
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -65,6 +70,11 @@ def run(args: argparse.Namespace) -> int:
         rules = measure_zoom_rules(seg, photos)
         facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **rules.to_json()}
         _tell(args, facts, f"second looks on {Path(args.data).name}; {seg.info}\n\n{rules.to_markdown()}")
+        return 0
+    if args.cutout:
+        salient = measure_salient(seg, photos)
+        facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **salient.to_json()}
+        _tell(args, facts, f"salient objects on {Path(args.data).name}; {seg.info}\n\n{salient.to_markdown()}")
         return 0
     report = measure(seg, photos)
     detail = measure_detail(seg, photos, Path(args.pictures) if args.pictures else None) if args.detail else None
