@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("draw", ("draw",)),
     ("sources", ("sources",)),
     ("sinks", ("sinks",)),
+    ("cutout", ("cutout",)),
     ("loop", ("loop",)),
     ("diagnosis", ("diagnosis",)),
     ("bench", ("bench",)),

@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # typing's own is behind an import of milliseconds, in wh
 if TYPE_CHECKING:
     from typing import Any
 
+    from tinyseg.cutout import Cutout, cut_out, salient
     from tinyseg.errors import (
         CacheError,
         DataError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tinyseg.loop import Loop, LoopStats
     from tinyseg.masks import Masks
     from tinyseg.predict.embedding import Embedding
+    from tinyseg.predict.exemplar import Reference
     from tinyseg.predict.load import load
     from tinyseg.predict.sam import (
         ResizeLongestSide,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
+    "tinyseg.cutout": ("Cutout", "cut_out", "salient"),
     "tinyseg.errors": (
         "CacheError",
         "DataError",
@@ -83,6 +86,7 @@ _HOMES = {
     ),
     "tinyseg.masks": ("Masks",),
     "tinyseg.predict.embedding": ("Embedding",),
+    "tinyseg.predict.exemplar": ("Reference",),
     "tinyseg.predict.load": ("load",),
     "tinyseg.predict.sam": (
         "ResizeLongestSide",
@@ -110,6 +114,7 @@ _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 # Modules that can be used after "import tinyseg" alone.
 _MODULES = frozenset(
     (
+        "cutout",
         "dataset",
         "draw",
         "engines",
@@ -132,6 +137,7 @@ _MODULES = frozenset(
 
 __all__ = [
     "CacheError",
+    "Cutout",
     "DataError",
     "Embedding",
     "EngineError",
@@ -150,6 +156,7 @@ __all__ = [
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
+    "Reference",
     "Regions",
     "ResizeLongestSide",
     "SAM2ImagePredictor",
@@ -167,7 +174,9 @@ __all__ = [
     "__version__",
     "build_sam",
     "build_sam2",
+    "cut_out",
     "load",
+    "salient",
     "sam_model_registry",
 ]
 

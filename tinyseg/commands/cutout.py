@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.commands.segment import parse_prompts, unique_names
 from tinyseg.cutout import (
@@ -36,6 +37,8 @@ from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.sources import open_source
+from tinyseg.system.console import tell
+from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
 
 EXAMPLES = """examples:
@@ -112,12 +115,12 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--trim and --resume are for images")
         return cut_video(load_segmenter(args), args, find, background)
     images = find_images(args.source)
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out} is a file; give a folder")
-    names = unique_names(images)
-    places = {p: out / f"{names[p]}.cutout.{args.format}" for p in images}
-    waiting = [p for p in images if not (args.resume and places[p].exists())]
+    place = check_path("--out", args.out)
+    if path_kind(place) not in (None, "folder"):
+        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
+    out = ResultFolder(place)
+    names = {p: f"{name}.cutout.{args.format}" for p, name in unique_names(images).items()}
+    waiting = [p for p in images if not (args.resume and (out.folder / names[p]).exists())]
     if len(waiting) < len(images) and not args.json:
         print(f"{len(images) - len(waiting)} of {len(images)} images are done already")
     seg = load_segmenter(args) if waiting else None
@@ -125,17 +128,17 @@ def run(args: argparse.Namespace) -> int:
     for path in progress(waiting, "cutout") if len(waiting) > 1 else waiting:
         assert seg is not None
         try:
-            row = cut_image(seg, path, places[path], args, find, background)
-        except (DataError, PromptError) as exc:
+            row = cut_image(seg, path, out.place(names[path]), args, find, background)
+        except (InputError, MemoryError) as exc:
             failed += 1
-            print(f"tinyseg: {path}: {exc}", file=sys.stderr)
+            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
             row = {"image": str(path), "error": str(exc)}
         if args.json:
             print(json.dumps(row), flush=True)
         elif len(images) == 1 and "error" not in row:
             print(f"{path}: {row['area']} px, IoU {row['score']:.2f} -> {row['file']}; {seg.info}")
     if not args.json and len(images) > 1:
-        print(f"{len(waiting) - failed} of {len(waiting)} images -> {out}")
+        print(f"{len(waiting) - failed} of {len(waiting)} images -> {out.folder}")
     return 1 if failed else 0
 
 
@@ -158,10 +161,8 @@ def cut_image(
     if not answer.areas[answer.best]:
         raise DataError("nothing was found there; give another prompt")
     cutout = cut_out(frame, answer)
-    if background is None:
-        picture = cutout.rgba()[..., [2, 1, 0, 3]]  # OpenCV writes BGRA
-    else:
-        picture = cutout.over(background(frame, cutout))
+    # OpenCV writes BGRA.
+    picture = cutout.rgba()[..., [2, 1, 0, 3]] if background is None else cutout.over(background(frame, cutout))
     write_image(place, picture[trimmed(cutout)] if args.trim else picture)
     return {
         "image": str(path), "file": str(place), "width": frame.shape[1], "height": frame.shape[0],
@@ -178,13 +179,14 @@ def trimmed(cutout: Cutout) -> tuple[slice, slice]:
 
 def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: Background | None) -> int:
     """Cut out of every frame of a stream. Frames in which nothing is found are wholly transparent."""
-    out = Path(args.out)
-    if out.is_dir():
+    out = check_path("--out", args.out)
+    if path_kind(out) == "folder":
         raise InputError("--out must name a video file for a video: .webm or .mov with alpha, .mp4 with a background")
     source = open_source(args.source[0])
     frames = lost = 0
     interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: the file becomes whole
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: the file becomes whole
     try:
         video = CutoutVideo(out, source.frame_rate, background)
         try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tinyseg.cutout.alpha import Cutout
 from tinyseg.cutout.background import Background
 from tinyseg.errors import DataError, InputError, NotInstalled
+from tinyseg.sinks.target import Target
 from tinyseg.sinks.video import DEFAULT_FRAME_RATE, DISK_CHECK_FRAMES, DISK_RESERVE_BYTES
 
 # Containers that carry alpha: encoder, its pixel format, its options.
@@ -42,12 +43,11 @@ class CutoutVideo:
             )
         self._path, self._background = path, background
         self._rate = frame_rate or DEFAULT_FRAME_RATE
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-        self._part = path.with_name(f".{path.stem}.part{suffix}")
+        self._target = Target(path)
+        if self._target.streamed:
+            raise DataError(f"{path} is a device or pipe, and a video is written into a file")
         self._av: Any = _pyav() if suffix in ALPHA else None
+        self._target.open().close()
         self._writer: Any = None
         self._stream: Any = None
         self._size = (0, 0)
@@ -80,8 +80,16 @@ class CutoutVideo:
     def _open(self, size: tuple[int, int]) -> None:
         self._size = size
         suffix = self._path.suffix.lower()
+        # OpenCV chooses the container by the suffix, so its file is the temporary one with a suffix.
+        assert self._target.temporary is not None
+        part = self._target.temporary.with_name(self._target.temporary.name + suffix)
+        try:
+            self._target.temporary.replace(part)
+        except OSError as exc:
+            raise self._target.failure(exc) from exc
+        self._target.temporary = part
         if self._av is None:
-            writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*PLAIN[suffix]), self._rate, size)
+            writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*PLAIN[suffix]), self._rate, size)
             if not writer.isOpened():
                 raise DataError(
                     f"{self._path}: this build of OpenCV has no {PLAIN[suffix]} encoder, or the folder cannot be written"
@@ -90,7 +98,7 @@ class CutoutVideo:
             return
         codec, pixel_format, options = ALPHA[suffix]
         try:
-            self._writer = self._av.open(str(self._part), "w", format=suffix[1:])
+            self._writer = self._av.open(str(part), "w", format=suffix[1:])
             stream = self._writer.add_stream(codec, rate=Fraction(self._rate).limit_denominator(1001), options=options)
         except (OSError, ValueError) as exc:  # PyAV's errors are both
             raise DataError(f"{self._path} cannot be written as {codec}: {exc}") from exc
@@ -109,6 +117,7 @@ class CutoutVideo:
     def close(self) -> None:
         """Finish the file."""
         if self._writer is None:
+            self._target.discard()
             return
         writer, self._writer = self._writer, None
         if self._av is None:
@@ -118,7 +127,7 @@ class CutoutVideo:
                 writer.mux(self._stream.encode())
             finally:
                 writer.close()
-        self._part.replace(self._path)
+        self._target.finish()
 
 
 def _pyav() -> Any:

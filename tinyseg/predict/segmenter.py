@@ -14,13 +14,13 @@ from tinyseg import pixels
 from tinyseg.arguments import shown
 from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.errors import FrameError, InputError, PromptError
-from tinyseg.find import MAX_FOUND, THRESHOLD, Reference, joined, reference_of, search
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, packaged_models
 from tinyseg.graphs.shapes import square_view
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference, joined, reference_of, search
 from tinyseg.predict.network import Network
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt

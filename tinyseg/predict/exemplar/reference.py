@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg.errors import DataError, PromptError
-from tinyseg.find.look import features, likeness, parts, stacked
-from tinyseg.images import write_bytes
+from tinyseg.files import read_regular, write_bytes
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.exemplar.look import features, likeness, parts, stacked
 from tinyseg.prompts import Prompt
 
 FORMAT = 1
@@ -60,18 +61,25 @@ class Reference:
         """Read what :meth:`save` wrote. The file may be a stranger's: sizes, types and values are checked. Raises DataError."""
         place = Path(path)
         try:
-            if place.stat().st_size > MAX_BYTES:
-                raise DataError(f"{place} is larger than any reference ({MAX_BYTES >> 20} MiB)")
-            with zipfile.ZipFile(place) as archive:  # before numpy inflates anything
+            content = io.BytesIO(read_regular(place, MAX_BYTES))
+            with zipfile.ZipFile(content) as archive:  # before numpy inflates anything
                 if sum(m.file_size for m in archive.infolist()) > MAX_BYTES:
                     raise DataError(f"{place} unpacks to more than any reference ({MAX_BYTES >> 20} MiB)")
-            with np.load(place, allow_pickle=False) as file:
+            with np.load(content, allow_pickle=False) as file:
                 read = {name: np.asarray(file[name]) for name in FIELDS}
         except DataError:
             raise
         except OSError as exc:
             raise DataError(f"{place} cannot be read: {exc.strerror or exc}") from exc
-        except (KeyError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
+        except (
+            KeyError,
+            ValueError,
+            zipfile.BadZipFile,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zlib.error,
+        ) as exc:
             raise DataError(f"{place} is not a reference that tinyseg wrote ({exc}); make it again") from exc
         return cls._checked(place, read)
 

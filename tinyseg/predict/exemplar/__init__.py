@@ -5,7 +5,7 @@ found = seg.find(frame, like=(reference_frame, mask))   # Masks, the most alike 
 It finds the same instance or the same look, not a category: the student learnt where things end, not what they are called.
 """
 
-from tinyseg.find.matching import MAX_FOUND, THRESHOLD, search
-from tinyseg.find.reference import Reference, joined, reference_of
+from tinyseg.predict.exemplar.matching import MAX_FOUND, THRESHOLD, search
+from tinyseg.predict.exemplar.reference import Reference, joined, reference_of
 
 __all__ = ["MAX_FOUND", "THRESHOLD", "Reference", "joined", "reference_of", "search"]

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.find.look import FEATURE_STRIDE, features, likeness
-from tinyseg.find.reference import Reference
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.exemplar.look import FEATURE_STRIDE, features, likeness
+from tinyseg.predict.exemplar.reference import Reference
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompts
 
