@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # typing's own is behind an import of milliseconds, in wh
 if TYPE_CHECKING:
     from typing import Any
 
+    from tinyseg.cutout import Cutout, cut_out, salient
     from tinyseg.errors import (
         CacheError,
         DataError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tinyseg.loop import Loop, LoopStats
     from tinyseg.masks import Masks
     from tinyseg.predict.embedding import Embedding
+    from tinyseg.predict.exemplar import Reference
     from tinyseg.predict.load import load
     from tinyseg.predict.sam import (
         ResizeLongestSide,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
+    "tinyseg.cutout": ("Cutout", "cut_out", "salient"),
     "tinyseg.errors": (
         "CacheError",
         "DataError",
@@ -87,6 +90,7 @@ _HOMES = {
     ),
     "tinyseg.masks": ("Masks",),
     "tinyseg.predict.embedding": ("Embedding",),
+    "tinyseg.predict.exemplar": ("Reference",),
     "tinyseg.predict.load": ("load",),
     "tinyseg.predict.sam": (
         "ResizeLongestSide",
@@ -116,6 +120,7 @@ _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 # Modules that can be used after "import tinyseg" alone.
 _MODULES = frozenset(
     (
+        "cutout",
         "dataset",
         "draw",
         "engines",
@@ -138,6 +143,7 @@ _MODULES = frozenset(
 
 __all__ = [
     "CacheError",
+    "Cutout",
     "DataError",
     "Embedding",
     "EngineError",
@@ -156,6 +162,7 @@ __all__ = [
     "PrecisionUnavailable",
     "Prompt",
     "PromptError",
+    "Reference",
     "Regions",
     "ResizeLongestSide",
     "SAM2ImagePredictor",
@@ -175,8 +182,10 @@ __all__ = [
     "build_sam",
     "build_sam2",
     "build_sam2_video_predictor",
+    "cut_out",
     "load",
     "read_image",
+    "salient",
     "sam_model_registry",
 ]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import check_choice, check_path, check_whole
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.dataset import read_photos
+from tinyseg.dataset import Photo, read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
+from tinyseg.predict.segmenter import Segmenter
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +35,6 @@ def add_parser(commands: Any) -> None:
         "--set", action="append", metavar="NAME", help="only photos of this set, or this sequence (repeatable)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos or sequences")
-    parser.add_argument("--video", action="store_true", help="follow objects through sequences")
     parser.add_argument(
         "--way", action="append", metavar="WAY",
         help="with --video: only mask, box, click, middle, copy or flow (repeatable; default: all of them)",
@@ -41,13 +42,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
     parser.add_argument(
+        "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
+    )
+    modes = parser.add_argument_group("what is measured, beside boxes and clicks or instead of them: one of")
+    choice = modes.add_mutually_exclusive_group()
+    choice.add_argument(
         "--detail", action="store_true",
         help="also edges (boundary IoU and F), noisy boxes and clicks, clicks to 0.85 and 0.90 IoU, trust in the scores",
     )  # fmt: skip
-    parser.add_argument(
-        "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
-    )
-    parser.add_argument(
+    choice.add_argument("--video", action="store_true", help="instead: follow objects through sequences")
+    choice.add_argument(
         "--zoom-rules", action="store_true",
         help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
     )  # fmt: skip
@@ -56,19 +60,21 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # The runtime does not know the bench.
-    from tinyseg.bench.accuracy import measure  # noqa: PLC0415
-    from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
-    from tinyseg.bench.zoom_rules import measure_zoom_rules  # noqa: PLC0415
-
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if args.zoom_rules and args.detail:
-        raise InputError("--zoom-rules is a run of its own; leave out --detail")
     if args.video:
         return run_video(args)
     if args.way or args.every != 1:
         raise InputError("--way and --every go with --video")
+    photos = chosen_photos(args)
+    seg = load_segmenter(args)
+    if args.zoom_rules:
+        return run_zoom_rules(args, seg, photos)
+    return run_prompts(args, seg, photos)
+
+
+def chosen_photos(args: argparse.Namespace) -> list[Photo]:
+    """The photos of DATA that --set and --limit leave. Raises DataError."""
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -79,30 +85,35 @@ def run(args: argparse.Namespace) -> int:
     photos = photos[: args.limit]
     if not photos:
         raise DataError(f"{args.data} holds no photo to measure on")
-    seg = load_segmenter(args)
-    if args.zoom_rules:
-        rules = measure_zoom_rules(seg, photos)
-        facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **rules.to_json()}
-        _tell(args, facts, f"second looks on {Path(args.data).name}; {seg.info}\n\n{rules.to_markdown()}")
-        return 0
+    return photos
+
+
+def run_prompts(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:
+    # The runtime does not know the bench.
+    from tinyseg.bench.accuracy import measure  # noqa: PLC0415
+    from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
+
     report = measure(seg, photos)
     detail = measure_detail(seg, photos, Path(args.pictures) if args.pictures else None) if args.detail else None
-    facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **report.to_json()}
+    facts: dict[str, Any] = {**report.to_json()}
+    parts = [report.to_markdown()]
     if detail is not None:
         facts["detail"] = detail.to_json()
-    parts = [f"mean IoU on {Path(args.data).name}; {seg.info}", report.to_markdown()]
-    if detail is not None:
         parts.append(detail.to_markdown())
-    _tell(args, facts, "\n\n".join(parts))
-    return 0
+    return _tell(args, seg, "mean IoU", facts, "\n\n".join(parts))
+
+
+def run_zoom_rules(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:
+    from tinyseg.bench.zoom_rules import measure_zoom_rules  # noqa: PLC0415
+
+    rules = measure_zoom_rules(seg, photos)
+    return _tell(args, seg, "second looks", rules.to_json(), rules.to_markdown())
 
 
 def run_video(args: argparse.Namespace) -> int:
     from tinyseg.bench.sequences import read_sequences  # noqa: PLC0415
     from tinyseg.bench.video import WAYS, measure_video  # noqa: PLC0415
 
-    if args.detail or args.zoom_rules:
-        raise InputError("--video is a run of its own; leave out --detail and --zoom-rules")
     for way in args.way or ():
         check_choice("--way", way, WAYS)
     check_whole("--every", args.every, 1, 1000)
@@ -114,14 +125,14 @@ def run_video(args: argparse.Namespace) -> int:
     sequences = [s for s in sequences if not args.set or s.name in args.set][: args.limit]
     seg = load_segmenter(args)
     report = measure_video(seg, sequences, args.way or WAYS, args.every)
-    facts = {"data": data.name, "every": args.every, "segmenter": asdict(seg.info), **report.to_json()}
-    _tell(args, facts, f"J&F on {data.name}; {seg.info}\n\n{report.to_markdown()}")
-    return 0
+    return _tell(args, seg, "J&F", {"every": args.every, **report.to_json()}, report.to_markdown())
 
 
-def _tell(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+def _tell(args: argparse.Namespace, seg: Segmenter, what: str, figures: dict[str, Any], text: str) -> int:
     """As text, as JSON in a file beside the text, or as JSON alone."""
-    content = json.dumps(facts, indent=1)
+    name = Path(args.data).name
+    content = json.dumps({"data": name, "segmenter": asdict(seg.info), **figures}, indent=1)
     if args.json and args.json != "-":
         write_bytes(Path(args.json), content.encode())
-    print(content if args.json == "-" else text)
+    print(content if args.json == "-" else f"{what} on {name}; {seg.info}\n\n{text}")
+    return 0

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tinyseg import pixels
 from tinyseg.arguments import shown
 from tinyseg.engines import CompiledGraph, GraphSource
-from tinyseg.errors import FrameError
+from tinyseg.errors import FrameError, InputError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, packaged_models
@@ -21,6 +21,7 @@ from tinyseg.graphs.shapes import square_view
 from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference, joined, reference_of, search
 from tinyseg.predict.network import Network
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
@@ -201,6 +202,45 @@ class Segmenter:
         from tinyseg.track.tracker import Tracker  # noqa: PLC0415 - it is made of segmenters
 
         return Tracker(self)
+
+    def reference(
+        self, *examples: tuple[NDArray[np.uint8], NDArray[np.bool_] | Prompt], color: str = "bgr"
+    ) -> Reference:
+        """What :meth:`find` looks for, from one or several examples: (frame, bool mask (H, W) or a Prompt that means it).
+
+        frame and color as in :meth:`embed`. Raises FrameError or PromptError.
+        """
+        model = digest(self.model.graphs)
+        return joined([reference_of(self.embed(frame, color), model, what) for frame, what in examples])
+
+    def find(
+        self,
+        frame: NDArray[np.uint8],
+        like: Reference | tuple[NDArray[np.uint8], NDArray[np.bool_] | Prompt],
+        color: str = "bgr",
+        most: int = MAX_FOUND,
+        threshold: float = THRESHOLD,
+        zoom: str = "auto",
+    ) -> Masks:
+        """The same thing in another frame, or again in the same one: the same instance or look, not the same category.
+
+        like: (frame, mask or prompt), or what :meth:`reference` made of it, which costs nothing again. most: 1 for the
+        most alike alone. threshold: likeness in [0, 1] that is asked for. Returns up to ``most`` masks, the most alike
+        first, with likeness as ``scores``; none where nothing is alike. Raises FrameError, PromptError or InputError.
+        """
+        if not isinstance(like, Reference):
+            if not (isinstance(like, tuple) and len(like) == 2):
+                raise InputError("like must be (frame, mask), (frame, Prompt) or a Reference; see Segmenter.reference")
+            like = self.reference(like, color=color)
+        if like.model != digest(self.model.graphs):
+            raise PromptError(
+                f"the reference was made with another model than {self.model.name}; load that one, or make it again"
+            )
+        if not isinstance(most, int) or not 1 <= most <= MAX_FOUND:
+            raise InputError(f"most must be a whole number from 1 to {MAX_FOUND}, but is {most!r}")
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold must lie in [0, 1], but is {threshold!r}")
+        return search(self.embed(frame, color), like, most, threshold, zoom)
 
     def _long_side(self, asked: int | None) -> int:
         if asked is None:

@@ -1,0 +1,216 @@
+"""``tinyseg cutout``: objects without their background, with soft edges."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg.arguments import check_path, clipped, path_kind
+from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.segment import parse_prompts, unique_names
+from tinyseg.cutout import (
+    BACKGROUND_HELP,
+    Background,
+    Cutout,
+    CutoutVideo,
+    Follower,
+    bgr_frame,
+    cut_out,
+    open_background,
+    salient,
+    united,
+)
+from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.images import SUFFIXES, find_images, read_image, write_image
+from tinyseg.masks import Masks
+from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.second_look import ZOOM_CHOICES
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.prompts import Prompt
+from tinyseg.sources import open_source
+from tinyseg.system.console import tell
+from tinyseg.system.folders import ResultFolder
+from tinyseg.system.progress import progress
+
+EXAMPLES = """examples:
+  tinyseg cutout photo.jpg --auto                                     # photo.cutout.png with alpha
+  tinyseg cutout photos/ --auto --background white --out shop --resume
+  tinyseg cutout photo.jpg --box 40,60,400,380 --background beach.jpg
+  tinyseg cutout film.mp4 --point 320,240 --out object.webm           # VP9 with alpha; .mov: ProRes 4444
+  tinyseg cutout 0 --auto --background blur --out call.mp4
+
+exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
+
+# An embedded frame -> the mask to cut out. Raises DataError or PromptError.
+Find = Callable[[Embedding], Masks]
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "cutout", help="objects without their background, with soft edges", epilog=EXAMPLES,
+        description="Cut objects out of photographs, videos or a camera. All prompts of a picture make one cut-out. In a "
+        "video the prompts say what to cut out of the first frame, which is then followed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE",
+        help="image files, folders or quoted globs; or one video file, camera number or stream url",
+    )  # fmt: skip
+    parser.add_argument("--point", action="append", default=[], metavar="X,Y[,0|1]", help="a click in pixels")
+    parser.add_argument("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a box in pixels")
+    parser.add_argument(
+        "--mask", metavar="FILE", help="image of the frame's size, not black where the object roughly is"
+    )
+    parser.add_argument("--auto", action="store_true", help="take the salient object, without a prompt")
+    parser.add_argument("--background", default="none", metavar="B", help=f"{BACKGROUND_HELP} (default: none)")
+    parser.add_argument(
+        "--out", default=".", metavar="PLACE",
+        help="a folder for images (default: here); for a video a file: .webm or .mov with alpha, .mp4, .mkv or .avi with a "
+        "background",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("png", "webp"), default="png", help="of images (default: png)")
+    parser.add_argument("--trim", action="store_true", help="keep only the part of an image where the cut-out is")
+    parser.add_argument("--resume", action="store_true", help="leave out images whose result is there already")
+    parser.add_argument(
+        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON line for every image, or for the video")
+    add_engine_options(parser)
+    parser.set_defaults(run=run)
+
+
+def what_to_find(args: argparse.Namespace) -> Find:
+    """What the options say to cut out. Raises PromptError."""
+    prompted = bool(args.point or args.box or args.mask)
+    if args.auto == prompted:
+        raise PromptError("say what to cut out: either --auto, or --point, --box or --mask")
+    if args.auto:
+        return lambda emb: salient(emb, args.zoom)
+    prompts = parse_prompts(args)
+
+    def prompted_find(emb: Embedding) -> Masks:
+        return united([_best(emb, p, args.zoom) for p in prompts])
+
+    return prompted_find
+
+
+def _best(emb: Embedding, prompt: Prompt, zoom: str) -> Masks:
+    return emb.predict(prompt.points, prompt.labels, prompt.box, prompt.mask, prompt.ambiguous, zoom)
+
+
+def run(args: argparse.Namespace) -> int:
+    find = what_to_find(args)
+    background = open_background(args.background)
+    if is_stream(args.source):
+        if args.trim or args.resume:
+            raise InputError("--trim and --resume are for images")
+        return cut_video(load_segmenter(args), args, find, background)
+    images = find_images(args.source)
+    place = check_path("--out", args.out)
+    if path_kind(place) not in (None, "folder"):
+        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
+    out = ResultFolder(place)
+    names = {p: f"{name}.cutout.{args.format}" for p, name in unique_names(images).items()}
+    waiting = [p for p in images if not (args.resume and (out.folder / names[p]).exists())]
+    if len(waiting) < len(images) and not args.json:
+        print(f"{len(images) - len(waiting)} of {len(images)} images are done already")
+    seg = load_segmenter(args) if waiting else None
+    failed = 0
+    for path in progress(waiting, "cutout") if len(waiting) > 1 else waiting:
+        assert seg is not None
+        try:
+            row = cut_image(seg, path, out.place(names[path]), args, find, background)
+        except (InputError, MemoryError) as exc:
+            failed += 1
+            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
+            row = {"image": str(path), "error": str(exc)}
+        if args.json:
+            print(json.dumps(row), flush=True)
+        elif len(images) == 1 and "error" not in row:
+            print(f"{path}: {row['area']} px, IoU {row['score']:.2f} -> {row['file']}; {seg.info}")
+    if not args.json and len(images) > 1:
+        print(f"{len(waiting) - failed} of {len(waiting)} images -> {out.folder}")
+    return 1 if failed else 0
+
+
+def is_stream(sources: list[str]) -> bool:
+    """Whether one video, camera or stream is named, and no images. Raises InputError where both are."""
+    streams = [
+        s for s in sources if not (Path(s).is_dir() or Path(s).suffix.lower() in SUFFIXES or set(s) & set("*?["))
+    ]
+    if streams and len(sources) > 1:
+        raise InputError(f"give images, or one video: {streams[0]} is a stream among {len(sources)} sources")
+    return bool(streams)
+
+
+def cut_image(
+    seg: Segmenter, path: Path, place: Path, args: argparse.Namespace, find: Find, background: Background | None
+) -> dict[str, Any]:
+    """Cut out of one file, write the result, and return the row that ``--json`` prints."""
+    frame = read_image(path)
+    answer = find(seg.embed(frame))
+    if not answer.areas[answer.best]:
+        raise DataError("nothing was found there; give another prompt")
+    cutout = cut_out(frame, answer)
+    # OpenCV writes BGRA.
+    picture = cutout.rgba()[..., [2, 1, 0, 3]] if background is None else cutout.over(background(frame, cutout))
+    write_image(place, picture[trimmed(cutout)] if args.trim else picture)
+    return {
+        "image": str(path), "file": str(place), "width": frame.shape[1], "height": frame.shape[0],
+        "area": int(answer.areas[answer.best]), "box": answer.boxes[answer.best].tolist(),
+        "score": round(float(answer.scores[answer.best]), 4),
+    }  # fmt: skip
+
+
+def trimmed(cutout: Cutout) -> tuple[slice, slice]:
+    """The rows and columns in which a cut-out shows."""
+    x, y, w, h = cv2.boundingRect((cutout.alpha > 1 / 510).astype(np.uint8))
+    return slice(y, y + h), slice(x, x + w)
+
+
+def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: Background | None) -> int:
+    """Cut out of every frame of a stream. Frames in which nothing is found are wholly transparent."""
+    out = check_path("--out", args.out)
+    if path_kind(out) == "folder":
+        raise InputError("--out must name a video file for a video: .webm or .mov with alpha, .mp4 with a background")
+    source = open_source(args.source[0])
+    frames = lost = 0
+    interrupted = False
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: the file becomes whole
+    try:
+        video = CutoutVideo(out, source.frame_rate, background)
+        try:
+            follower = Follower(seg, find)
+            for frame in progress(iter(source.next_frame, None), "cutout"):
+                bgr = bgr_frame(frame.pixels, frame.color)
+                try:
+                    cutout = cut_out(bgr, follower.step(bgr))
+                except DataError:
+                    cutout, lost = empty(bgr), lost + 1
+                video.write(bgr, cutout)
+                frames += 1
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            video.close()
+    finally:
+        source.close()
+    if frames == 0 and not interrupted:
+        raise DataError(f"{args.source[0]} gave no frame")
+    row = {"source": args.source[0], "file": str(out), "frames": frames, "without_object": lost}
+    print(json.dumps(row) if args.json else f"{frames} frames ({lost} without the object) -> {out}; {seg.info}")
+    return 130 if interrupted else 0
+
+
+def empty(bgr: NDArray[np.uint8]) -> Cutout:
+    return Cutout(bgr, np.zeros(bgr.shape[:2], np.float32))
