@@ -194,9 +194,12 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
             for frame in progress(iter(source.next_frame, None), "cutout"):
                 bgr = bgr_frame(frame.pixels, frame.color)
                 try:
-                    cutout = cut_out(bgr, follower.step(bgr))
-                except DataError:
+                    answer = follower.step(bgr)
+                except DataError:  # not found yet
                     cutout, lost = empty(bgr), lost + 1
+                else:
+                    cutout = cut_out(bgr, answer)
+                    lost += not answer.areas[0]
                 video.write(bgr, cutout)
                 frames += 1
         except KeyboardInterrupt:

@@ -6,12 +6,16 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
+from tinyseg.predict.segmenter import SegmenterInfo
+
+if TYPE_CHECKING:
+    from tinyseg.bench.finding import FindReport
 
 
 def add_parser(commands: Any) -> None:
@@ -37,6 +41,11 @@ def add_parser(commands: Any) -> None:
         help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
     )  # fmt: skip
     parser.add_argument(
+        "--find", action="store_true",
+        help="instead: how well the like of an instance is found in photos of one kind, or, where DATA holds videos "
+        "(NAME/frames, NAME/masks), the first frame's object in every tenth one",
+    )  # fmt: skip
+    parser.add_argument(
         "--cutout", action="store_true",
         help="instead: the salient object of each photo, as tinyseg cutout --auto takes it (for photos that label only that)",
     )  # fmt: skip
@@ -48,13 +57,18 @@ def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench.accuracy import measure  # noqa: PLC0415
     from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
+    from tinyseg.bench.finding import is_videos, measure_photos, measure_videos  # noqa: PLC0415
     from tinyseg.bench.saliency import measure_salient  # noqa: PLC0415
     from tinyseg.bench.zoom_rules import measure_zoom_rules  # noqa: PLC0415
 
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if args.zoom_rules + args.cutout + args.detail > 1:
-        raise InputError("--zoom-rules, --cutout and --detail are runs of their own; give one of them")
+    if args.zoom_rules + args.cutout + args.find + args.detail > 1:
+        raise InputError("--zoom-rules, --cutout, --find and --detail are runs of their own; give one of them")
+    if args.find and is_videos(Path(args.data)):
+        seg = load_segmenter(args)
+        _tell_found(args, seg.info, measure_videos(seg, Path(args.data)))
+        return 0
     photos = read_photos(Path(args.data))
     if args.set:
         known = sorted({p.group for p in photos})
@@ -71,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
         facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **rules.to_json()}
         _tell(args, facts, f"second looks on {Path(args.data).name}; {seg.info}\n\n{rules.to_markdown()}")
         return 0
+    if args.find:
+        _tell_found(args, seg.info, measure_photos(seg, photos))
+        return 0
     if args.cutout:
         salient = measure_salient(seg, photos)
         facts = {"data": Path(args.data).name, "segmenter": asdict(seg.info), **salient.to_json()}
@@ -86,6 +103,11 @@ def run(args: argparse.Namespace) -> int:
         parts.append(detail.to_markdown())
     _tell(args, facts, "\n\n".join(parts))
     return 0
+
+
+def _tell_found(args: argparse.Namespace, info: SegmenterInfo, report: FindReport) -> None:
+    facts = {"data": Path(args.data).name, "segmenter": asdict(info), **report.to_json()}
+    _tell(args, facts, f"the same thing found again on {Path(args.data).name}; {info}\n\n{report.to_markdown()}")
 
 
 def _tell(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
