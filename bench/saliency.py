@@ -86,7 +86,7 @@ def measure_salient(seg: Segmenter, photos: Sequence[Photo]) -> SalientReport:
     scores: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for photo in progress(photos, "photos"):
         frame = photo.read()
-        truth = photo.masks().any(0) if photo.instances else np.zeros(frame.shape[:2], np.bool_)
+        truth = np.asarray(photo.masks().any(0), np.bool_) if photo.instances else np.zeros(frame.shape[:2], np.bool_)
         if not truth.any():
             continue
         emb = seg.embed(frame)

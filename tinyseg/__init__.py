@@ -17,7 +17,8 @@ TYPE_CHECKING = False  # typing's own is behind an import of milliseconds, in wh
 if TYPE_CHECKING:
     from typing import Any
 
-    from tinyseg.cutout import Cutout, cut_out, salient
+    from tinyseg.cutout.alpha import Cutout, cut_out
+    from tinyseg.cutout.salient import salient
     from tinyseg.errors import (
         CacheError,
         DataError,
@@ -63,7 +64,8 @@ if TYPE_CHECKING:
 
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
-    "tinyseg.cutout": ("Cutout", "cut_out", "salient"),
+    "tinyseg.cutout.alpha": ("Cutout", "cut_out"),
+    "tinyseg.cutout.salient": ("salient",),
     "tinyseg.errors": (
         "CacheError",
         "DataError",

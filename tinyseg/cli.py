@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from tinyseg.commands import bench, cache, doctor, info, models, segment, track
+from tinyseg.commands import bench, cache, cutout, doctor, find, info, models, segment, track
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        segment, everything_command, run_command, track, eval_command, bench, compile_command, cache, models, doctor, info,
+        segment, everything_command, find, cutout, run_command, track, eval_command, bench, compile_command, cache, models, doctor, info,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

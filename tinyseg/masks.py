@@ -70,6 +70,14 @@ class Masks:
         """Index of the mask with the highest score."""
         return int(self.scores.argmax())
 
+    def only(self, index: int) -> Masks:
+        """One of the masks, as K = 1."""
+        one = slice(index, index + 1)
+        return Masks(
+            self.masks[one], self.scores[one], self.logits[one], self.boxes[one], self.areas[one], self.stability[one],
+            self.zoom,
+        )  # fmt: skip
+
     def to_coco(self) -> list[CocoRle]:
         """One compressed RLE a mask; ``pycocotools.mask.decode`` gives the same pixels."""
         return [encode_rle(mask) for mask in self.masks]

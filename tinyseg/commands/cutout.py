@@ -119,7 +119,9 @@ def run(args: argparse.Namespace) -> int:
     if path_kind(place) not in (None, "folder"):
         raise DataError(f"--out {clipped(place)} is no folder; give a folder")
     out = ResultFolder(place)
-    names = {p: f"{name}.cutout.{args.format}" for p, name in unique_names(images).items()}
+    names = {
+        p: f"{name}.cutout.{args.format}" for p, name in zip(images, unique_names([str(p) for p in images]).values())
+    }
     waiting = [p for p in images if not (args.resume and (out.folder / names[p]).exists())]
     if len(waiting) < len(images) and not args.json:
         print(f"{len(images) - len(waiting)} of {len(images)} images are done already")
@@ -194,9 +196,12 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
             for frame in progress(iter(source.next_frame, None), "cutout"):
                 bgr = bgr_frame(frame.pixels, frame.color)
                 try:
-                    cutout = cut_out(bgr, follower.step(bgr))
-                except DataError:
+                    answer = follower.step(bgr)
+                except DataError:  # not found yet
                     cutout, lost = empty(bgr), lost + 1
+                else:
+                    cutout = cut_out(bgr, answer)
+                    lost += not answer.areas[0]
                 video.write(bgr, cutout)
                 frames += 1
         except KeyboardInterrupt:

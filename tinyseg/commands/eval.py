@@ -52,6 +52,15 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     choice.add_argument("--video", action="store_true", help="instead: follow objects through sequences")
     choice.add_argument(
+        "--cutout", action="store_true",
+        help="instead: the salient object of each photo, as tinyseg cutout --auto takes it (for photos that label only that)",
+    )  # fmt: skip
+    choice.add_argument(
+        "--find", action="store_true",
+        help="instead: how well the like of an instance is found in photos of one kind, or, where DATA holds videos "
+        "(NAME/frames, NAME/masks), the first frame's object in every tenth one",
+    )  # fmt: skip
+    choice.add_argument(
         "--zoom-rules", action="store_true",
         help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
     )  # fmt: skip
@@ -66,11 +75,13 @@ def run(args: argparse.Namespace) -> int:
         return run_video(args)
     if args.way or args.every != 1:
         raise InputError("--way and --every go with --video")
+    if args.find:
+        return run_find(args)
     photos = chosen_photos(args)
     seg = load_segmenter(args)
     if args.zoom_rules:
         return run_zoom_rules(args, seg, photos)
-    return run_prompts(args, seg, photos)
+    return run_cutout(args, seg, photos) if args.cutout else run_prompts(args, seg, photos)
 
 
 def chosen_photos(args: argparse.Namespace) -> list[Photo]:
@@ -108,6 +119,24 @@ def run_zoom_rules(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Ph
 
     rules = measure_zoom_rules(seg, photos)
     return _tell(args, seg, "second looks", rules.to_json(), rules.to_markdown())
+
+
+def run_cutout(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:
+    from tinyseg.bench.saliency import measure_salient  # noqa: PLC0415
+
+    salient = measure_salient(seg, photos)
+    return _tell(args, seg, "salient objects", salient.to_json(), salient.to_markdown())
+
+
+def run_find(args: argparse.Namespace) -> int:
+    from tinyseg.bench.finding import is_videos, measure_photos, measure_videos  # noqa: PLC0415
+
+    data = Path(args.data)
+    videos = is_videos(data)
+    photos = [] if videos else chosen_photos(args)
+    seg = load_segmenter(args)
+    report = measure_videos(seg, data) if videos else measure_photos(seg, photos)
+    return _tell(args, seg, "the same thing found", report.to_json(), report.to_markdown())
 
 
 def run_video(args: argparse.Namespace) -> int:

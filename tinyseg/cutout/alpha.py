@@ -116,7 +116,7 @@ def cut_out_mask(bgr: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> 
 
 def soft_alpha(bgr: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> NDArray[np.float32]:
     """A mask (H, W) whose edge follows the picture: (H, W) alpha in [0, 1], soft within ``band`` pixels of the edge."""
-    guide = bgr.astype(np.float32) / 255
+    guide = np.asarray(bgr, np.float32) / np.float32(255)
     hard = mask.astype(np.float32)
     soft = guided_filter(guide, hard, band, EPSILON)
     soft = np.clip((soft - CLEAR) / (OPAQUE - CLEAR), 0, 1)
@@ -141,8 +141,8 @@ def guided_filter(
     small, target = guide, values
     if step > 1:
         size = max(1, width // step), max(1, height // step)
-        small = cv2.resize(guide, size, interpolation=cv2.INTER_AREA)
-        target = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(cv2.resize(guide, size, interpolation=cv2.INTER_AREA), np.float32)
+        target = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
     side = 2 * max(1, radius // step) + 1
 
     def mean(array: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -182,8 +182,8 @@ def own_colors(bgr: NDArray[np.uint8], alpha: NDArray[np.float32], band: int) ->
     step = max(1, band // 2)
     size = max(1, width // step), max(1, height // step)
     picture = bgr.astype(np.float32)
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    share = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)[..., None]
+    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+    share = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.float32)[..., None]
     front, back = _fused(small, small, small, share, max(1, max(SPREAD_RADII[0], 2 * band) // step))
     front = np.asarray(cv2.resize(front, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     back = np.asarray(cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

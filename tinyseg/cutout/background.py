@@ -70,6 +70,6 @@ def blurred(frame: NDArray[np.uint8], cutout: Cutout) -> NDArray[np.uint8]:
     # A little of the object stays, so that a frame that it fills has a background at all.
     weight = (seen + 1e-3).astype(np.float32)
     total = cv2.GaussianBlur(small * weight[..., None], (0, 0), sigma)
-    soft = total / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
-    large = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    soft = np.asarray(total, np.float32) / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+    large = cv2.resize(np.asarray(soft, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(np.clip(np.rint(large), 0, 255), np.uint8)

@@ -1,4 +1,4 @@
-"""One object through a stream: the last frame's answer is the next frame's prompt."""
+"""One object through a stream: found once, then followed by the tracker."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.cutout.salient import ask_again
+from tinyseg.errors import DataError
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.segmenter import Segmenter
+from tinyseg.track import Tracker
 
-LOST = 0.4  # predicted IoU below which the object counts as gone
+OBJECT = "cutout"
 
 
 class Follower:
-    """Finds an object in the first frame and follows it by its mask, which is enough for what moves little from frame
-    to frame (a person before a camera). Where it is lost, the search of the first frame is done again.
+    """Looks for an object in every frame until it is there, and follows it from then on (:class:`tinyseg.Tracker`).
 
     find: an embedded frame -> one mask; raises DataError where there is nothing.
     """
 
     def __init__(self, segmenter: Segmenter, find: Callable[[Embedding], Masks]) -> None:
         self._segmenter, self._find = segmenter, find
-        self._last: NDArray[np.float32] | None = None
+        self._tracker: Tracker | None = None
 
     def step(self, frame: NDArray[np.uint8], color: str = "bgr") -> Masks:
-        """The object's mask in the next frame. Raises FrameError, and what ``find`` raises."""
-        emb = self._segmenter.embed(frame, color)
-        answer = None
-        if self._last is not None and self._last.shape == emb.geometry.grid:
-            answer = ask_again(emb, self._last, zoom="off")
-            if answer.areas[0] == 0 or answer.scores[0] < LOST:
-                answer = None
-        if answer is None:
-            answer = self._find(emb)
-        logits = answer.logits[answer.best]
-        self._last = logits if (logits > 0).any() else None
-        return answer
+        """The object's mask in the next frame: one mask, empty where it is out of sight.
+
+        Raises FrameError, DataError where it was not found yet, and what else ``find`` raises.
+        """
+        if self._tracker is None:
+            found = self._find(self._segmenter.embed(frame, color))
+            mask = found.masks[found.best] if len(found) else np.zeros(frame.shape[:2], np.bool_)
+            if not mask.any():
+                raise DataError("nothing was found there; give another prompt")
+            tracker = self._segmenter.tracker()
+            tracker.add(OBJECT, mask=mask, frame=frame, color=color)
+            self._tracker = tracker
+        return self._tracker.step(frame, color)[OBJECT].to_masks()

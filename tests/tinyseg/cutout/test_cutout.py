@@ -110,7 +110,7 @@ def test_candidates_are_described_and_none_is_no_error(fake: tinyseg.Segmenter) 
     assert len(found.masks) == len(found.features) == len(found.logits) and np.isfinite(found.features).all()
 
 
-def test_a_follower_keeps_to_its_object_and_searches_again(real: tinyseg.Segmenter) -> None:
+def test_a_follower_searches_until_it_has_its_object_and_keeps_to_it(real: tinyseg.Segmenter) -> None:
     def frame(x: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         mask = ellipse(320, 240, x, 110, 50, 40)
         picture = np.full((240, 320, 3), (150, 90, 40), np.uint8)
@@ -122,15 +122,17 @@ def test_a_follower_keeps_to_its_object_and_searches_again(real: tinyseg.Segment
     def find(emb: tinyseg.Embedding) -> tinyseg.Masks:
         nonlocal searches
         searches += 1
+        if searches == 1:
+            raise tinyseg.DataError("nobody there")
         return emb.predict(points=[[100, 110]], labels=[1])
 
     follower = Follower(real, find)
-    for x in (100, 108, 116, 124):
+    with pytest.raises(tinyseg.DataError, match="nobody"):
+        follower.step(frame(100)[0])
+    for x in (100, 106, 112, 118):
         picture, mask = frame(x)
         answer = follower.step(picture)
-        assert mask_iou(answer.masks[answer.best], mask) > 0.85
-    assert searches == 1
-    follower.step(np.full((120, 320, 3), 40, np.uint8))  # another size
+        assert len(answer) == 1 and mask_iou(answer.masks[0], mask) > 0.85
     assert searches == 2
 
 

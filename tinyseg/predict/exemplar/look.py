@@ -25,7 +25,8 @@ def features(emb: Embedding) -> NDArray[np.float32]:
     """(h, w, C) unit vectors at stride 8 over what was encoded, without the input's padding."""
     coarse, fine = (np.asarray(emb.features[name])[0].transpose(1, 2, 0) for name in ("embedding", "skip8"))
     rows, columns = fine.shape[:2]
-    coarse = cv2.resize(np.ascontiguousarray(coarse), (columns, rows), interpolation=cv2.INTER_LINEAR)
+    enlarged = cv2.resize(np.ascontiguousarray(coarse), (columns, rows), interpolation=cv2.INTER_LINEAR)
+    coarse = np.asarray(enlarged, np.float32)
     width, height = (max(1, round(side / FEATURE_STRIDE)) for side in emb.geometry.content)
     both = np.concatenate([_unit(coarse[:height, :width]), FINE_WEIGHT * _unit(fine[:height, :width])], 2)
     return _unit(both)

@@ -156,7 +156,7 @@ def joined(references: Sequence[Reference]) -> Reference:
         return references[0]
     return Reference(
         references[0].model, stacked([r.positive for r in references]), stacked([r.negative for r in references]),
-        stacked([r.shares for r in references]) / len(references), *(
+        stacked([r.shares for r in references]) / np.float32(len(references)), *(
             float(np.mean([getattr(r, name) for r in references])) for name in ("inside", "outside", "size")
         ),
     )  # fmt: skip

@@ -1,0 +1,202 @@
+"""``tinyseg find``: the same thing in other pictures, in the frames of a stream, or again in the same picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tinyseg.arguments import check_path, clipped
+from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.segment import FORMATS, CocoWriter, Target, describe, numbers, unique_names, write_results
+from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.images import SUFFIXES, find_images, read_image, read_mask
+from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference, joined
+from tinyseg.predict.second_look import ZOOM_CHOICES
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.prompts import Prompt
+from tinyseg.sinks import SINK_HELP, FrameResult, open_sink
+from tinyseg.sources import open_source
+from tinyseg.system.console import tell
+from tinyseg.system.progress import progress
+
+EXAMPLES = """examples:
+  tinyseg find photos/ --like mug.jpg --like-box 40,60,200,240 --out found
+  tinyseg find shelf.jpg --like shelf.jpg --like-point 320,240          # how many more like it: counting
+  tinyseg find --like a.jpg --like-mask a.png --like b.jpg --like-mask b.png --save mug.npz
+  tinyseg find photos/ --like mug.npz --most 1
+  tinyseg find film.mp4 --like mug.npz --sink video:found.mp4
+
+It finds the same thing or the same look, not a category. Each --like picture takes the --like-mask, --like-box or
+--like-point of the same place in the line of them; pictures with none of these are .npz files that --save wrote.
+
+exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "find", help="the same thing in other pictures, or again in the same one", epilog=EXAMPLES,
+        description="Find what looks like an example: the same instance or look, one or all of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="SOURCE",
+        help="image files, folders or quoted globs; or one video, camera or stream",
+    )
+    add_like_options(parser)
+    parser.add_argument("--save", metavar="FILE", help="keep what is looked for in a .npz file, for --like")
+    parser.add_argument(
+        "--most", type=int, default=MAX_FOUND, metavar="N", help=f"of the most alike ones (default: {MAX_FOUND})"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, metavar="T",
+        help=f"least likeness, 0 to 1 (default: {THRESHOLD})",
+    )  # fmt: skip
+    parser.add_argument("--out", default=".", metavar="DIR", help="where results of images go (default: here)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="png", help="of images' results, as of tinyseg segment (default: png)"
+    )
+    parser.add_argument("--sink", default="null", metavar="SINK", help=f"for a stream: {SINK_HELP} (default: null)")
+    parser.add_argument(
+        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON line for every image or frame")
+    add_engine_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_like_options(parser: argparse.ArgumentParser) -> None:
+    """--like, --like-mask, --like-box and --like-point."""
+    group = parser.add_argument_group("example")
+    group.add_argument(
+        "--like", action="append", default=[], metavar="FILE",
+        help="a picture of what to find, or a .npz file that tinyseg find --save wrote (repeatable)",
+    )  # fmt: skip
+    for kind, shown, told in (
+        ("mask", "FILE", "image of the picture's size, not black where the thing is"),
+        ("box", "X0,Y0,X1,Y1", "a box around it, in pixels"),
+        ("point", "X,Y", "a click on it, in pixels"),
+    ):
+        group.add_argument(
+            f"--like-{kind}", action=_LikeAction, dest="like_parts", const=kind, metavar=shown, help=told
+        )
+
+
+class _LikeAction(argparse.Action):
+    """Keeps --like-mask, --like-box and --like-point in the order in which they were given."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.like_parts = [*(getattr(namespace, "like_parts", None) or []), (self.const, values)]
+
+
+def read_reference(args: argparse.Namespace, seg: Segmenter) -> Reference:
+    """What the options say to look for. Raises PromptError or DataError."""
+    saved = [name for name in args.like if name.endswith(".npz")]
+    pictures = [name for name in args.like if not name.endswith(".npz")]
+    parts = args.like_parts or []
+    if not args.like:
+        raise PromptError(
+            "say what to find: --like PICTURE with --like-mask, --like-box or --like-point, or --like FILE.npz"
+        )
+    if len(parts) != len(pictures):
+        raise PromptError(
+            f"{len(pictures)} --like pictures need as many of --like-mask, --like-box and --like-point, but there are "
+            f"{len(parts)}"
+        )
+    references = [Reference.load(name) for name in saved]
+    for name, (kind, text) in zip(pictures, parts):
+        frame = read_image(name)
+        try:
+            references.append(seg.reference((frame, read_mask(text) if kind == "mask" else like_prompt(kind, text))))
+        except InputError as exc:
+            raise type(exc)(f"{clipped(name)}: {exc}") from exc
+    return joined(references)
+
+
+def like_prompt(kind: str, text: str) -> Prompt:
+    if kind == "box":
+        return Prompt(box=numbers(text, (4,), "--like-box takes X0,Y0,X1,Y1"))
+    return Prompt(points=[numbers(text, (2,), "--like-point takes X,Y")], labels=[1])
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.images and not args.save:
+        raise InputError("name images or a stream to find it in, or --save FILE to keep it")
+    seg = load_segmenter(args)
+    reference = read_reference(args, seg)
+    if args.save:
+        reference.save(check_path("--save", args.save))
+    if len(args.images) == 1 and is_stream(args.images[0]):
+        return find_in_stream(seg, reference, args)
+    return find_in_images(seg, reference, args) if args.images else 0
+
+
+def is_stream(source: str) -> bool:
+    """Whether a source is a video, camera or stream, not images."""
+    return not (Path(source).is_dir() or Path(source).suffix.lower() in SUFFIXES or set(source) & set("*?["))
+
+
+def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespace) -> int:
+    images = find_images(args.images)
+    target = Target(args.out, args.format, [str(path) for path in images])
+    target.open()
+    names = unique_names([str(path) for path in images])
+    coco = CocoWriter()
+    failed = total = 0
+    for path in progress(images, "find") if len(images) > 1 else images:
+        try:
+            frame = read_image(path)
+            found = seg.find(frame, reference, most=args.most, threshold=args.threshold, zoom=args.zoom)
+            kept = [(found, i) for i in range(len(found))]
+            if args.format == "coco":
+                coco.add(str(path), frame, kept)
+            else:
+                write_results(frame, kept, [], args.format, target, names[str(path)])
+        except (InputError, MemoryError) as exc:
+            failed += 1
+            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
+            if args.json:
+                print(json.dumps({"image": str(path), "error": str(exc)}), flush=True)
+            continue
+        total += len(found)
+        if args.json:
+            objects = [describe(found, i) for i in range(len(found))]
+            print(json.dumps({"image": str(path), "count": len(found), "objects": objects}), flush=True)
+        elif len(images) <= 20:
+            likeness = ", ".join(f"{s:.2f}" for s in found.scores[:8])
+            print(f"{path}: {len(found)} found" + (f" (likeness {likeness})" if len(found) else ""))
+    if args.format == "coco" and failed < len(images):
+        target.write("coco.json", coco.content())
+    if not args.json and len(images) > 1:
+        print(f"{total} found in {len(images) - failed} of {len(images)} images -> {args.out}; {seg.info}")
+    return 1 if failed else 0
+
+
+def find_in_stream(seg: Segmenter, reference: Reference, args: argparse.Namespace) -> int:
+    """Look for it in every frame; each frame's answers go to the sink, none where it is not there."""
+    source = open_source(args.images[0], getattr(sys.stdin, "buffer", None))
+    frames = seen = 0
+    try:
+        sink = open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
+        try:
+            for frame in progress(iter(source.next_frame, None), "find"):
+                found = seg.find(frame.pixels, reference, frame.color, args.most, args.threshold, args.zoom)
+                answers = [found.only(i) for i in range(len(found))]
+                frames, seen = frames + 1, seen + bool(answers)
+                if args.json and args.sink != "raw":
+                    print(json.dumps({"frame": frame.index, "count": len(found)}), flush=True)
+                if sink.write(FrameResult(frame, (), answers, 0.0)) is False:
+                    break
+        finally:
+            sink.close()
+    finally:
+        source.close()
+    if frames == 0:
+        raise DataError(f"{args.images[0]} gave no frame")
+    if not args.json:
+        (tell if args.sink == "raw" else print)(f"found in {seen} of {frames} frames; {seg.info}")
+    return 0
