@@ -54,7 +54,6 @@ class BenchRow:
     accuracy_data: str | None
     first_result_ms: float | None  # load to first mask in this process, compiling included
     peak_rss_mb: float | None
-    device_memory_mb: float | None
     device: str
     cores: int
     clock_mhz: float | None
@@ -90,10 +89,14 @@ def read_json(path: Path) -> list[BenchRow]:
     """Rows that to_json wrote. Raises DataError."""
     try:
         content = json.loads(path.read_text())
-        return [BenchRow(**{**row, "samples_ms": tuple(row["samples_ms"])}) for row in content]
+        known = {f.name for f in fields(BenchRow)}  # rows of other versions may say more
+        return [
+            BenchRow(**{k: tuple(v) if k == "samples_ms" else v for k, v in row.items() if k in known})
+            for row in content
+        ]
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise DataError(
             f"{path} holds no benchmark rows of this version ({exc}); write it with tinyseg bench --json"
         ) from exc

@@ -388,7 +388,7 @@ def make_row(
         frame_size=f"{FRAME_WIDTH}x{FRAME_HEIGHT}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
         prompts=found.prompts, reference_iou=reference_iou,
         accuracy_box_miou=accuracy.box_miou if accuracy else None, accuracy_data=accuracy.data if accuracy else None,
-        first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(), device_memory_mb=None,
+        first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(),
         device=device.processor_name(), cores=available_cores(), clock_mhz=device.clock_mhz(),
         governor=device.governor(), power_mode=device.power_mode(), temperature_c=device.temperature_celsius(),
         notes=disturbances(samples, busy_before), engine_fps=extra.get("engine_fps"),

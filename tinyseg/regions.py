@@ -38,7 +38,7 @@ class CocoAnnotation(TypedDict):
     crop_box: list[int]  # x, y, width, height of the part of the frame that was encoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Regions:
     """K regions of one frame, the best scored first. They may overlap, and have no names: tinyseg has no class head.
 
@@ -63,6 +63,11 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        """One line, whatever is in it."""
+        best = f", scores {self.scores[0]:.2f} to {self.scores[-1]:.2f}" if len(self) else ""
+        return f"Regions({len(self)} of {self.frame_width} x {self.frame_height} pixels{best})"
 
     def window(self, index: int) -> NDArray[np.bool_]:
         """One mask inside its box: (y1 - y0, x1 - x0) bool. Raises InputError."""

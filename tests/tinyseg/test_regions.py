@@ -40,6 +40,10 @@ def three() -> Regions:
     return regions_of(320, 200, [(100, 100, 60), (300, 100, 120), (200, 120, 20)])
 
 
+def test_shows_itself_in_one_line(three: Regions) -> None:
+    assert repr(three) == "Regions(3 of 320 x 200 pixels, scores 0.90 to 0.50)"
+
+
 def test_masks_windows_and_boxes_say_the_same(three: Regions) -> None:
     masks = three.masks
     assert masks.shape == (3, 200, 320) and masks.dtype == np.bool_ and len(three) == 3
