@@ -90,10 +90,8 @@ def read_json(path: Path) -> list[BenchRow]:
     try:
         content = json.loads(path.read_text())
         known = {f.name for f in fields(BenchRow)}  # rows of other versions may say more
-        return [
-            BenchRow(**{k: tuple(v) if k == "samples_ms" else v for k, v in row.items() if k in known})
-            for row in content
-        ]
+        given = [{name: value for name, value in row.items() if name in known} for row in content]
+        return [BenchRow(**{**row, "samples_ms": tuple(row["samples_ms"])}) for row in given]
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
