@@ -6,6 +6,7 @@ import io
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from tinyseg.sources import ArraySource, ImageSource, RawSource, SyntheticSource
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed (pip install hypothesis)")
 from hypothesis import strategies as st  # noqa: E402 - after the skip
 
-CALLS_A_CASE = 100
 # What opens a camera or the network is slow, and nothing of ours.
 OUTSIDE = ("/dev/video", "rtsp", "http", "udp", "tcp")
 
@@ -147,6 +147,15 @@ CALLS = [
 RARE_CALLS = [Caller.loop, Caller.load]  # threads to start, a model to read
 
 
+@dataclass
+class Case:
+    """What a run of calls draws from; the caller is made at the first one."""
+
+    drawn: list[Any]
+    seed: int
+    caller: Caller | None = None
+
+
 def test_public_calls(
     attack: Attack,
     fake: tinyseg.Segmenter,
@@ -157,19 +166,18 @@ def test_public_calls(
     monkeypatch.chdir(tmp_path)
     odd = odd_values()
 
-    def check(case: tuple[list[Any], int]) -> int:
-        drawn, seed = case
-        choice = random.Random(seed)
-        caller = Caller(fake, tmp_path, [*odd, *WORDS, *drawn * 3], choice)
-        for _ in range(CALLS_A_CASE):
-            call = choice.choice(RARE_CALLS if choice.random() < 0.02 else CALLS)
-            try:
-                call(caller)
-            except tinyseg.TinysegError as exc:
-                assert 0 < len(str(exc)) < 3000, str(exc)
-        capfd.readouterr()  # what OpenCV prints
-        return CALLS_A_CASE
+    def check(case: Case) -> None:
+        if case.caller is None:
+            capfd.readouterr()  # what OpenCV printed
+            case.caller = Caller(fake, tmp_path, [*odd, *WORDS, *case.drawn * 3], random.Random(case.seed))
+        choice = case.caller.choice
+        call = choice.choice(RARE_CALLS if choice.random() < 0.02 else CALLS)
+        try:
+            call(case.caller)
+        except tinyseg.TinysegError as exc:
+            assert 0 < len(str(exc)) < 3000, str(exc)
 
+    cases = st.builds(Case, st.lists(values(), max_size=12), st.integers(0, 2**32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        attack("public calls", st.tuples(st.lists(values(), max_size=12), st.integers(0, 2**32)), check, 100)
+        attack("public calls", cases, check, 10_000, each=100)

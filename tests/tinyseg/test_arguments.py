@@ -123,7 +123,8 @@ def test_absurd_prompt_files_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     ["run", "²", "--box", "1,1,9,9"], ["run", "9" * 21, "--box", "1,1,9,9"], ["run", "synthetic:999999x999999", "--box", "1,1,9,9"],
     ["run", "-", "--raw-size", "999999x999999", "--box", "1,1,9,9"], ["run", "-", "--raw-size", "²x²", "--box", "1,1,9,9"],
     ["compile", "--size", "²x9"], ["compile", "--size", "999999x999999"], ["run", "synthetic:9x9:1", "--box", "1,1,1e999,9"],
-    ["run", "synthetic:9x9:1", "--box", "1,1,9,9", "--threads", "9999999999999999999"], ["segment", "a" * 300 + ".png", "--box", "1,1,9,9"],
+    ["run", "synthetic:9x9:1", "--box", "1,1,9,9", "--threads", "99999999999999999999"],
+    ["segment", "a" * 300 + ".png", "--box", "1,1,9,9"],
     ["segment", "x", "--box", "1,1,9,9", "--out", "a" * 300], ["eval", "a" * 300], ["eval", "a\0b"],
     ["run", "synthetic:9x9:1", "--every-frame-prompts", "a" * 300], ["run", "synthetic:9x9:1", "--every-frame-prompts", "."],
 ])  # fmt: skip
