@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """``python -m tinyseg`` and the command ``tinyseg``: a process around :func:`tinyseg.cli.main`.
 
 Nothing heavy is imported here before Ctrl-C is taken care of: the first second of a start goes into imports.

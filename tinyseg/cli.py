@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -55,9 +55,11 @@ def _tell_warning(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     parser = build_parser()
-    if importlib.util.find_spec("argcomplete") is not None:  # the "completion" extra
-        import argcomplete  # noqa: PLC0415
-
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        try:
+            import argcomplete  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise NotInstalled("argcomplete is not installed; run: pip install 'tinyseg[completion]'") from exc
         argcomplete.autocomplete(parser)
     with remembered_interrupts() as interrupts:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tinyseg.predict.segmenter import Segmenter
 
 # More than any machine has, and few enough for every engine's own counters.
 MOST_THREADS = 1024
+log = logging.getLogger("tinyseg.predict")
 
 
 def load(
@@ -56,6 +58,10 @@ def load(
     choice = create_engine(engine, precision, threads, streams, opened.precision_facts)
     needs_cache = (choice.engine.name, choice.engine.precision) not in UNCHECKED
     cache, told = open_cache() if needs_cache else (None, "not needed")
+    log.info(
+        f"model {opened.name} on {choice.engine.name} {choice.engine.version}, {choice.engine.precision} ({choice.reason}); "
+        f"cache of built engines: {told}"
+    )
     builder = Builder(opened, choice.engine, cache)
     return Segmenter(opened, builder, choice.reason, graphs_for(opened, choice.engine.precision), told)
 

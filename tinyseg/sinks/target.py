@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, BinaryIO
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.errors import DataError
 from tinyseg.files import commit, create_beside
+
+log = logging.getLogger("tinyseg.sinks")
 
 
 class Target:
@@ -55,6 +58,7 @@ class Target:
                 f"{clipped(self.path)} cannot be written: {exc.strerror or exc}; what was made is {self.temporary}"
             ) from exc
         self.temporary = None
+        log.info(f"wrote {clipped(self.path)}")
 
     def discard(self) -> None:
         """Remove what was filled."""

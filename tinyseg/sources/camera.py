@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.errors import DataError
-from tinyseg.sources.base import Source
+from tinyseg.sources.base import Source, log
 
 # Waiting between attempts to open a live source again, in seconds: doubled each time up to the last.
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.25, 4.0
@@ -44,6 +44,7 @@ class LiveSource(Source):
         there, pixels = self._capture.read()
         if there:
             return np.asarray(pixels, np.uint8)
+        log.warning(f"{self._label} gives no frame; opening it again for up to {self._patience:.0f} s")
         lost, pause = time.monotonic(), FIRST_BACK_OFF
         while not self._closed:
             if time.monotonic() - lost > self._patience:
@@ -57,6 +58,7 @@ class LiveSource(Source):
             there, pixels = self._capture.read()
             if there:
                 self.reconnections += 1
+                log.warning(f"{self._label} is back after {time.monotonic() - lost:.1f} s")
                 return np.asarray(pixels, np.uint8)
         return None
 

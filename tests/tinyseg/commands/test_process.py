@@ -103,3 +103,24 @@ def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.M
     monkeypatch.setattr("tinyseg.commands.models.run", swallows)
     before = signal.getsignal(signal.SIGINT)
     assert cli.main(["models"]) == 130 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_shell_can_complete_the_line(tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed (pip install 'tinyseg[completion]')")
+    found = tmp_path / "found"
+    line = "tinyseg run film.mp4 --mo"
+    environment = {**os.environ, "_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(found), "_ARGCOMPLETE_IFS": "\n",
+                   "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}  # fmt: skip
+    subprocess.run(TINYSEG, env=environment, check=False, capture_output=True)
+    assert found.read_text().split() == ["--mode", "--model"]
+
+
+def test_what_is_done_is_told_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "m.jsonl"
+    told = {}
+    for option in ([], ["-v"]):
+        done = subprocess.run(
+            [*TINYSEG, *option, *RUN, "--sink", f"jsonl:{out}"], capture_output=True, text=True, check=True
+        )
+        told["-v" in option] = done.stderr
+    assert told[False] == "" and "info: model tinyseg-base on fake" in told[True] and f"wrote {out}" in told[True]
