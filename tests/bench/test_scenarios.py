@@ -26,7 +26,9 @@ def fake_is_its_own_reference(monkeypatch: pytest.MonkeyPatch, request: pytest.F
         monkeypatch.setattr(scenarios, "check_against_reference", lambda seg: 1.0)
 
 
-@pytest.mark.parametrize("name", ["encode", "prompt", "predict", "prompts-3", "batch", "loop-latency"])
+@pytest.mark.parametrize(
+    "name", ["encode", "prompt", "predict", "prompts-3", "batch", "loop-latency", "track", "track-3"]
+)
 def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "r.json"
     assert main(["bench", "--scenario", name, "--json", str(path), "--csv", str(tmp_path / "r.csv"), *FAST]) == 0
@@ -41,7 +43,9 @@ def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.
     if name != "loop-latency":  # its frames come at a given rate
         assert row["fps"] == pytest.approx(frames * 1e3 / row["p50_ms"])
     assert row["kind"] == ("throughput" if name == "batch" else "latency")
-    assert row["prompts"] == {"prompts-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
+    assert (
+        row["prompts"] == {"prompts-3": 3, "track-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
+    )
     (line,) = csv.DictReader((tmp_path / "r.csv").open())
     assert float(line["p50_ms"]) == pytest.approx(row["p50_ms"]) and "samples_ms" not in line
     printed = capsys.readouterr().out
@@ -55,8 +59,9 @@ def test_the_loop_is_measured_against_the_bare_engine(monkeypatch: pytest.Monkey
     assert 0 < row.loop_efficiency < 1.5 and row.fps > 0 and row.streams >= 1
 
 
-def test_memory_has_a_slope() -> None:
-    row = scenarios.run(scenarios.Request("memory", engine="fake", frames=300))
+@pytest.mark.parametrize("name", ["memory", "track-memory"])
+def test_memory_has_a_slope(name: str) -> None:
+    row = scenarios.run(scenarios.Request(name, engine="fake", frames=300))
     assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 200 and row.peak_rss_mb
 
 
