@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from tinyseg.bench.accuracy import iou, measure
@@ -33,7 +34,10 @@ from tinyseg.sources import SyntheticSource
 from tinyseg.system import device
 from tinyseg.version import __version__
 
-NAMES = ("encode", "prompt", "predict", "batch", "prompts-N", "loop", "loop-latency", "startup", "memory")
+NAMES = (
+    "encode", "prompt", "predict", "batch", "prompts-N", "track", "track-N", "loop", "loop-latency", "startup", "memory",
+    "track-memory",
+)  # fmt: skip
 FRAME_WIDTH, FRAME_HEIGHT = 1280, 720
 BATCH_FRAMES = 16
 # Mask IoU with fp32 on ONNX Runtime below which no time is printed.
@@ -151,17 +155,17 @@ def run(request: Request) -> BenchRow:
     seg.embed(scene()).predict(box=boxes(1)[0], multimask=False, zoom="off")
     first_ms = 1e3 * (time.perf_counter() - start)
     reference_iou = check_against_reference(seg)
-    kind = "prompts" if request.scenario.startswith("prompts-") else request.scenario
+    kind = re.sub(r"-\d+$", "", request.scenario)
     found = SCENARIOS[kind](seg, request, prompts)
     return make_row(request, seg, found, reference_iou, first_ms, busy_before)
 
 
 def prompts_of(scenario: str) -> int:
-    """The N of prompts-N, 1 for other known scenarios. Raises InputError."""
-    many = re.fullmatch(r"prompts-(\d+)", scenario)
+    """The N of prompts-N and track-N, 1 for other known scenarios. Raises InputError."""
+    many = re.fullmatch(r"(?:prompts|track)-(\d+)", scenario)
     if many and 1 <= int(many[1]) <= 256:
         return int(many[1])
-    if scenario not in NAMES or scenario == "prompts-N":
+    if scenario not in NAMES or scenario.endswith("-N"):
         raise InputError(f"there is no scenario {scenario!r}; known are {', '.join(NAMES)} (N from 1 to 256)")
     return 1
 
@@ -364,9 +368,69 @@ def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
     return Found(Timing("memory", times), "throughput", stages, stats.fps, extra={"memory_slope_mb": slope}, warm_up=0)
 
 
+def moving_scene(index: int, count: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """A 1280 x 720 BGR frame with so many patterned disks, each on a small circle of its own, and their boxes."""
+    frame = np.full((FRAME_HEIGHT, FRAME_WIDTH, 3), (90, 100, 80), np.uint8)
+    columns = max(1, int(np.ceil(np.sqrt(count * FRAME_WIDTH / FRAME_HEIGHT))))
+    step_x, step_y = FRAME_WIDTH / columns, FRAME_HEIGHT / int(np.ceil(count / columns))
+    radius = int(min(step_x, step_y, 320) * 0.32)
+    found = []
+    for number in range(count):
+        turn = 2 * np.pi * (index / 32 + number / count)
+        x = int((number % columns + 0.5) * step_x + 0.12 * radius * np.cos(turn))
+        y = int((number // columns + 0.5) * step_y + 0.12 * radius * np.sin(turn))
+        hue = cv2.cvtColor(np.array([[[number * 180 // count, 200, 230]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
+        cv2.circle(frame, (x, y), radius, hue, -1, cv2.LINE_AA)
+        cv2.circle(frame, (x, y), radius // 2, (40, 40, 40), -1, cv2.LINE_AA)
+        found.append((x - radius, y - radius, x + radius + 1, y + radius + 1))
+    return frame, found
+
+
+MOVING_FRAMES = 32  # after which the moving scene repeats itself
+
+
+def track(seg: Segmenter, request: Request, count: int) -> Found:
+    """A tracker's step with so many objects, all of them in the frame."""
+    frames = [moving_scene(i, count) for i in range(MOVING_FRAMES)]
+    tracker = seg.tracker()
+    for id, box in enumerate(frames[0][1]):
+        tracker.add(id, box=box, frame=frames[0][0])
+    timing = until_stable(
+        lambda: tracker.step(frames[(tracker.frames + 1) % MOVING_FRAMES][0]), request.scenario, request.seconds
+    )
+    seen = sum(r.visible for r in tracker.step(frames[(tracker.frames + 1) % MOVING_FRAMES][0]).values())
+    stages = (
+        f"resize, encoder, memory, decoder, full-resolution masks for all objects; {seen} of {count} visible at the end"
+    )
+    return Found(timing, "latency", stages, prompts=count)
+
+
+def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """Many frames through a tracker of three objects; the slope of memory use over the second half."""
+    frames = [moving_scene(i, 3) for i in range(MOVING_FRAMES)]
+    tracker = seg.tracker()
+    for id, box in enumerate(frames[0][1]):
+        tracker.add(id, box=box, frame=frames[0][0])
+    step = max(1, request.frames // 100)
+    marks: list[tuple[int, float]] = []
+    stamps = [time.perf_counter()]
+    for number in range(1, request.frames + 1):
+        tracker.step(frames[number % MOVING_FRAMES][0])
+        if number % step == 0:
+            stamps.append(time.perf_counter())
+            marks.append((number, device.resident_megabytes() or float("nan")))
+    late = np.array(marks[len(marks) // 2 :])
+    slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
+    times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
+    stages = f"tracker of 3 objects over {request.frames} frames; times are means of {step} frames"
+    return Found(
+        Timing("track-memory", times), "latency", stages, prompts=3, extra={"memory_slope_mb": slope}, warm_up=0
+    )
+
+
 SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
     "encode": encode, "prompt": prompt, "predict": predict, "prompts": prompts, "batch": batch, "loop": loop, "loop-latency": loop_latency,
-    "startup": startup, "memory": memory,
+    "startup": startup, "memory": memory, "track": track, "track-memory": track_memory,
 }  # fmt: skip
 
 

@@ -27,7 +27,9 @@ def fake_is_its_own_reference(monkeypatch: pytest.MonkeyPatch, request: pytest.F
         monkeypatch.setattr(scenarios, "check_against_reference", lambda seg: 1.0)
 
 
-@pytest.mark.parametrize("name", ["encode", "prompt", "predict", "prompts-3", "batch", "loop-latency"])
+@pytest.mark.parametrize(
+    "name", ["encode", "prompt", "predict", "prompts-3", "batch", "loop-latency", "track", "track-3"]
+)
 def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "r.json"
     assert main(["bench", "--scenario", name, "--json", str(path), "--csv", str(tmp_path / "r.csv"), *FAST]) == 0
@@ -42,7 +44,9 @@ def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.
     if name != "loop-latency":  # its frames come at a given rate
         assert row["fps"] == pytest.approx(frames * 1e3 / row["p50_ms"])
     assert row["kind"] == ("throughput" if name == "batch" else "latency")
-    assert row["prompts"] == {"prompts-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
+    assert (
+        row["prompts"] == {"prompts-3": 3, "track-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
+    )
     (line,) = csv.DictReader((tmp_path / "r.csv").open())
     assert float(line["p50_ms"]) == pytest.approx(row["p50_ms"]) and "samples_ms" not in line
     printed = capsys.readouterr().out
@@ -58,7 +62,7 @@ def test_the_loop_is_measured_against_the_bare_engine(monkeypatch: pytest.Monkey
 
 def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     request = scenarios.Request("memory", engine="fake", frames=300)
-    flat = scenarios.run(request)
+    flat, tracking = scenarios.run(request), scenarios.run(replace(request, scenario="track-memory"))
     kept: list[np.ndarray] = []
 
     class LeakingSink(CallbackSink):
@@ -71,8 +75,9 @@ def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "CallbackSink", LeakingSink)
     leaking = scenarios.run(request)
     assert leaking.memory_slope_mb is not None and 500 < leaking.memory_slope_mb < 2000  # MB for 1000 frames
-    assert flat.memory_slope_mb is not None and abs(flat.memory_slope_mb) < 0.1 * leaking.memory_slope_mb
-    assert flat.peak_rss_mb
+    for row in (flat, tracking):
+        assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 0.1 * leaking.memory_slope_mb
+        assert row.peak_rss_mb
 
 
 def test_startup_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ EXAMPLES = """scenarios (1280x720 frames):
   predict     frame to full-resolution mask, one box   prompts-N   the same with N prompts
   batch       a pile of frames, offline throughput     loop        source to sink, beside the bare engine
   startup     start of a process to its first mask     loop-latency  the loop with one frame in flight
-  memory      20,000 frames through the loop
+  memory      20,000 frames through the loop           track-memory  the same through a tracker of three objects
+  track       a tracker's step with one object         track-N     with N objects
 
 examples:
   tinyseg bench --all --report results/here
@@ -50,7 +51,11 @@ def add_parser(commands: Any) -> None:
         "--seconds", type=float, default=10.0, metavar="S", help="at most so long a scenario (default: 10)"
     )
     parser.add_argument(
-        "--frames", type=int, default=20_000, metavar="N", help="frames of the scenario memory (default: 20000)"
+        "--frames",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="frames of the scenarios memory and track-memory (default: 20000)",
     )
     parser.add_argument(
         "--peer",
