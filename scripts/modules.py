@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sinks", ("sinks",)),
     ("cutout", ("cutout",)),
     ("loop", ("loop",)),
+    ("serve", ("serve",)),
     ("diagnosis", ("diagnosis",)),
     ("bench", ("bench",)),
     ("distill", ("distill",)),

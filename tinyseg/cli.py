@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from tinyseg.commands import bench, cache, cutout, doctor, find, info, models, segment, track
+from tinyseg.commands import bench, cache, cutout, doctor, export, find, info, models, segment, track
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
 from tinyseg.commands import run as run_command
+from tinyseg.commands import serve as serve_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, NotInstalled, TinysegError
 from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
 from tinyseg.version import __version__
@@ -38,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        segment, everything_command, find, cutout, run_command, track, eval_command, bench, compile_command, cache, models, doctor, info,
+        segment, everything_command, find, cutout, run_command, track, serve_command, eval_command, bench, compile_command,
+        export, cache, models, doctor, info,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.tinyseg.serve.conftest import SIZE, drawn_source, until
+from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.prompts import Prompt
+from tinyseg.serve.live import Live, NotThere, Unavailable
+from tinyseg.sources import ArraySource, SyntheticSource
+
+BOX = Prompt(box=[100, 60, 200, 160])
+
+
+def test_a_file_waits_on_its_first_frame(live: Live) -> None:
+    first = live.latest
+    assert first is not None and first.status == "paused" and first.frame == 1 and first.size == (SIZE[1], SIZE[0])
+    assert live.play().result(5) == "playing"
+    assert until(lambda: live.latest.frame > 5)
+    assert live.pause().result(5) == "paused"
+    held = until(lambda: live.latest if live.latest.status == "paused" else None).frame
+    assert live.step().result(5) == "paused"
+    assert until(lambda: live.latest.frame == held + 1)
+
+
+def test_an_object_is_followed_corrected_renamed_and_removed(live: Live) -> None:
+    made = live.add(BOX).result(5)
+    assert made.id == 1 and made.name == "object 1" and made.visible and made.box == (100, 60, 200, 160)
+    assert until(lambda: live.latest.objects) == (made,)
+    smaller = live.correct(1, Prompt([[150, 110]], [0])).result(5)
+    assert 0 < smaller.area < made.area
+    renamed = live.edit(1, " cup ", "#00ff00").result(5)
+    assert renamed.name == "cup" and renamed.color == "#00ff00" and renamed.counts == smaller.counts
+    live.remove(1).result(5)
+    assert until(lambda: not live.latest.objects)
+    assert live.add(BOX).result(5).id == 2  # a number never comes back
+
+
+def test_what_cannot_be_done_says_so_and_changes_nothing(live: Live) -> None:
+    live.add(BOX).result(5)
+    before = until(lambda: live.latest.objects)
+    for future, error, says in [
+        (live.add(Prompt([[999, 1]], [1])), PromptError, "outside the frame"),
+        (live.add(BOX, name="a\nb"), InputError, "printable"),
+        (live.add(BOX, frame=77), NotThere, "not kept"),
+        (live.correct(9, BOX), NotThere, "no object 9"),
+        (live.edit(9, name="x"), NotThere, "no object 9"),
+        (live.remove(9), NotThere, "no object 9"),
+        (live.stop_recording(), InputError, "no recording"),
+    ]:
+        with pytest.raises(error, match=says):
+            future.result(5)
+    assert live.latest is not None and live.latest.objects == before
+    for _ in range(31):
+        live.add(BOX).result(5)
+    with pytest.raises(InputError, match="32 objects"):
+        live.add(BOX).result(5)
+
+
+def test_a_click_means_the_picture_that_was_clicked(make_live: Callable[..., Live]) -> None:
+    live = make_live(playing=True)
+    shown = until(lambda: live.latest)
+    assert live.add(BOX, frame=shown.frame).result(5).visible
+    assert until(lambda: live.latest.frame > shown.frame + 10).__class__ is bool
+    with pytest.raises(NotThere, match="point at the newest"):
+        live.add(BOX, frame=shown.frame).result(5)
+
+
+def test_the_end_and_again(make_live: Callable[..., Live]) -> None:
+    live = make_live(lambda: drawn_source(3), playing=True)
+    live.add(BOX).result(5)
+    assert until(lambda: live.latest and live.latest.status == "ended")
+    assert live.frames == 3
+    with pytest.raises(InputError, match="no further frame"):
+        live.step().result(5)
+    live.play().result(5)
+    assert until(lambda: live.frames == 6 and live.latest.status == "ended")
+    assert live.latest is not None and len(live.latest.objects) == 1  # followed on
+
+
+def test_repeat_goes_on_and_an_empty_source_is_not_opened_for_ever(make_live: Callable[..., Live]) -> None:
+    live = make_live(lambda: drawn_source(2), playing=True, repeat=True)
+    assert until(lambda: live.frames > 7)
+    opened = []
+
+    def nothing() -> ArraySource:
+        opened.append(1)
+        return ArraySource([])
+
+    empty = make_live(nothing, playing=True, repeat=True)
+    assert until(lambda: empty.latest and empty.latest.status == "ended") and len(opened) == 1
+
+
+def test_a_source_that_fails_is_told_and_can_be_opened_again(make_live: Callable[..., Live]) -> None:
+    def broken() -> Iterable[np.ndarray]:
+        yield np.zeros((40, 60, 3), np.uint8)
+        raise DataError("the camera is gone")
+
+    live = make_live(lambda: ArraySource(broken()), playing=True)
+    failed = until(lambda: live.latest if live.latest and live.latest.status == "failed" else None)
+    assert failed.message == "the camera is gone" and live.running
+    live.play().result(5)
+    assert until(lambda: live.frames == 2 and live.latest.status == "failed")
+
+
+def test_another_picture_size_lets_objects_go(make_live: Callable[..., Live]) -> None:
+    pictures = [np.zeros((60, 80, 3), np.uint8), np.zeros((90, 80, 3), np.uint8)]
+    live = make_live(lambda: ArraySource(pictures))
+    until(lambda: live.latest)
+    live.add(Prompt(box=[10, 10, 30, 30])).result(5)
+    live.step().result(5)
+    told = until(lambda: live.latest if live.latest.frame == 2 else None)
+    assert told.size == (90, 80) and not told.objects and "let go" in told.message
+    assert live.add(Prompt(box=[10, 10, 30, 80])).result(5).visible
+
+
+def test_a_camera_drops_what_nobody_could_take(make_live: Callable[..., Live]) -> None:
+    live = make_live(lambda: SyntheticSource(*SIZE, frame_rate=200.0, live=True))
+    assert until(lambda: live.latest and live.latest.status == "playing")  # a camera never waits
+    live.pause().result(5)
+    held = until(lambda: live.latest if live.latest.status == "paused" else None)
+    live.play().result(5)
+    assert until(lambda: live.latest.frame > held.frame)
+
+
+def test_a_recording_is_whole(make_live: Callable[..., Live], tmp_path: Path) -> None:
+    pycocotools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    live = make_live(lambda: drawn_source(12))
+    until(lambda: live.latest)
+    made = live.add(BOX, name="Tür").result(5)
+    assert live.record().result(5).running
+    with pytest.raises(InputError, match="running already"):
+        live.record().result(5)
+    live.play().result(5)
+    until(lambda: live.latest.status == "ended")
+    live.stop_recording().result(5)
+    done = until(lambda: live.recording(1).state if not live.recording(1).state.running else None)
+    assert done.message == "" and done.lost == 0 and done.frames == 11
+    video = cv2.VideoCapture(str(live.recording(1).video))
+    pictures = [picture for there, picture in iter(video.read, (False, None)) if there]
+    assert len(pictures) == 11 and pictures[0].shape == (SIZE[1], SIZE[0], 3)
+    document = json.loads(live.recording(1).masks.read_text())
+    assert len(document["images"]) == 11 == len(document["annotations"])
+    assert document["categories"] == [{"id": 1, "name": "Tür"}]
+    assert len({row["id"] for row in document["annotations"]}) == 11
+    mask = pycocotools.decode(document["annotations"][3]["segmentation"])
+    assert mask.sum() == made.area and document["annotations"][3]["bbox"] == [100, 60, 100, 100]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]  # no parts are left
+    with pytest.raises(NotThere, match="no recording 7"):
+        live.recording(7)
+
+
+def test_a_recording_that_runs_at_the_end_is_finished(make_live: Callable[..., Live]) -> None:
+    live = make_live(playing=True)
+    live.record().result(5)
+    assert until(lambda: live.recording(1).state.frames > 2)
+    live.stop()
+    assert json.loads(live.recording(1).masks.read_text())["images"] and live.recording(1).video.stat().st_size > 100
+    with pytest.raises(Unavailable):
+        live.play()
