@@ -19,6 +19,7 @@ from tinyseg.graphs.model import open_model
 from tinyseg.graphs.shapes import graph_shapes
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import graphs_for
+from tinyseg.system.folders import require_replaceable
 from tinyseg.system.progress import progress
 
 EXAMPLES = """examples:
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("the model was given twice; leave --model out")
     if any(n < 1 for n in args.prompts):
         raise InputError(f"--prompts takes positive numbers, but got {min(args.prompts)}")
+    if args.out:
+        require_replaceable(Path(args.out))  # told before the work, not after
     model = open_model(args.model_path or args.model)
     if "compiled" in model.card:
         raise ModelError(f"{model.path} is compiled already; compile the model that it was made from")

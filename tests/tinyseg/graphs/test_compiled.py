@@ -191,6 +191,20 @@ def test_damaged_compiled_folder(tmp_path: Path) -> None:
         tinyseg.load(out)
 
 
+def test_a_folder_of_somebody_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compile --out theses` deleted what was there."""
+    theses = tmp_path / "theses"
+    theses.mkdir()
+    (theses / "mine.tex").write_text("years")
+    command = ["compile", "--engine", "fake", "--size", "64x64", "--out"]
+    assert main([*command, str(theses)]) == 2
+    assert "holds mine.tex, which tinyseg did not write" in capsys.readouterr().err
+    assert main([*command, str(theses / "mine.tex")]) == 2
+    assert [p.name for p in theses.iterdir()] == ["mine.tex"]
+    for _ in range(2):  # what it wrote itself it may replace
+        assert main([*command, str(tmp_path / "out")]) == 0
+
+
 def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = compiled_folder(tmp_path)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
