@@ -272,7 +272,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     EngineCache(tmp_path, 10**9).get_or_build(KEY, lambda: b"engine", bytes.decode)
     assert main(["cache", "list"]) == 0
     out = capsys.readouterr().out
-    assert "fake 1 fp32" in out and "height=64 width=96" in out and "1 engines" in out
+    assert "fake 1 fp32" in out and "96x64" in out and "1 engines" in out
     assert main(["cache", "verify"]) == 0
     capsys.readouterr()
     (entry,) = open_cache()[0].entries(check=False)  # type: ignore[union-attr]
