@@ -24,7 +24,8 @@ DIGITS = re.compile(r"[0-9]{1,18}")
 def shown(value: Any) -> str:
     """A value for a message: short, whatever it is; what cannot show itself is told by its type."""
     try:
-        return reprlib.repr(value).replace("\n", " ")
+        text = reprlib.repr(value).replace("\n", " ")
+        return text if len(text) <= 200 else f"{text[:200]}..."
     except Exception:
         return f"an object of type {type(value).__name__}"
 

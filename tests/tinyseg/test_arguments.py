@@ -164,3 +164,14 @@ def test_image_headers_state_size_and_end() -> None:
     progressive = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     assert stated_size(progressive) == (50, 30) and not is_cut_off(progressive) and is_cut_off(progressive[:-2])
     assert stated_size(b"") is None and not is_cut_off(b"")
+
+
+def test_messages_are_short_whatever_was_given() -> None:
+    class Wordy:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise ValueError("no " * 10_000)
+
+    for value in (Wordy(), ["a" * 10_000], [[1] * 10_000, [2]], np.full((6, 6, 6, 6), np.nan)):
+        with pytest.raises(tinyseg.PromptError) as told:
+            Prompt(points=value, labels=[1])
+        assert len(str(told.value)) < 1000

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.draw import overlay, readings
-from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.errors import DataError, FrameError, InputError, PromptError
 from tinyseg.fetch import MAX_BYTES, is_url
 from tinyseg.files import write_bytes
 from tinyseg.images import SUFFIXES, decode_image, encode_image, find_images, read_image, read_mask
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         image = there.image
         try:
             row = segment_one(seg, there, names[image], prompts, args, target, coco)
-        except (InputError, MemoryError) as exc:
+        except (DataError, FrameError, PromptError, MemoryError) as exc:
             failed += 1
             tell(f"tinyseg: {clipped(image)}: {exc or 'not enough memory'}")
             if args.json:

@@ -82,7 +82,7 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
             array = array.astype(np.float64)
     except Exception as exc:  # ragged lists, too large numbers, and whatever an object's __array__ raises
-        raise PromptError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc})") from exc
+        raise PromptError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc!s:.200})") from exc
     if not np.isfinite(array).all():
         raise PromptError(f"{name} must be finite, but contain NaN or infinity: {shown(array.tolist())}")
     return array
@@ -92,7 +92,7 @@ def _hint(value: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
     try:
         array = np.asarray(value)
     except Exception as exc:
-        raise PromptError(f"mask must be an array, but {shown(value)} is not ({exc})") from exc
+        raise PromptError(f"mask must be an array, but {shown(value)} is not ({exc!s:.200})") from exc
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:

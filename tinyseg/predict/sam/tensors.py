@@ -49,7 +49,7 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
     try:
         array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     except Exception as exc:  # ragged lists, and whatever an object's __array__ raises
-        raise InputError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc})") from exc
+        raise InputError(f"{name} must be an array of numbers, but {shown(value)} is not ({exc!s:.200})") from exc
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must be numbers, but is a {type(value).__name__} of dtype {array.dtype}")
     return array
