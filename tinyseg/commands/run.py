@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         if args.point or args.box or frame_prompts is None
         else []
     )
+    if args.streams is not None and args.streams < 1:
+        raise InputError(f"--streams must be at least 1, but is {args.streams}")
     if args.streams is not None and args.mode == "latency":
         raise InputError("--mode latency keeps one frame in flight; leave --streams out")
     streams = args.streams or (1 if args.mode == "latency" else args.threads or available_cores())
