@@ -38,7 +38,7 @@ NAMES = (
     "encode", "prompt", "predict", "batch", "prompts-N", "track", "track-N", "loop", "loop-latency", "startup", "memory",
     "track-memory",
 )  # fmt: skip
-FRAME_WIDTH, FRAME_HEIGHT = 1280, 720
+FRAME_WIDTH, FRAME_HEIGHT = FRAME_SIZE = 1280, 720
 BATCH_FRAMES = 16
 # Mask IoU with fp32 on ONNX Runtime below which no time is printed.
 REFERENCE_LIMITS = {"fp32": 0.99, "fp16": 0.98, "bf16": 0.95, "int8": 0.90}
@@ -58,6 +58,8 @@ class Request:
     threads: int | None = None
     seconds: float = 10.0
     frames: int = MEMORY_FRAMES  # of the scenario "memory"
+    size: tuple[int, int] = FRAME_SIZE  # (width, height) of the frames
+    streams: int | None = None  # frames in flight of the throughput scenarios; None: one on every core
     accuracy: Accuracy | None = None  # of this engine and precision, if it was measured
 
 
@@ -89,33 +91,45 @@ def stated_accuracy(seg: Segmenter) -> Accuracy | None:
     return Accuracy(seg.info.engine, seg.info.precision, str(card.get("data")), float(overall))
 
 
-def scene(index: int = 0) -> np.ndarray:
-    """A 1280 x 720 BGR frame with a disk; the same for everybody."""
-    return SyntheticSource.draw(FRAME_WIDTH, FRAME_HEIGHT, index / 8)
+def scene(index: int = 0, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
+    """A BGR frame of (width, height) with a disk; the same for everybody."""
+    return SyntheticSource.draw(*size, index / 8)
 
 
-def boxes(count: int) -> list[tuple[int, int, int, int]]:
-    """Boxes of different sizes and places in the frame, the first one around the disk of scene(0)."""
+def boxes(count: int, size: tuple[int, int] = FRAME_SIZE) -> list[tuple[int, int, int, int]]:
+    """Boxes of different sizes and places in the frame, the first one around the disk of scene(0) in 1280 x 720.
+
+    Frames of other sizes have the same boxes in proportion.
+    """
     found = [(740, 200, 1060, 520)]
     rng = np.random.default_rng(0)
     while len(found) < count:
         x, y = int(rng.integers(0, FRAME_WIDTH - 200)), int(rng.integers(0, FRAME_HEIGHT - 150))
         found.append((x, y, x + int(rng.integers(100, 200)), y + int(rng.integers(80, 150))))
-    return found
+    if size == FRAME_SIZE:
+        return found
+    scale_x, scale_y = size[0] / FRAME_WIDTH, size[1] / FRAME_HEIGHT
+    scaled = [(int(x0 * scale_x), int(y0 * scale_y), int(x1 * scale_x), int(y1 * scale_y)) for x0, y0, x1, y1 in found]
+    return [(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)) for x0, y0, x1, y1 in scaled]
 
 
-def check_against_reference(seg: Segmenter) -> float:
+def check_against_reference(seg: Segmenter, size: tuple[int, int] = FRAME_SIZE) -> float:
     """Lowest mask IoU with fp32 on ONNX Runtime over some frames and prompts. Raises EngineError below the limit."""
     reference = load(seg.model.path, "onnxruntime", "fp32")
     worst = 1.0
     for index in (0, 3):
-        frame = scene(index)
+        frame = scene(index, size)
         angle = 2 * np.pi * index / 8
-        cx, cy = FRAME_WIDTH * (0.5 + 0.2 * np.cos(angle)), FRAME_HEIGHT * (0.5 + 0.2 * np.sin(angle))
+        cx, cy = size[0] * (0.5 + 0.2 * np.cos(angle)), size[1] * (0.5 + 0.2 * np.sin(angle))
+        reach = min(size) / FRAME_HEIGHT
         ours, theirs = seg.embed(frame), reference.embed(frame)
         for given in (
-            {"box": (cx - 150, cy - 150, cx + 150, cy + 150)},
-            {"points": [[cx, cy]], "labels": [1], "box": (cx - 170, cy - 160, cx + 150, cy + 155)},
+            {"box": (cx - 150 * reach, cy - 150 * reach, cx + 150 * reach, cy + 150 * reach)},
+            {
+                "points": [[cx, cy]],
+                "labels": [1],
+                "box": (cx - 170 * reach, cy - 160 * reach, cx + 150 * reach, cy + 155 * reach),
+            },
         ):
             a, b = (e.predict(**given, multimask=False, zoom="off").masks[0] for e in (ours, theirs))
             worst = min(worst, iou(a, b))
@@ -145,16 +159,16 @@ class Found:
 def run(request: Request) -> BenchRow:
     """Measure one scenario. Raises InputError, and EngineError where the engine computes the wrong masks."""
     prompts = prompts_of(request.scenario)
-    streams = available_cores() if request.threads is None else request.threads
+    streams = request.streams or (available_cores() if request.threads is None else request.threads)
     several = request.scenario in ("batch", "loop", "memory")
     busy_before = device.busy_share()
     start = time.perf_counter()
     seg = load(
         request.model, request.engine, request.precision, threads=request.threads, streams=streams if several else 1
     )
-    seg.embed(scene()).predict(box=boxes(1)[0], multimask=False, zoom="off")
+    seg.embed(scene(0, request.size)).predict(box=boxes(1, request.size)[0], multimask=False, zoom="off")
     first_ms = 1e3 * (time.perf_counter() - start)
-    reference_iou = check_against_reference(seg)
+    reference_iou = check_against_reference(seg, request.size)
     kind = re.sub(r"-\d+$", "", request.scenario)
     found = SCENARIOS[kind](seg, request, prompts)
     return make_row(request, seg, found, reference_iou, first_ms, busy_before)
@@ -171,19 +185,19 @@ def prompts_of(scenario: str) -> int:
 
 
 def encode(seg: Segmenter, request: Request, _prompts: int) -> Found:
-    frame = scene()
+    frame = scene(0, request.size)
     timing = until_stable(lambda: seg.embed(frame), "encode", request.seconds)
     return Found(timing, "latency", "resize, encoder, copy of the frame", prompts=0)
 
 
 def prompt(seg: Segmenter, request: Request, _prompts: int) -> Found:
-    emb, box = seg.embed(scene()), boxes(1)[0]
+    emb, box = seg.embed(scene(0, request.size)), boxes(1, request.size)[0]
     timing = until_stable(lambda: emb.predict(box=box, multimask=False, zoom="off"), "prompt", request.seconds)
     return Found(timing, "latency", "decoder, full-resolution mask")
 
 
 def predict(seg: Segmenter, request: Request, _prompts: int) -> Found:
-    frame, box = scene(), boxes(1)[0]
+    frame, box = scene(0, request.size), boxes(1, request.size)[0]
     timing = until_stable(
         lambda: seg.embed(frame).predict(box=box, multimask=False, zoom="off"), "predict", request.seconds
     )
@@ -191,14 +205,14 @@ def predict(seg: Segmenter, request: Request, _prompts: int) -> Found:
 
 
 def prompts(seg: Segmenter, request: Request, count: int) -> Found:
-    frame, asked = scene(), [Prompt(box=b) for b in boxes(count)]
+    frame, asked = scene(0, request.size), [Prompt(box=b) for b in boxes(count, request.size)]
     timing = until_stable(lambda: seg.embed(frame).predict_batch(asked), request.scenario, request.seconds)
     return Found(timing, "latency", "resize, encoder, decoder for all prompts, full-resolution masks", prompts=count)
 
 
 def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
     """Offline throughput: a pile of frames, as many at a time as there are streams."""
-    pictures, asked = [scene(i) for i in range(8)], [Prompt(box=boxes(1)[0])]
+    pictures, asked = [scene(i, request.size) for i in range(8)], [Prompt(box=boxes(1, request.size)[0])]
 
     def pile() -> None:
         left = iter(range(BATCH_FRAMES))
@@ -229,14 +243,14 @@ def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
 class BareEngine:
     """Encoder and decoder on fixed inputs and nothing else, asked from several threads."""
 
-    def __init__(self, seg: Segmenter) -> None:
-        frame = scene()
-        view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
+    def __init__(self, seg: Segmenter, size: tuple[int, int] = FRAME_SIZE) -> None:
+        frame = scene(0, size)
+        view = letterbox(*size, seg.model.long_side)
         self._image = prepare(check_frame(frame, "bgr"), view)
         self._encoder, self._decoder = seg.network.compiled("encoder", view), seg.network.compiled("decoder", view)
         self._streams = seg.info.streams
         rows, columns = view.grid
-        x0, y0, x1, y1 = view.boxes_to_model(boxes(1)[0])
+        x0, y0, x1, y1 = view.boxes_to_model(boxes(1, size)[0])
         self._prompt = {
             "points": np.array([[[x0, y0], [x1, y1], [0, 0], [0, 0]]], np.float32),
             "labels": np.array([[2, 3, -1, -1]], np.float32),
@@ -276,8 +290,8 @@ class BareEngine:
 
 def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
     """Source to sink, in alternating rounds with the bare engine."""
-    bare = BareEngine(seg)
-    asked = [Prompt(box=boxes(1)[0])]
+    bare = BareEngine(seg, request.size)
+    asked = [Prompt(box=boxes(1, request.size)[0])]
     count = max(40, int(bare.best_rate(20) * request.seconds / (2 * LOOP_ROUNDS)))
     rates, engine_rates, times = [], [], []
     stamps: list[float] = []
@@ -285,7 +299,7 @@ def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
     for _ in range(LOOP_ROUNDS):
         engine_rates.append(bare.best_rate(count))
         stamps.clear()
-        source = SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, count + WARM_UP)
+        source = SyntheticSource(*request.size, count + WARM_UP)
         with Loop(seg, source, sink, asked) as running:
             running.run()
         steady = stamps[WARM_UP - 1 :]
@@ -304,15 +318,13 @@ def loop_latency(seg: Segmenter, request: Request, _prompts: int) -> Found:
 
     The source gives frames at half the rate that predict() reaches, so that none of them waits for the one before.
     """
-    frame, box = scene(), boxes(1)[0]
+    frame, box = scene(0, request.size), boxes(1, request.size)[0]
     alone = until_stable(lambda: seg.embed(frame).predict(box=box, multimask=False, zoom="off"), "alone", 1.0)
     rate = 500.0 / alone.p50_ms
     latencies: list[float] = []
     sink = CallbackSink(lambda result: latencies.append(result.latency_ms))
     count = max(MIN_SAMPLES, int(rate * request.seconds)) + WARM_UP
-    with Loop(
-        seg, SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, count, frame_rate=rate), sink, [Prompt(box=box)]
-    ) as running:
+    with Loop(seg, SyntheticSource(*request.size, count, frame_rate=rate), sink, [Prompt(box=box)]) as running:
         running.run()
     stages = (
         "wait for a worker, resize, encoder, decoder, full-resolution mask; frames come at half the possible rate, and the rate "
@@ -333,7 +345,7 @@ def startup(seg: Segmenter, request: Request, _prompts: int) -> Found:
     """Start of a process to its first mask and its end; files are warm, nothing else is."""
     code = STARTUP_CODE.format(
         model=request.model, engine=seg.info.engine, precision=seg.info.precision, threads=request.threads,
-        width=FRAME_WIDTH, height=FRAME_HEIGHT, box=boxes(1)[0],
+        width=request.size[0], height=request.size[1], box=boxes(1, request.size)[0],
     )  # fmt: skip
     samples = []
     for i in range(STARTUP_RUNS + 1):
@@ -357,8 +369,8 @@ def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
             stamps.append(time.perf_counter())
             marks.append((result.frame.index, device.resident_megabytes() or float("nan")))
 
-    source = SyntheticSource(FRAME_WIDTH, FRAME_HEIGHT, request.frames)
-    with Loop(seg, source, CallbackSink(mark), [Prompt(box=boxes(1)[0])]) as running:
+    source = SyntheticSource(*request.size, request.frames)
+    with Loop(seg, source, CallbackSink(mark), [Prompt(box=boxes(1, request.size)[0])]) as running:
         stats = running.run()
     late = np.array(marks[len(marks) // 2 :])
     slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
@@ -368,11 +380,14 @@ def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
     return Found(Timing("memory", times), "throughput", stages, stats.fps, extra={"memory_slope_mb": slope}, warm_up=0)
 
 
-def moving_scene(index: int, count: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """A 1280 x 720 BGR frame with so many patterned disks, each on a small circle of its own, and their boxes."""
-    frame = np.full((FRAME_HEIGHT, FRAME_WIDTH, 3), (90, 100, 80), np.uint8)
-    columns = max(1, int(np.ceil(np.sqrt(count * FRAME_WIDTH / FRAME_HEIGHT))))
-    step_x, step_y = FRAME_WIDTH / columns, FRAME_HEIGHT / int(np.ceil(count / columns))
+def moving_scene(
+    index: int, count: int, size: tuple[int, int] = FRAME_SIZE
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """A BGR frame of (width, height) with so many patterned disks, each on a small circle of its own, and their boxes."""
+    width, height = size
+    frame = np.full((height, width, 3), (90, 100, 80), np.uint8)
+    columns = max(1, int(np.ceil(np.sqrt(count * width / height))))
+    step_x, step_y = width / columns, height / int(np.ceil(count / columns))
     radius = int(min(step_x, step_y, 320) * 0.32)
     found = []
     for number in range(count):
@@ -391,7 +406,7 @@ MOVING_FRAMES = 32  # after which the moving scene repeats itself
 
 def track(seg: Segmenter, request: Request, count: int) -> Found:
     """A tracker's step with so many objects, all of them in the frame."""
-    frames = [moving_scene(i, count) for i in range(MOVING_FRAMES)]
+    frames = [moving_scene(i, count, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
     for id, box in enumerate(frames[0][1]):
         tracker.add(id, box=box, frame=frames[0][0])
@@ -407,7 +422,7 @@ def track(seg: Segmenter, request: Request, count: int) -> Found:
 
 def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
     """Many frames through a tracker of three objects; the slope of memory use over the second half."""
-    frames = [moving_scene(i, 3) for i in range(MOVING_FRAMES)]
+    frames = [moving_scene(i, 3, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
     for id, box in enumerate(frames[0][1]):
         tracker.add(id, box=box, frame=frames[0][0])
@@ -440,7 +455,7 @@ def make_row(
     samples = found.timing.samples_ms
     low, high = median_interval(samples)
     p50, p90, p99 = (float(v) for v in np.percentile(samples, (50, 90, 99)))
-    view = letterbox(FRAME_WIDTH, FRAME_HEIGHT, seg.model.long_side)
+    view = letterbox(*request.size, seg.model.long_side)
     accuracy = request.accuracy or stated_accuracy(seg)
     extra = found.extra
     return BenchRow(
@@ -449,7 +464,7 @@ def make_row(
         stable=is_stable(samples), median_low_ms=low, median_high_ms=high, stages=found.stages, model=seg.model.name,
         model_sha256=seg.info.model_sha256, engine=seg.info.engine, engine_version=seg.info.engine_version,
         precision=seg.info.precision, threads=seg.info.threads, streams=seg.info.streams,
-        frame_size=f"{FRAME_WIDTH}x{FRAME_HEIGHT}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
+        frame_size=f"{request.size[0]}x{request.size[1]}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
         prompts=found.prompts, reference_iou=reference_iou,
         accuracy_box_miou=accuracy.box_miou if accuracy else None, accuracy_data=accuracy.data if accuracy else None,
         first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(),

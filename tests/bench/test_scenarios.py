@@ -24,7 +24,7 @@ FAST = ["--seconds", "0.05", "--engine", "fake"]
 def fake_is_its_own_reference(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """The fake engine draws prompts; only tests of the check itself compare it with the real model."""
     if "real_check" not in request.keywords:
-        monkeypatch.setattr(scenarios, "check_against_reference", lambda seg: 1.0)
+        monkeypatch.setattr(scenarios, "check_against_reference", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ def fake_is_its_own_reference(monkeypatch: pytest.MonkeyPatch, request: pytest.F
 )
 def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "r.json"
-    assert main(["bench", "--scenario", name, "--json", str(path), "--csv", str(tmp_path / "r.csv"), *FAST]) == 0
+    command = ["bench", "--scenario", name, "--sam2", "--json", str(path), "--csv", str(tmp_path / "r.csv")]
+    assert main([*command, *FAST]) == 0
     (row,) = json.loads(path.read_text())
     assert set(row) == {f.name for f in fields(BenchRow)}
     assert row["scenario"] == name and row["engine"] == "fake" and row["count"] == len(row["samples_ms"]) >= 30
@@ -41,8 +42,7 @@ def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.
         and row["median_low_ms"] <= row["p50_ms"] <= row["median_high_ms"]
     )
     frames = 16 if name == "batch" else 1
-    if name != "loop-latency":  # its frames come at a given rate
-        assert row["fps"] == pytest.approx(frames * 1e3 / row["p50_ms"])
+    assert row["fps"] == pytest.approx(frames * 1e3 / row["p50_ms"])
     assert row["kind"] == ("throughput" if name == "batch" else "latency")
     assert (
         row["prompts"] == {"prompts-3": 3, "track-3": 3, "encode": 0}.get(name, 1) and row["frame_size"] == "1280x720"
@@ -197,3 +197,11 @@ def test_accuracy_is_of_the_same_engine(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((120, 160, 3), np.uint8))
     measured = scenarios.measure_accuracy(scenarios.Request("encode", engine="fake"), tmp_path)
     assert measured.engine == "fake" and measured.box_miou > 0.9 and measured.data == tmp_path.name
+
+
+def test_frame_size_and_streams_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "LOOP_ROUNDS", 2)
+    row = scenarios.run(scenarios.Request("loop", engine="fake", threads=2, seconds=0.05, size=(320, 200), streams=1))
+    assert row.frame_size == "320x200" and row.streams == 1
+    assert scenarios.boxes(1, (640, 360)) == [(370, 100, 530, 260)]
+    assert all(x1 <= 64 and y1 <= 48 for _, _, x1, y1 in scenarios.boxes(9, (64, 48)))

@@ -131,10 +131,19 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def assumed() -> dict[str, Any]:
+    """What a page may take as known without saying it: a segmenter, and a photograph with a box on it."""
+    frame = tinyseg.read_image(ROOT / "examples" / "coffee.jpg")
+    return {
+        "tinyseg": tinyseg, "np": np, "seg": tinyseg.load(), "frame": frame, "image": frame, "box": (90, 20, 480, 390),
+        "background": np.zeros_like(frame),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("page", named([p for p in PAGES if blocks(p, "python")]))
 @pytest.mark.usefixtures("quick")
 def test_python_blocks_run(page: Path) -> None:
-    names: dict[str, Any] = {}
+    names = assumed()
     for block in blocks(page, "python"):
         exec(compile(block, str(page.relative_to(ROOT)), "exec"), names)
     if page.name == "README.md":

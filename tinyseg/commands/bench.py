@@ -10,14 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from tinyseg.arguments import parse_size
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
 from tinyseg.graphs.model import open_model
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.system import device
 
-EXAMPLES = """scenarios (1280x720 frames):
+EXAMPLES = """scenarios (1280x720 frames, or --size):
   encode      embed one frame                          prompt      one more prompt on an embedding
   predict     frame to full-resolution mask, one box   prompts-N   the same with N prompts
   batch       a pile of frames, offline throughput     loop        source to sink, beside the bare engine
@@ -85,6 +87,13 @@ def add_parser(commands: Any) -> None:
         "--report", metavar="DIR", help="with --all: also time all rivals, and write report, rows and plot"
     )
     parser.add_argument("--data", metavar="DATA", help="also measure box mIoU of the same engine on this labelled data")
+    parser.add_argument("--size", default="1280x720", metavar="WxH", help="frame size of scenarios (default: 1280x720)")
+    parser.add_argument(
+        "--streams",
+        type=int,
+        metavar="N",
+        help="frames in flight of batch, loop and memory (default: one on every core)",
+    )
     parser.add_argument(
         "--sam2", action="store_true", help="also say how this stands to the frame rate that SAM 2's paper states"
     )
@@ -151,10 +160,14 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--report goes with --all")
     if not args.seconds > 0 or args.frames < 100:
         raise InputError("--seconds must be positive and --frames at least 100")
+    size = parse_size("--size", args.size, MAX_SIDE)
+    if args.streams is not None and args.streams < 1:
+        raise InputError(f"--streams must be at least 1, but is {args.streams}")
     names = [*(args.scenario or []), *(ALL if args.all else ())] or ["predict"]
     for name in names:
         scenarios.prompts_of(name)  # a wrong name is told before anything is timed
     request = scenarios.Request("", args.model, args.engine, args.precision, args.threads, args.seconds, args.frames)
+    request = replace(request, size=size, streams=args.streams)
     report_folder = open_report(Path(args.report)) if args.report else None
     if args.data:
         request = replace(request, accuracy=scenarios.measure_accuracy(request, Path(args.data)))

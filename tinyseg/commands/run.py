@@ -22,7 +22,7 @@ from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import load
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.prompts import Prompt
-from tinyseg.sinks import SINK_HELP, HttpSink, open_sink
+from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
 from tinyseg.system.console import is_watched, tell
 from tinyseg.system.device import temperature_celsius
@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         if args.point or args.box or frame_prompts is None
         else []
     )
+    if args.streams is not None and args.streams < 1:
+        raise InputError(f"--streams must be at least 1, but is {args.streams}")
     if args.streams is not None and args.mode == "latency":
         raise InputError("--mode latency keeps one frame in flight; leave --streams out")
     streams = args.streams or (1 if args.mode == "latency" else args.threads or available_cores())
@@ -143,8 +145,6 @@ def run(args: argparse.Namespace) -> int:
     except BaseException:
         source.close()
         raise
-    if isinstance(sink, HttpSink):
-        tell(f"watch at {sink.url}")
     watched = is_watched()
 
     def tick(stats: LoopStats) -> None:

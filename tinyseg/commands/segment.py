@@ -127,6 +127,9 @@ def run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args)
     images = find_inputs(args.images)
     target = Target(args.out, args.format, images)
+    several = len(prompts) > 1 or (args.all_readings and prompts[0].ambiguous)
+    if target.single and several and args.format in ("mask", "cutout"):
+        raise InputError(f"--format {args.format} writes a file for each mask; give --out a folder")
     if target.stream and args.json:
         raise InputError("--json and --out - both write to standard output; give --out a file or folder")
     told = sys.stderr if target.stream else sys.stdout
@@ -343,8 +346,6 @@ def write_results(
         else:
             drawn = overlay(frame, masks, prompts)
         return [target.write(f"{name}.overlay.png", encode_image(picture, drawn))]
-    if target.single and len(kept) > 1:
-        raise InputError(f"--format {kind} writes a file for each of the {len(kept)} masks; give --out a folder")
     files = []
     for number, (answer, index) in enumerate(kept):
         if kind == "mask":

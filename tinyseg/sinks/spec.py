@@ -14,6 +14,7 @@ from tinyseg.sinks.pictures import PngSink
 from tinyseg.sinks.raw import RawSink
 from tinyseg.sinks.video import VideoSink
 from tinyseg.sinks.window import WindowSink
+from tinyseg.system.console import tell
 
 SINK_HELP = "null, http[:PORT] (a page on this machine), window, video:FILE.mp4, png:FOLDER, jsonl:FILE, or raw (masks on standard output)"
 
@@ -24,7 +25,9 @@ def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None
         raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     kind, _, rest = text.partition(":")
     if kind == "http":
-        return HttpSink(_port(rest))
+        page = HttpSink(_port(rest))
+        tell(f"watch at {page.url}")
+        return page
     if (kind in ("null", "window", "raw")) != (not rest):
         raise InputError(f"{shown(text)} is no sink; give {SINK_HELP}")
     if kind == "null":
