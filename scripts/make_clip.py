@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-WIDTH, HEIGHT, FRAMES, RATE = 320, 240, 64, 15
+WIDTH, HEIGHT, FRAMES, RATE = 320, 240, 56, 15
 # Ellipses of the coffee photograph: saucer and rim. Centre, half axes, angle in degrees.
 CUP = (((279, 229), (203, 153), 8), ((293, 105), (120, 88), 0))
 FACE = (152, 16, 302, 192)  # of the astronaut photograph
-AWAY = range(36, 44)  # frames in which the cup is out of the picture
+AWAY = range(32, 39)  # frames in which the cup is out of the picture
 
 
 def camera(frame: int) -> np.ndarray:

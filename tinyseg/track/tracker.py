@@ -303,7 +303,7 @@ class Tracker:
         whole = self.segmenter.view(width, height)
         cells = view_cells(self.segmenter.network.encode(layout, whole, self._workspace), whole)
         for tracked in lost:
-            own = tracked.memory.read_prompted(tracked.memory.keys(cells))
+            own = tracked.memory.read(tracked.memory.keys(cells)).prompted
             own[~cells.inside] = -1.0
             box = candidate_box(own.reshape(cells.rows, cells.columns), whole, tracked.box)
             # Where it was seen last it may come back too, larger or smaller.
@@ -324,8 +324,9 @@ class Tracker:
         for tracked in members:
             keys = tracked.memory.keys(cells)
             keys_of.append(keys)
-            own_of.append(tracked.memory.read_prompted(keys))
-            hint = read_out(tracked.memory.read(keys), cells)
+            margins = tracked.memory.read(keys)
+            own_of.append(margins.prompted)
+            hint = read_out(margins.all, cells)
             box = hint_box(hint, view)
             asked.append(box is not None)
             if box is not None:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from tinyseg.geometry import Letterbox, crop_around, letterbox
 
 FACTOR = 1.6  # side of a crop against the object's longer side
-SIDE = 320  # model pixels of a crop's side
+# Model pixels of a crop's side, by how many crops a frame takes at most: detail is what small models lack, but eight crops of
+# 320 pixels cost eight times one. With more crops than the last entry allows, the whole frame serves all objects.
+SIDES = ((2, 320), (4, 256), (8, 192), (16, 160))
+SIDE = SIDES[0][1]
 # An object shares another one's crop if that shows it at no less than this share of the detail of its own.
 SHARED_DETAIL = 0.75
 # Side of a view against the box that it must keep inside, with what the object may move in a frame.
 SHARED_ROOM = 1.25
-# So many crops a frame; with more objects apart from each other the whole frame serves all of them.
-MOST_CROPS = 3
 
 
 @dataclass(frozen=True)
@@ -28,25 +29,26 @@ class Look:
     members: tuple[int, ...]
 
 
-def crop_view(box: NDArray[np.float64], width: int, height: int, factor: float = FACTOR) -> Letterbox:
-    """The crop of an object in ``box`` (x0, y0, x1, y1) of a frame; always the same input shape."""
-    return letterbox(width, height, SIDE, crop_around(box, factor, width, height), square=True)
+def crop_view(box: NDArray[np.float64], width: int, height: int, factor: float = FACTOR, side: int = SIDE) -> Letterbox:
+    """The crop of an object in ``box`` (x0, y0, x1, y1) of a frame; its input is always ``side`` by ``side``."""
+    return letterbox(width, height, side, crop_around(box, factor, width, height), square=True)
 
 
 def plan_views(boxes: Sequence[NDArray[np.float64]], width: int, height: int, long_side: int) -> list[Look]:
     """Views that serve objects last seen in ``boxes``. long_side: of the whole frame's view."""
     order = sorted(range(len(boxes)), key=lambda i: -_side(boxes[i]))
-    crops: list[tuple[Letterbox, list[int]]] = []
+    crops: list[tuple[NDArray[np.float64], Letterbox, list[int]]] = []
     for i in order:
         own = crop_view(boxes[i], width, height)
-        found = next((members for view, members in crops if _serves(view, own, boxes[i])), None)
+        found = next((members for _, view, members in crops if _serves(view, own, boxes[i])), None)
         if found is None:
-            crops.append((own, [i]))
+            crops.append((boxes[i], own, [i]))
         else:
             found.append(i)
-    if len(crops) > MOST_CROPS:
+    side = next((side for most, side in SIDES if len(crops) <= most), None)
+    if side is None:
         return [Look(letterbox(width, height, long_side), tuple(range(len(boxes))))]
-    return [Look(view, tuple(members)) for view, members in crops]
+    return [Look(crop_view(box, width, height, side=side), tuple(members)) for box, _, members in crops]
 
 
 def _side(box: NDArray[np.float64]) -> float:
