@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,12 +99,13 @@ def summary(name: str, rule: str, results: Sequence[PhotoResult]) -> EverythingR
     def recall(threshold: float, budget: int | None = None) -> float:
         return sum(matched(r.overlaps[:budget], threshold) for r in results) / least if instances else float("nan")
 
-    ar = [float(np.mean([recall(t, k) for t in THRESHOLDS])) for k in BUDGETS]
+    ar10, ar100, ar1000 = (float(np.mean([recall(t, k) for t in THRESHOLDS])) for k in BUDGETS)
     best = [r.overlaps.max(0, initial=0.0) for r in results if r.overlaps.shape[1]]
     return EverythingRow(
-        name, rule, len(results), instances, *ar, recall(0.5), recall(0.75),
-        float(np.concatenate(best).mean()) if best else float("nan"),
-        float(np.mean([len(r.overlaps) for r in results])), float(np.median([1e3 * r.seconds for r in results])),
+        set=name, rule=rule, photos=len(results), instances=instances, ar10=ar10, ar100=ar100, ar1000=ar1000,
+        recall50=recall(0.5), recall75=recall(0.75), best_iou=float(np.concatenate(best).mean()) if best else float("nan"),
+        regions=float(np.mean([len(r.overlaps) for r in results])),
+        ms=float(np.median([1e3 * r.seconds for r in results])),
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ class EverythingReport:
     kept_ar1000: float | None
     share_of_time: float | None  # median over photos of the quotient
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "rows": [asdict(r) for r in self.rows]}
 
     def to_markdown(self) -> str:
@@ -204,7 +206,7 @@ class EverythingSpeed:
     times_faster: Ratio
     share_of_full_grid: float
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def to_text(self) -> str:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -402,6 +402,10 @@ def add_calibrate_everything(commands: Any) -> None:
         help="the data that was trained on; only its held-out part is used",
     )
     calibrate.add_argument("--photos", type=int, default=100, metavar="N", help="so many of them (default: 100)")
+    calibrate.add_argument(
+        "--points-per-side", type=int, default=16, metavar="N",
+        help="clicks a side of the fine grid to choose by; the model's own stays as it is (default: 16)",
+    )  # fmt: skip
     calibrate.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     calibrate.add_argument(
         "--write", action="store_true", help='put the choice into MODEL\'s model.json, under "everything"'
@@ -421,10 +425,12 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
         raise InputError(f"--photos must be at least 1, but is {args.photos}")
     _, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
-    found = calibrate(seg, pick_held_out(held_out, args.photos), seg.everything_rule)
+    own = seg.everything_rule
+    tried = replace(own, points_per_side=args.points_per_side)
+    found = calibrate(seg, pick_held_out(held_out, args.photos), tried)
     print(found.to_markdown())
     if args.write:
-        write_rule(place, found.rule)
+        write_rule(place, replace(found.rule, points_per_side=own.points_per_side))
         print(f"wrote {place / 'model.json'}")
 
 

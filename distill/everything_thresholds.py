@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from tinyseg import pixels
 from tinyseg.bench.accuracy import MIN_PIXELS
-from tinyseg.bench.everything import matched, overlaps_with
+from tinyseg.bench.everything import matched
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
 from tinyseg.graphs.everything_rule import EverythingRule
-from tinyseg.predict.everything import Asker, Candidates, Search, draw, on_view, point_grid
+from tinyseg.predict.everything import Asker, Candidates, Search, on_view, point_grid
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.progress import progress
 
@@ -42,7 +42,7 @@ RECALL_AT = 0.5
 
 @dataclass(frozen=True)
 class Recorded:
-    """One photo: what its grids gave, and the IoU of every mask with every instance."""
+    """One photo: what its grids gave, and the IoU of every mask with every instance, in cells of the logit grid."""
 
     view: Letterbox
     fine: Candidates
@@ -71,15 +71,18 @@ def record(seg: Segmenter, photo: Photo, rule: EverythingRule) -> Recorded | Non
     open_rule = replace(rule, score=LEAST_SCORE, stability=LEAST_STABILITY)
     ask = Asker(seg.network, embedding.features, view, view, open_rule, Search())
     clicks = on_view(point_grid(rule.points_per_side), view)
-    found = []
-    for points in (clicks, on_view(point_grid(max(rule.coarse_per_side, 1)), view)):
-        candidates = ask.ask(points)
-        entries = [(view, candidates, row) for row in range(len(candidates))]
-        drawn = draw(view, entries)
-        if len(drawn) != len(candidates):  # a mask without a pixel in the frame cannot be anybody's
-            raise DataError(f"{photo.name} is smaller than its logit grid; leave it out")
-        found += [candidates, overlaps_with(drawn, truths)]
-    return Recorded(view, *found, clicks)  # type: ignore[arg-type]
+    shares = np.stack([pixels.shrink_mask(truth, view) for truth in truths])
+    coarse_clicks = on_view(point_grid(max(rule.coarse_per_side, 1)), view)
+    fine, coarse = ask.ask(clicks), ask.ask(coarse_clicks)
+    overlaps = [grid_overlaps(c.logits > 0, shares >= 0.5) for c in (fine, coarse)]
+    return Recorded(view, fine, overlaps[0], coarse, overlaps[1], clicks)
+
+
+def grid_overlaps(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """IoU (N, T) of masks (N, h, w) and (T, h, w) on one grid."""
+    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truths))
+    common = a @ b.T
+    return np.asarray(common / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - common, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def outcome(recorded: Sequence[Recorded], rule: EverythingRule, hierarchical: bo
         asked = len(one.clicks)
         if hierarchical:
             coarse = passing(one.coarse, rule)
-            sure = (one.coarse.logits[coarse] > rule.confident).any(0)
+            sure = np.asarray((one.coarse.logits[coarse] > rule.confident).any(0), np.bool_)
             open_clicks = ~at(sure, one.clicks, one.view)
             asked = rule.coarse_per_side**2 + int(np.count_nonzero(open_clicks))
             still = ~at(sure, parts[0].points.astype(np.float64), one.view)
