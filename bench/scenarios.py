@@ -35,8 +35,8 @@ from tinyseg.system import device
 from tinyseg.version import __version__
 
 NAMES = (
-    "encode", "prompt", "predict", "batch", "prompts-N", "track", "track-N", "loop", "loop-latency", "startup", "memory",
-    "track-memory",
+    "encode", "prompt", "predict", "everything", "batch", "prompts-N", "track", "track-N", "loop", "loop-latency", "startup",
+    "memory", "track-memory",
 )  # fmt: skip
 FRAME_WIDTH, FRAME_HEIGHT = FRAME_SIZE = 1280, 720
 BATCH_FRAMES = 16
@@ -208,6 +208,15 @@ def prompts(seg: Segmenter, request: Request, count: int) -> Found:
     frame, asked = scene(0, request.size), [Prompt(box=b) for b in boxes(count, request.size)]
     timing = until_stable(lambda: seg.embed(frame).predict_batch(asked), request.scenario, request.seconds)
     return Found(timing, "latency", "resize, encoder, decoder for all prompts, full-resolution masks", prompts=count)
+
+
+def everything(seg: Segmenter, request: Request, _prompts: int) -> Found:
+    """A whole frame searched. Without a full-size mask: regions draw theirs when somebody looks."""
+    frame = scene()
+    timing = until_stable(lambda: seg.everything(frame), "everything", request.seconds)
+    return Found(
+        timing, "latency", "resize, encoder, grids of clicks, filtering, boxes and areas of all regions", prompts=0
+    )
 
 
 def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
@@ -444,8 +453,9 @@ def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
 
 
 SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
-    "encode": encode, "prompt": prompt, "predict": predict, "prompts": prompts, "batch": batch, "loop": loop, "loop-latency": loop_latency,
-    "startup": startup, "memory": memory, "track": track, "track-memory": track_memory,
+    "encode": encode, "prompt": prompt, "predict": predict, "everything": everything, "prompts": prompts, "batch": batch,
+    "loop": loop, "loop-latency": loop_latency, "startup": startup, "memory": memory, "track": track,
+    "track-memory": track_memory,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         add_train, add_ablate, add_answers, add_average, add_rank, add_validate, add_export, add_label, add_quantize,
+        add_calibrate_everything,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -383,6 +384,54 @@ def run_quantize(args: argparse.Namespace) -> None:
         with new_folder(Path(args.out)) as out:
             shutil.copytree(made, out, dirs_exist_ok=True)
     print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {args.out}")
+
+
+def add_calibrate_everything(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate-everything", help="choose a model's thresholds for finding everything, on held-out photos",
+        description="Ask grids of clicks about the photos of DATA that training holds out, choose the least predicted IoU and "
+        "stability, the overlap of masks and the logit that is sure, and print what the alternatives give. A minute of one "
+        "core for about ten photos.",
+    )  # fmt: skip
+    calibrate.add_argument("model", metavar="MODEL", help="model folder or zip, or a packaged model's name")
+    calibrate.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="the data that was trained on; only its held-out part is used",
+    )
+    calibrate.add_argument("--photos", type=int, default=100, metavar="N", help="so many of them (default: 100)")
+    calibrate.add_argument(
+        "--points-per-side", type=int, default=16, metavar="N",
+        help="clicks a side of the fine grid to choose by; the model's own stays as it is (default: 16)",
+    )  # fmt: skip
+    calibrate.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    calibrate.add_argument(
+        "--write", action="store_true", help='put the choice into MODEL\'s model.json, under "everything"'
+    )
+    calibrate.set_defaults(run=run_calibrate_everything)
+
+
+def run_calibrate_everything(args: argparse.Namespace) -> None:
+    """Thresholds of a model folder, chosen and written."""
+    from tinyseg.dataset import read_photos  # noqa: PLC0415
+    from tinyseg.distill.data import split_validation  # noqa: PLC0415
+    from tinyseg.distill.everything_thresholds import calibrate, pick_held_out, write_rule  # noqa: PLC0415
+    from tinyseg.predict.load import load  # noqa: PLC0415
+
+    place = named_place(args.model)
+    if args.photos < 1:
+        raise InputError(f"--photos must be at least 1, but is {args.photos}")
+    _, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    seg = load(place, "onnxruntime", "fp32", threads=args.threads)
+    own = seg.everything_rule
+    tried = replace(own, points_per_side=args.points_per_side)
+    found = calibrate(seg, pick_held_out(held_out, args.photos), tried)
+    print(found.to_markdown())
+    if args.write:
+        write_rule(place, replace(found.rule, points_per_side=own.points_per_side))
+        print(f"wrote {place / 'model.json'}")
 
 
 def named_place(text: str) -> Path:

@@ -16,6 +16,7 @@ from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
 from tinyseg.graphs.model import open_model
+from tinyseg.images import read_image
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.system import device
 
@@ -26,6 +27,7 @@ EXAMPLES = """scenarios (1280x720 frames, or --size):
   startup     start of a process to its first mask     loop-latency  the loop with one frame in flight
   memory      20,000 frames through the loop           track-memory  the same through a tracker of three objects
   track       a tracker's step with one object         track-N     with N objects
+  everything  all regions of a frame
 
 examples:
   tinyseg bench --all --report results/here
@@ -71,6 +73,10 @@ def add_parser(commands: Any) -> None:
         "base-plus or large (needs the baseline extra)",
     )  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="with --baseline SIZE: speed alone")
+    parser.add_argument(
+        "--everything", metavar="IMAGE",
+        help="with --peer or --peer-onnx: everything in this image at 1280x720 beside the rival's one prompt",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="rounds beside a rival (default: 25)")
     parser.add_argument(
         "--precisions", action="store_true",
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     # The runtime does not know the bench.
     from tinyseg.bench import precisions, rows, scenarios  # noqa: PLC0415
     from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
+    from tinyseg.bench.everything import compare_everything, scale_to_bench  # noqa: PLC0415
     from tinyseg.bench.profile import profile  # noqa: PLC0415
     from tinyseg.bench.report import open_report, write_report  # noqa: PLC0415
     from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
@@ -152,10 +159,17 @@ def run(args: argparse.Namespace) -> int:
         else:
             graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
             rival = run_peer(graphs, seg.info.threads)
+        if args.everything:
+            frame = scale_to_bench(read_image(args.everything))
+            speed = compare_everything(seg, rival, frame, args.rounds)
+            emit(json.dumps(speed.to_json(), indent=1), speed.to_text(), args.json)
+            return 0
         report = compare_predict(seg, rival, args.rounds)
         text = report.to_text() if not args.baseline else f"{report.to_text()}\n\n{rows.SAM2_PROTOCOL}"
         emit(json.dumps(report.to_json(), indent=1), text, args.json)
         return 0
+    if args.everything:
+        raise InputError("--everything goes with --peer or --peer-onnx; alone it is --scenario everything")
     if args.report and not args.all:
         raise InputError("--report goes with --all")
     if not args.seconds > 0 or args.frames < 100:

@@ -64,6 +64,12 @@ def add_parser(commands: Any) -> None:
         "--zoom-rules", action="store_true",
         help="instead: what other rules for the second look would give and cost (for photos that are not for evaluation)",
     )  # fmt: skip
+    choice.add_argument(
+        "--everything", action="store_true",
+        help="instead: what finding everything recalls of the labelled objects (AR@10, 100, 1000), and its time, beside the "
+        "full grid of clicks",
+    )  # fmt: skip
+    parser.add_argument("--no-full-grid", action="store_true", help="with --everything: leave the slow full grid out")
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
@@ -75,12 +81,16 @@ def run(args: argparse.Namespace) -> int:
         return run_video(args)
     if args.way or args.every != 1:
         raise InputError("--way and --every go with --video")
+    if args.no_full_grid and not args.everything:
+        raise InputError("--no-full-grid goes with --everything")
     if args.find:
         return run_find(args)
     photos = chosen_photos(args)
     seg = load_segmenter(args)
     if args.zoom_rules:
         return run_zoom_rules(args, seg, photos)
+    if args.everything:
+        return run_everything(args, seg, photos)
     return run_cutout(args, seg, photos) if args.cutout else run_prompts(args, seg, photos)
 
 
@@ -97,6 +107,15 @@ def chosen_photos(args: argparse.Namespace) -> list[Photo]:
     if not photos:
         raise DataError(f"{args.data} holds no photo to measure on")
     return photos
+
+
+def run_everything(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:
+    from tinyseg.bench.everything import measure_everything  # noqa: PLC0415 - the runtime does not know the bench
+
+    report = measure_everything(seg, photos, full_grid=not args.no_full_grid)
+    rule = seg.everything_rule.to_card()
+    text = f"rule: {json.dumps(rule)}\n\n{report.to_markdown()}"
+    return _tell(args, seg, "everything", {"rule": rule, **report.to_json()}, text)
 
 
 def run_prompts(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:

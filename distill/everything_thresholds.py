@@ -1,0 +1,205 @@
+"""Thresholds of "everything", chosen for a model on photos that were held out from its training.
+
+Every photo's grids are asked once, with nearly everything let through, and the choices are made on what was recorded: first
+the least predicted IoU and stability that leave the fewest regions at hardly any loss of recall, then how much two masks may
+overlap, then from which logit on a coarse mask is so sure that the fine grid need not ask there.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyseg import pixels
+from tinyseg.bench.accuracy import MIN_PIXELS
+from tinyseg.bench.everything import matched
+from tinyseg.bench.rows import markdown_table
+from tinyseg.dataset import Photo
+from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox
+from tinyseg.graphs.everything_rule import EverythingRule
+from tinyseg.predict.everything import Asker, Candidates, Search, on_view, point_grid
+from tinyseg.predict.segmenter import Segmenter
+from tinyseg.system.progress import progress
+
+# What is recorded: everything that any choice below could keep.
+LEAST_SCORE, LEAST_STABILITY = 0.2, 0.3
+SCORES = tuple(np.round(np.arange(LEAST_SCORE, 0.81, 0.05), 2).tolist())
+STABILITIES = tuple(np.round(np.arange(LEAST_STABILITY, 0.91, 0.1), 2).tolist())
+OVERLAPS = (1.0, 0.9, 0.8, 0.7)
+SURE = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+# Share of the best recall at IoU 0.5 that each choice must keep.
+KEPT_BY_THRESHOLDS, KEPT_BY_OVERLAP, KEPT_BY_SURE = 0.98, 0.995, 0.985
+RECALL_AT = 0.5
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One photo: what its grids gave, and the IoU of every mask with every instance, in cells of the logit grid."""
+
+    view: Letterbox
+    fine: Candidates
+    fine_overlaps: NDArray[np.float32]  # (masks, instances)
+    coarse: Candidates
+    coarse_overlaps: NDArray[np.float32]
+    clicks: NDArray[np.float64]  # of the fine grid
+
+
+def pick_held_out(photos: Sequence[Photo], count: int) -> list[Photo]:
+    """``count`` photos with instances in an order that depends on their names alone. Raises DataError if there is none."""
+    usable = sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))
+    if not usable:
+        raise DataError("thresholds are chosen on held-out photos with instances, but there are none; give more --data")
+    return usable[:count]
+
+
+def record(seg: Segmenter, photo: Photo, rule: EverythingRule) -> Recorded | None:
+    """Ask both grids of a rule about a photo; None where it has no instance to find."""
+    truths = photo.masks()
+    truths = truths[np.count_nonzero(truths, axis=(1, 2)) >= MIN_PIXELS]
+    if not len(truths):
+        return None
+    embedding = seg.embed(photo.read())
+    view = embedding.geometry
+    open_rule = replace(rule, score=LEAST_SCORE, stability=LEAST_STABILITY)
+    ask = Asker(seg.network, embedding.features, view, view, open_rule, Search())
+    clicks = on_view(point_grid(rule.points_per_side), view)
+    shares = np.stack([pixels.shrink_mask(truth, view) for truth in truths])
+    coarse_clicks = on_view(point_grid(max(rule.coarse_per_side, 1)), view)
+    fine, coarse = ask.ask(clicks), ask.ask(coarse_clicks)
+    overlaps = [grid_overlaps(c.logits > 0, shares >= 0.5) for c in (fine, coarse)]
+    return Recorded(view, fine, overlaps[0], coarse, overlaps[1], clicks)
+
+
+def grid_overlaps(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """IoU (N, T) of masks (N, h, w) and (T, h, w) on one grid."""
+    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truths))
+    common = a @ b.T
+    return np.asarray(common / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - common, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a choice of thresholds gives over all photos."""
+
+    recall: float
+    ar: float  # mean recall at IoU 0.5, 0.6, ... 0.9
+    regions: float  # per photo
+    clicks: float  # per photo, both grids
+
+
+def outcome(recorded: Sequence[Recorded], rule: EverythingRule, hierarchical: bool) -> Outcome:
+    """What the rule would have kept; the whole fine grid alone unless ``hierarchical``."""
+    hits, hits_at_all, instances, regions, clicks = 0, 0, 0, 0, 0
+    for one in recorded:
+        fine = passing(one.fine, rule)
+        parts, overlaps = [one.fine.take(fine)], [one.fine_overlaps[fine]]
+        asked = len(one.clicks)
+        if hierarchical:
+            coarse = passing(one.coarse, rule)
+            sure = np.asarray((one.coarse.logits[coarse] > rule.confident).any(0), np.bool_)
+            open_clicks = ~at(sure, one.clicks, one.view)
+            asked = rule.coarse_per_side**2 + int(np.count_nonzero(open_clicks))
+            still = ~at(sure, parts[0].points.astype(np.float64), one.view)
+            parts = [one.coarse.take(coarse), parts[0].take(still)]
+            overlaps = [one.coarse_overlaps[coarse], overlaps[0][still]]
+        candidates, overlap = Candidates.join(parts, one.view), np.concatenate(overlaps)
+        order = np.argsort(-candidates.scores, kind="stable")
+        rows, columns = pixels.grid_content(one.view)
+        inside = candidates.logits[order][:, :rows, :columns] > 0
+        kept = order[pixels.suppress(candidates.boxes[order], inside, rule.box_overlap, rule.mask_overlap)]
+        hits += matched(overlap[kept], RECALL_AT)
+        hits_at_all += sum(matched(overlap[kept], t) for t in (0.5, 0.6, 0.7, 0.8, 0.9))
+        instances += overlap.shape[1]
+        regions += len(kept)
+        clicks += asked
+    count = len(recorded)
+    return Outcome(hits / instances, hits_at_all / (5 * instances), regions / count, clicks / count)
+
+
+def passing(candidates: Candidates, rule: EverythingRule) -> NDArray[np.bool_]:
+    return np.asarray((candidates.scores > rule.score) & (candidates.stability >= rule.stability), np.bool_)
+
+
+def at(sure: NDArray[np.bool_], points: NDArray[np.float64], view: Letterbox) -> NDArray[np.bool_]:
+    """Which points (N, 2) of the frame lie on sure cells."""
+    cells = np.floor(view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
+    columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
+    return sure[rows, columns]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The rule that was chosen, and what the alternatives gave."""
+
+    rule: EverythingRule
+    photos: int
+    thresholds: list[tuple[float, float, Outcome]]
+    overlaps: list[tuple[float, Outcome]]
+    sure: list[tuple[float, Outcome]]
+
+    def to_markdown(self) -> str:
+        def cells(*values: float, of: Outcome) -> list[str]:
+            return [
+                *(f"{v:g}" for v in values), f"{of.recall:.3f}", f"{of.ar:.3f}", f"{of.regions:.1f}", f"{of.clicks:.0f}"
+            ]  # fmt: skip
+
+        shown = ["recall 0.5", "recall 0.5-0.9", "regions", "clicks"]
+        best = sorted(self.thresholds, key=lambda row: row[2].regions)
+        useful = [row for row in best if row[2].recall >= 0.9 * max(r[2].recall for r in best)][:12]
+        return "\n".join(
+            [
+                *markdown_table(
+                    [["score above", "stability from", *shown], *(cells(s, t, of=o) for s, t, o in useful)]
+                ),
+                "",
+                *markdown_table([["mask overlap", *shown], *(cells(v, of=o) for v, o in self.overlaps)]),
+                "",
+                *markdown_table([["sure above", *shown], *(cells(v, of=o) for v, o in self.sure)]),
+                "",
+                f"chosen on {self.photos} photos: {json.dumps(self.rule.to_card())}",
+            ]
+        )
+
+
+def calibrate(seg: Segmenter, photos: Sequence[Photo], rule: EverythingRule) -> Calibration:
+    """Choose score, stability, mask_overlap and confident of a rule; the rest of it stays. Raises DataError."""
+    maybe = [record(seg, p, rule) for p in progress(photos, "photos")]
+    recorded = [r for r in maybe if r is not None]
+    if not recorded:
+        raise DataError("no photo has an instance that is large enough to be found; give other --data")
+    grid = [replace(rule, score=s, stability=t, mask_overlap=1.0) for s in SCORES for t in STABILITIES]
+    tried = [(r, outcome(recorded, r, False)) for r in progress(grid, "thresholds")]
+    enough = KEPT_BY_THRESHOLDS * max(o.recall for _, o in tried)
+    good = [row for row in tried if row[1].recall >= enough]
+    chosen = min(good, key=lambda row: (row[1].regions, -row[0].score, -row[0].stability))[0]
+    overlaps = [(v, outcome(recorded, replace(chosen, mask_overlap=v), False)) for v in OVERLAPS]
+    chosen = replace(chosen, mask_overlap=_last_that_keeps(overlaps, KEPT_BY_OVERLAP * overlaps[0][1].recall))
+    full = outcome(recorded, chosen, False)
+    sure = [(v, outcome(recorded, replace(chosen, confident=v), True)) for v in reversed(SURE)]
+    chosen = replace(chosen, confident=_last_that_keeps(sure, KEPT_BY_SURE * full.recall))
+    thresholds = [(r.score, r.stability, o) for r, o in tried]
+    return Calibration(chosen, len(recorded), thresholds, overlaps, [*sure, (float("inf"), full)])
+
+
+def _last_that_keeps(rows: Sequence[tuple[float, Outcome]], recall: float) -> float:
+    """The value of the last row (the strictest) that keeps a recall; the first one's where none does."""
+    return next((value for value, found in reversed(rows) if found.recall >= recall), rows[0][0])
+
+
+def write_rule(model: Path, rule: EverythingRule) -> None:
+    """Put a rule into a model folder's model.json, and change nothing else in it. Raises DataError."""
+    card_file = model / "model.json"
+    try:
+        card = json.loads(card_file.read_text())
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{card_file} cannot be read ({exc}); --write takes a model folder") from exc
+    card["everything"] = rule.to_card()
+    write_bytes(card_file, (json.dumps(card, indent=1) + "\n").encode())

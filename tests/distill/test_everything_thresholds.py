@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyseg
+from tinyseg.dataset import Photo
+from tinyseg.distill.everything_thresholds import SCORES, calibrate, outcome, pick_held_out, record, write_rule
+from tinyseg.errors import DataError
+from tinyseg.graphs.everything_rule import EverythingRule
+from tinyseg.images import write_image
+
+RULE = EverythingRule(points_per_side=8, coarse_per_side=4)
+
+
+def photo(folder: Path, name: str, width: int, height: int) -> Photo:
+    """A photo whose instance is the disk that the fake engine draws for a click in the middle of the fine grid."""
+    path = folder / f"{name}.png"
+    write_image(path, np.zeros((height, width, 3), np.uint8))
+    angles = np.linspace(0, 2 * np.pi, 60)
+    centre, radius = np.array([width * 9 / 16, height * 9 / 16]), 24 * max(width, height) / 512
+    disk = (centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
+    return Photo(path.name, "s", "", width, height, ((disk,),), path, None, path.stat().st_size)
+
+
+def test_a_rule_is_chosen_and_told(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
+    photos = [photo(tmp_path, "a", 512, 512), photo(tmp_path, "b", 640, 400)]
+    found = calibrate(fake, photos, RULE)
+    # The fake engine scores masks 0.9 to 0.6 whatever they are: a threshold up to the best one keeps all recall.
+    assert found.photos == 2 and found.rule.score == max(s for s in SCORES if s < 0.9)
+    assert found.rule.points_per_side == 8 and found.thresholds and found.sure[-1][1].recall == 1.0
+    text = found.to_markdown()
+    assert "recall 0.5" in text and json.dumps(found.rule.to_card()) in text
+    recorded = [r for p in photos if (r := record(fake, p, found.rule)) is not None]
+    full, coarse = (outcome(recorded, found.rule, h) for h in (False, True))
+    assert full.clicks == 64 and coarse.clicks <= 16 + 64 and coarse.regions > 0
+
+
+def test_photos_are_picked_by_name_alone(tmp_path: Path) -> None:
+    photos = [photo(tmp_path, f"p{i}", 64, 48) for i in range(6)]
+    assert pick_held_out(photos, 3) == pick_held_out(photos[::-1], 3) and len(pick_held_out(photos, 99)) == 6
+    with pytest.raises(DataError, match="held-out"):
+        pick_held_out([], 3)
+
+
+def test_nothing_but_the_rule_is_written(tmp_path: Path) -> None:
+    card = {"format": 1, "name": "x", "measured": {"a": 0.1}}
+    (tmp_path / "model.json").write_text(json.dumps(card, indent=1) + "\n")
+    write_rule(tmp_path, RULE)
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written.pop("everything") == RULE.to_card() and written == card
+    with pytest.raises(DataError, match="model folder"):
+        write_rule(tmp_path / "none", RULE)
