@@ -97,7 +97,7 @@ def test_label_studio_contexts_become_prompts(root: Path) -> None:
 
 
 def test_label_studio_takes_our_masks(root: Path, tmp_path: Path, scene: Any) -> None:
-    python = clients_python(root)
+    python = clients_python(root, "label-studio")
     np.save(tmp_path / "mask.npy", scene[1])
     command = [
         python,

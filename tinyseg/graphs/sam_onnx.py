@@ -88,7 +88,7 @@ def _model(
         [*wrapper.nodes[:before], *inner.graph.node, *wrapper.nodes[before:]], name, inputs, outputs,
         [*inner.graph.initializer, *wrapper.constants],
     )  # fmt: skip
-    model = onnx.helper.make_model(
+    model: onnx.ModelProto = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="tinyseg", ir_version=inner.ir_version
     )
     onnx.checker.check_model(model)

@@ -160,14 +160,14 @@ def test_the_command_writes_whole_folders_and_replaces_its_own(
     assert not (tmp_path / "x").exists()
 
 
-def clients_python(root: Path) -> str:
-    """The interpreter of the clients' environment; skips, or fails where TINYSEG_REQUIRE_CLIENTS=1 says it must be there."""
-    path = os.environ.get("TINYSEG_CLIENTS") or str(root / ".venv-clients" / "bin" / "python")
-    if not Path(path).exists():
+def clients_python(root: Path, name: str = "clients") -> str:
+    """The interpreter of .venv-NAME; skips, or fails where TINYSEG_REQUIRE_CLIENTS=1 says that it must be there."""
+    path = root / f".venv-{name}" / "bin" / "python"
+    if not path.exists():
         if os.environ.get("TINYSEG_REQUIRE_CLIENTS") == "1":
-            pytest.fail("TINYSEG_REQUIRE_CLIENTS=1, but there is no .venv-clients; run scripts/clients")
-        pytest.skip("rembg, samexporter and X-AnyLabeling are not installed; run scripts/clients")
-    return path
+            pytest.fail(f"TINYSEG_REQUIRE_CLIENTS=1, but there is no .venv-{name}; run scripts/clients")
+        pytest.skip(f"there is no .venv-{name}; run scripts/clients")
+    return str(path)
 
 
 def test_real_clients_find_our_masks(root: Path, tmp_path: Path, photo: NDArray[np.uint8]) -> None:

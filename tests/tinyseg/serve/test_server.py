@@ -201,7 +201,7 @@ def test_without_the_extra_the_message_names_it(
     for name in [n for n in sys.modules if n.startswith("tinyseg.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
-    assert main(["serve", "synthetic:32x32", "--engine", "fake"]) == 1
+    assert main(["serve", "synthetic:32x32", "--engine", "fake"]) == 3
     assert "pip install 'tinyseg[serve]'" in capsys.readouterr().err
 
 
