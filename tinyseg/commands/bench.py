@@ -109,69 +109,78 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # The runtime does not know the bench.
-    from tinyseg.bench import precisions, rows, scenarios  # noqa: PLC0415
-    from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
-    from tinyseg.bench.everything import compare_everything, scale_to_bench  # noqa: PLC0415
-    from tinyseg.bench.profile import profile  # noqa: PLC0415
-    from tinyseg.bench.report import open_report, write_report  # noqa: PLC0415
-    from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
-
     if args.rounds < MIN_ROUNDS:
         raise InputError(f"--rounds must be at least {MIN_ROUNDS}, but is {args.rounds}")
-    if args.compare:
-        before, after = (rows.read_json(Path(p)) for p in args.compare)
-        print(rows.compare(before, after))
-        return 0
-    if args.precisions:
-        if args.peer or args.peer_onnx or args.baseline or args.all or args.scenario or args.csv or args.profile:
-            raise InputError(
-                "--precisions is a run of its own; leave --scenario, --all, --csv, --profile and rivals out"
-            )
-        photos = read_photos(Path(args.data)) if args.data else None
-        compared = precisions.compare_precisions(args.model, photos, threads=args.threads, rounds=args.rounds)
-        card = precisions.to_card(compared, device.processor_name(), Path(args.data).name if args.data else None)
-        absent = "".join(f"\n\n{line}" for line in precisions.left_out(open_model(args.model)))
-        emit(
-            json.dumps(card, indent=1), f"{device.processor_name()}\n\n{precisions.table(compared)}{absent}", args.json
-        )
-        return 0
-    if args.profile:
-        if args.peer or args.peer_onnx or args.all or args.scenario or args.csv:
-            raise InputError("--profile is a run of its own; leave --peer, --scenario, --all and --csv out")
-        seg = load_segmenter(args)
-        found_stages = profile(seg)
-        emit(
-            json.dumps({"segmenter": asdict(seg.info), **asdict(found_stages)}, indent=1),
-            f"{seg.info}\n\n{found_stages.to_text()}",
-            args.json,
-        )
-        return 0
-    rivals = [r for r in (args.peer, args.peer_onnx, args.baseline) if r]
-    if rivals:
-        if args.all or args.scenario or args.csv or len(rivals) > 1:
-            raise InputError(
-                "--peer, --peer-onnx and --baseline are runs of their own; leave --scenario, --all and --csv out"
-            )
-        seg = load_segmenter(args)
-        if args.baseline:
-            rival = load_baseline(args.baseline, args.random_weights)
-        else:
-            graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
-            rival = run_peer(graphs, seg.info.threads)
-        if args.everything:
-            frame = scale_to_bench(read_image(args.everything))
-            speed = compare_everything(seg, rival, frame, args.rounds)
-            emit(json.dumps(speed.to_json(), indent=1), speed.to_text(), args.json)
-            return 0
-        report = compare_predict(seg, rival, args.rounds)
-        text = report.to_text() if not args.baseline else f"{report.to_text()}\n\n{rows.SAM2_PROTOCOL}"
-        emit(json.dumps(report.to_json(), indent=1), text, args.json)
-        return 0
-    if args.everything:
+    given = [name for name in RUNS if getattr(args, name)]
+    shown = [f"--{name.replace('_', '-')}" for name in given]
+    if len(given) > 1:
+        raise InputError(f"{', '.join(shown)} are runs of their own; give one of them")
+    if given and (args.all or args.scenario or args.csv):
+        raise InputError(f"{shown[0]} is a run of its own; leave --scenario, --all and --csv out")
+    if args.everything and not (args.peer or args.peer_onnx or args.baseline):
         raise InputError("--everything goes with --peer or --peer-onnx; alone it is --scenario everything")
     if args.report and not args.all:
         raise InputError("--report goes with --all")
+    return RUNS[given[0]](args) if given else run_scenarios(args)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Two files of rows."""
+    from tinyseg.bench import rows  # noqa: PLC0415 - the runtime does not know the bench
+
+    before, after = (rows.read_json(Path(p)) for p in args.compare)
+    print(rows.compare(before, after))
+    return 0
+
+
+def run_precisions(args: argparse.Namespace) -> int:
+    """Every engine and precision of this device."""
+    from tinyseg.bench import precisions  # noqa: PLC0415
+
+    photos = read_photos(Path(args.data)) if args.data else None
+    compared = precisions.compare_precisions(args.model, photos, threads=args.threads, rounds=args.rounds)
+    card = precisions.to_card(compared, device.processor_name(), Path(args.data).name if args.data else None)
+    absent = "".join(f"\n\n{line}" for line in precisions.left_out(open_model(args.model)))
+    text = f"{device.processor_name()}\n\n{precisions.table(compared)}{absent}"
+    return emit(json.dumps(card, indent=1), text, args.json)
+
+
+def run_profile(args: argparse.Namespace) -> int:
+    """The stages of a frame."""
+    from tinyseg.bench.profile import profile  # noqa: PLC0415
+
+    seg = load_segmenter(args)
+    stages = profile(seg)
+    content = json.dumps({"segmenter": asdict(seg.info), **asdict(stages)}, indent=1)
+    return emit(content, f"{seg.info}\n\n{stages.to_text()}", args.json)
+
+
+def run_rival(args: argparse.Namespace) -> int:
+    """A rival or SAM 2 in alternating rounds."""
+    from tinyseg.bench import rows  # noqa: PLC0415
+    from tinyseg.bench.baseline import load_baseline  # noqa: PLC0415
+    from tinyseg.bench.everything import compare_everything, scale_to_bench  # noqa: PLC0415
+    from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
+
+    seg = load_segmenter(args)
+    if args.baseline:
+        rival = load_baseline(args.baseline, args.random_weights)
+    else:
+        graphs = load_peer(args.peer) if args.peer else read_peer(*(Path(p) for p in args.peer_onnx))
+        rival = run_peer(graphs, seg.info.threads)
+    if args.everything:
+        speed = compare_everything(seg, rival, scale_to_bench(read_image(args.everything)), args.rounds)
+        return emit(json.dumps(speed.to_json(), indent=1), speed.to_text(), args.json)
+    report = compare_predict(seg, rival, args.rounds)
+    text = report.to_text() if not args.baseline else f"{report.to_text()}\n\n{rows.SAM2_PROTOCOL}"
+    return emit(json.dumps(report.to_json(), indent=1), text, args.json)
+
+
+def run_scenarios(args: argparse.Namespace) -> int:
+    """Scenarios, and a report of them."""
+    from tinyseg.bench import rows, scenarios  # noqa: PLC0415
+    from tinyseg.bench.report import open_report, write_report  # noqa: PLC0415
+
     if not args.seconds > 0 or args.frames < 100:
         raise InputError("--seconds must be positive and --frames at least 100")
     size = parse_size("--size", args.size, MAX_SIDE)
@@ -185,29 +194,29 @@ def run(args: argparse.Namespace) -> int:
     report_folder = open_report(Path(args.report)) if args.report else None
     if args.data:
         request = replace(request, accuracy=scenarios.measure_accuracy(request, Path(args.data)))
-    found = [scenarios.run(replace(request, scenario=name)) for name in dict.fromkeys(names)]
+    measured = [scenarios.run(replace(request, scenario=name)) for name in dict.fromkeys(names)]
     if report_folder is not None:
         command = shlex.join(["tinyseg", *(sys.argv[1:] or ["bench"])])
-        emit(
-            rows.to_json(found),
-            write_report(load_segmenter(args), found, report_folder, command, args.rounds),
-            args.json,
-        )
-        return 0
+        text = write_report(load_segmenter(args), measured, report_folder, command, args.rounds)
+        return emit(rows.to_json(measured), text, args.json)
     if args.csv:
-        write_bytes(Path(args.csv), rows.to_csv(found).encode())
-    text = rows.to_markdown(found)
+        write_bytes(Path(args.csv), rows.to_csv(measured).encode())
+    text = rows.to_markdown(measured)
     if args.sam2:
-        text = "\n".join([text, "", *rows.against_sam2(found)])
-    emit(rows.to_json(found), text, args.json)
-    return 0
+        text = "\n".join([text, "", *rows.against_sam2(measured)])
+    return emit(rows.to_json(measured), text, args.json)
 
 
-def emit(content: str, text: str, json_file: str | None) -> None:
-    """Print the text, or JSON for '-'; write JSON to any other file."""
-    if json_file == "-":
-        print(content)
-        return
-    if json_file:
+# What is a run of its own, by the option that asks for it.
+RUNS = {
+    "compare": run_compare, "precisions": run_precisions, "profile": run_profile, "peer": run_rival,
+    "peer_onnx": run_rival, "baseline": run_rival,
+}  # fmt: skip
+
+
+def emit(content: str, text: str, json_file: str | None) -> int:
+    """Print the text, or JSON for '-'; write JSON to any other file. Returns the exit code."""
+    if json_file and json_file != "-":
         write_bytes(Path(json_file), content.encode())
-    print(text)
+    print(content if json_file == "-" else text)
+    return 0

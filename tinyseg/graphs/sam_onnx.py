@@ -83,15 +83,18 @@ def _model(
     wrapper: _Wrapper, inner: Any, name: str, inputs: Sequence[Any], outputs: Sequence[Any], before: int
 ) -> onnx.ModelProto:
     """inner's nodes between the wrapper's: ``before`` of those come first."""
-    onnx = _onnx()
-    graph = onnx.helper.make_graph(
+    tools = _onnx()
+    graph = tools.helper.make_graph(
         [*wrapper.nodes[:before], *inner.graph.node, *wrapper.nodes[before:]], name, inputs, outputs,
         [*inner.graph.initializer, *wrapper.constants],
     )  # fmt: skip
-    model: onnx.ModelProto = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="tinyseg", ir_version=inner.ir_version
+    model: onnx.ModelProto = tools.helper.make_model(
+        graph,
+        opset_imports=[tools.helper.make_opsetid("", OPSET)],
+        producer_name="tinyseg",
+        ir_version=inner.ir_version,
     )
-    onnx.checker.check_model(model)
+    tools.checker.check_model(model)
     return model
 
 
