@@ -16,6 +16,8 @@ from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.predict.segmenter import Segmenter
 
+CHOICES = ("detail", "video", "everything", "cutout", "find", "zoom_rules")
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -44,8 +46,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
     )
-    modes = parser.add_argument_group("what is measured, beside boxes and clicks or instead of them: one of")
-    choice = modes.add_mutually_exclusive_group()
+    choice = parser.add_argument_group("what is measured, beside boxes and clicks or instead of them: one of")
     choice.add_argument(
         "--detail", action="store_true",
         help="also edges (boundary IoU and F), noisy boxes and clicks, clicks to 0.85 and 0.90 IoU, trust in the scores",
@@ -75,14 +76,18 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    given = [name for name in CHOICES if getattr(args, name)]
+    if len(given) > 1:
+        shown = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{shown}: each is a run of its own; give one of them")
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if args.video:
-        return run_video(args)
-    if args.way or args.every != 1:
+    if (args.way or args.every != 1) and not args.video:
         raise InputError("--way and --every go with --video")
     if args.no_full_grid and not args.everything:
         raise InputError("--no-full-grid goes with --everything")
+    if args.video:
+        return run_video(args)
     if args.find:
         return run_find(args)
     photos = chosen_photos(args)
