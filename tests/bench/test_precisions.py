@@ -38,7 +38,7 @@ def test_table_and_card() -> None:
 
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["bench", "--precisions", "--rounds", "2", "--json", str(tmp_path / "rows.json")]) == 0
+    assert main(["bench", "--precisions", "--rounds", "3", "--json", str(tmp_path / "rows.json")]) == 0
     out = capsys.readouterr().out
     assert "| onnxruntime" in out and "int8" in out and "1.00 (1.00 to 1.00)" in out
     assert {r["precision"] for r in json.loads((tmp_path / "rows.json").read_text())["rows"]} >= {"fp32", "int8"}
