@@ -74,6 +74,10 @@ def check_path(name: str, value: Any) -> Path:
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
         raise DataError(f"{name} must be a path (str or pathlib.Path), but is {shown(text)}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as exc:
+        raise DataError(f"{name} must be a path that the system can encode, but is {shown(text)}") from exc
     return Path(text)
 
 

@@ -148,7 +148,7 @@ def test_numbers_sizes_and_paths() -> None:
     for value in (True, 0, 4, 2.0, "3", None):
         with pytest.raises(tinyseg.InputError, match="n must be a whole number from 1 to 3"):
             check_whole("n", value, 1, 3)
-    for path in ("", "a\0b", b"x", 5, None, ["x"]):
+    for path in ("", "a\0b", "\ud800", b"x", 5, None, ["x"]):
         with pytest.raises(tinyseg.DataError, match="place must be a path"):
             check_path("place", path)
 
