@@ -31,6 +31,7 @@ from tinyseg.system.progress import progress
 
 BUDGETS = (10, 100, 1000)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+SAM_POINTS_PER_SIDE = 32
 FULL_GRID = "full grid"
 OWN_RULE = "everything"
 
@@ -170,8 +171,8 @@ def measure_everything(
 
 
 def full_grid_of(rule: EverythingRule) -> EverythingRule:
-    """The plain fine grid with a rule's thresholds: what the hierarchical scheme is compared with."""
-    return replace(rule, coarse_per_side=0)
+    """SAM's grid, all 32 x 32 clicks of it, with a rule's thresholds: what a rule is compared with."""
+    return replace(rule, points_per_side=max(SAM_POINTS_PER_SIDE, rule.points_per_side), coarse_per_side=0)
 
 
 def report_of(found: dict[str, list[PhotoResult]]) -> EverythingReport:

@@ -1,7 +1,7 @@
 """Thresholds of "everything", chosen for a model on photos that were held out from its training.
 
 Every photo's grids are asked once, with nearly everything let through, and the choices are made on what was recorded: first
-the least predicted IoU and stability that leave the fewest regions at hardly any loss of recall, then how much two masks may
+the least predicted IoU and stability that recall most with at most a hundred regions a photo, then how much two masks may
 overlap, then from which logit on a coarse mask is so sure that the fine grid need not ask there.
 """
 
@@ -35,8 +35,10 @@ SCORES = tuple(np.round(np.arange(LEAST_SCORE, 0.81, 0.05), 2).tolist())
 STABILITIES = tuple(np.round(np.arange(LEAST_STABILITY, 0.91, 0.1), 2).tolist())
 OVERLAPS = (1.0, 0.9, 0.8, 0.7)
 SURE = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-# Share of the best recall at IoU 0.5 that each choice must keep.
-KEPT_BY_THRESHOLDS, KEPT_BY_OVERLAP, KEPT_BY_SURE = 0.98, 0.995, 0.985
+# A photo's regions that the thresholds may leave: COCO's middle budget. Letting everything through finds more, in hundreds.
+MOST_REGIONS = 100
+# Share of the recall at IoU 0.5 that the later choices must keep.
+KEPT_BY_OVERLAP, KEPT_BY_SURE = 0.985, 0.95
 RECALL_AT = 0.5
 
 
@@ -177,9 +179,8 @@ def calibrate(seg: Segmenter, photos: Sequence[Photo], rule: EverythingRule) -> 
         raise DataError("no photo has an instance that is large enough to be found; give other --data")
     grid = [replace(rule, score=s, stability=t, mask_overlap=1.0) for s in SCORES for t in STABILITIES]
     tried = [(r, outcome(recorded, r, False)) for r in progress(grid, "thresholds")]
-    enough = KEPT_BY_THRESHOLDS * max(o.recall for _, o in tried)
-    good = [row for row in tried if row[1].recall >= enough]
-    chosen = min(good, key=lambda row: (row[1].regions, -row[0].score, -row[0].stability))[0]
+    few = [row for row in tried if row[1].regions <= MOST_REGIONS] or tried
+    chosen = max(few, key=lambda row: (row[1].recall, -row[1].regions, row[0].score, row[0].stability))[0]
     overlaps = [(v, outcome(recorded, replace(chosen, mask_overlap=v), False)) for v in OVERLAPS]
     chosen = replace(chosen, mask_overlap=_last_that_keeps(overlaps, KEPT_BY_OVERLAP * overlaps[0][1].recall))
     full = outcome(recorded, chosen, False)

@@ -22,12 +22,12 @@ MAX_POINTS_PER_SIDE = 256
 class EverythingRule:
     """How everything in a frame is found, and which masks of it are kept. Raises InputError for impossible numbers."""
 
-    points_per_side: int = 32  # of the fine grid
+    points_per_side: int = 16  # of the fine grid
     coarse_per_side: int = 8  # of the coarse grid that comes first; 0: the fine grid alone, in full
-    score: float = 0.6  # masks need a predicted IoU above this
+    score: float = 0.3  # masks need a predicted IoU above this
     stability: float = 0.8  # and at least this share of their cells must stay when the threshold moves by the offset
     stability_offset: float = 1.0  # logits
-    confident: float = 4.0  # logit; where a mask of the coarse grid is above it, the fine grid is not asked
+    confident: float = 6.0  # logit; where a mask of the coarse grid is above it, the fine grid is not asked
     box_overlap: float = 0.7  # IoU of boxes above which the worse of two masks goes; 1: any
     mask_overlap: float = 0.8  # the same of masks
 

@@ -161,7 +161,7 @@ def test_a_real_model_finds_the_object(scene: tuple[NDArray[np.uint8], NDArray[n
 
 
 def test_sams_generator(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
-    assert tinyseg.SamAutomaticMaskGenerator(fake).rule == fake.everything_rule
+    assert tinyseg.SamAutomaticMaskGenerator(fake).rule == replace(fake.everything_rule, points_per_side=32)
     thresholds = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.5}
     generator = tinyseg.SamAutomaticMaskGenerator(fake, points_per_side=8, box_nms_thresh=0.5, **thresholds)  # type: ignore[arg-type]
     assert generator.rule.score == 0.7 and generator.rule.confident == fake.everything_rule.confident
