@@ -144,7 +144,7 @@ def test_calibration_keeps_the_order() -> None:
     after = judge(student, judged)
     assert torch.equal(choose(judged, before), choose(judged, after))
     assert (choose(judged, before)[1::2] == 0).all() and (choose(judged, before)[::2] > 0).any()
-    torch.testing.assert_close(after, judged.truth, atol=0.02, rtol=0)
+    torch.testing.assert_close(after, judged.truth, atol=0.04, rtol=0)
     with pytest.raises(DataError, match="calibrate"):
         calibrate(student, replace(judged, truth=1 - judged.truth))
 
