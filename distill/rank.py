@@ -57,6 +57,7 @@ KINDS = {
     CORRECTED: "2 clicks, whole frame",
 }
 CHOSEN_FROM = (CLICK, ANYWHERE, CLICK_AGAIN, ANYWHERE_AGAIN)  # where a user sees the best scored of three readings
+CALIBRATION_PULL = 2.0  # against the sum of squares over the answers
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,40 @@ def learn(head: ScoreHead, judged: Judged, config: RankConfig) -> None:
         head.inner.bias.sub_(head.inner.weight @ mean)
 
 
+def calibrate(student: Student, unseen: Judged) -> None:
+    """Scale and shift the scores' logits so that they fit held-out photos (Platt scaling, with IoU in place of labels).
+
+    Masks of photos that were trained on are a little better than others, and the best scored of three is scored too well. What
+    is fitted is what users are shown: of a click the chosen reading, of other prompts mask 0. The order of scores stays as it is.
+    """
+    assert student.decoder.score_head is not None
+    scores = judge(student, unseen)
+    chosen = choose(unseen, scores)
+    x = torch.logit(scores.gather(1, chosen)[:, 0].clamp(1e-4, 1 - 1e-4)).double()
+    truth = unseen.truth.gather(1, chosen)[:, 0].double()
+    fit = torch.tensor([1.0, 0.0], dtype=torch.double)  # scale and shift
+    for _ in range(20):  # Newton's method on the cross entropy, which is convex
+        p = (fit[0] * x + fit[1]).sigmoid()
+        slope = torch.stack((((p - truth) * x).sum(), (p - truth).sum()))
+        weight = p * (1 - p)
+        curve = torch.stack((weight * x * x, weight * x, weight * x, weight)).sum(1).view(2, 2)
+        # Few answers say little: a weak pull keeps the fit at what it was.
+        slope = slope + CALIBRATION_PULL * (fit - fit.new_tensor((1.0, 0.0)))
+        fit = fit - torch.linalg.solve(curve + CALIBRATION_PULL * torch.eye(2, dtype=torch.double), slope)
+    if not bool(torch.isfinite(fit).all()) or fit[0] <= 0:
+        raise DataError("the held-out photos are too few or too strange to calibrate scores on; give more --data")
+    last = student.decoder.score_head.score
+    with torch.no_grad():
+        last.weight.mul_(fit[0])
+        last.bias.mul_(fit[0]).add_(fit[1])
+
+
+def choose(judged: Judged, scores: Tensor) -> Tensor:
+    """Index of the mask that scores (n, 4) choose for a user, (n, 1): one of three readings for a click, else mask 0."""
+    best = judged.shown.gather(1, scores.gather(1, judged.shown).argmax(1, keepdim=True))
+    return best * torch.isin(judged.kind, torch.tensor(CHOSEN_FROM)).unsqueeze(1)
+
+
 @torch.no_grad()
 def judge(student: Student, judged: Judged) -> Tensor:
     """Scores (n, 4) of a student's head."""
@@ -259,32 +294,49 @@ def judge(student: Student, judged: Judged) -> Tensor:
 
 
 def figures(judged: Judged, scores: Tensor) -> dict[str, dict[str, float]]:
-    """By what was asked: the IoU of the mask that scores choose, of mask 0, of the best one shown, and the scores' error."""
+    """By what was asked: the IoU of the mask that scores choose, of mask 0, of the best one shown, the scores' root mean
+    square error over all four masks, and how much too high the chosen one's is on the mean."""
     rows = {}
     for kind, name in KINDS.items():
         mine = judged.kind == kind
         if not mine.any():
             continue
         truth, given = judged.truth[mine], scores[mine]
-        shown = judged.shown[mine] if kind in CHOSEN_FROM else torch.zeros(int(mine.sum()), 1, dtype=torch.long)
-        best = shown.gather(1, given.gather(1, shown).argmax(1, keepdim=True))
+        readings = judged.shown[mine] if kind in CHOSEN_FROM else torch.zeros_like(judged.shown[mine])
+        best = choose(judged, scores)[mine]
         rows[name] = {
             "answers": float(mine.sum()),
             "chosen": float(truth.gather(1, best).mean()),
             "mask0": float(truth[:, 0].mean()),
-            "best": float(truth.gather(1, shown).amax(1).mean()),
+            "best": float(truth.gather(1, readings).amax(1).mean()),
+            "bias": float((given.gather(1, best) - truth.gather(1, best)).mean()),
             "error": float((given - truth).square().mean().sqrt()),
         }
     return rows
 
 
 def to_text(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown: what the older scores and the new ones choose, and how far both are from the truth."""
-    cells = [["asked", "answers", "best shown", "mask 0", "chosen before", "chosen now", "error before", "error now"]]
+    """Markdown: what the older scores and the new ones choose, how far both are from the truth, and how much too high."""
+    cells = [
+        [
+            "asked",
+            "answers",
+            "best shown",
+            "mask 0",
+            "chosen before",
+            "chosen now",
+            "error before",
+            "error now",
+            "bias before",
+            "bias now",
+        ]
+    ]
     for name, old in before.items():
         new = after[name]
         values = (old["best"], old["mask0"], old["chosen"], new["chosen"], old["error"], new["error"])
-        cells.append([name, f"{old['answers']:.0f}", *(f"{v:.3f}" for v in values)])
+        cells.append(
+            [name, f"{old['answers']:.0f}", *(f"{v:.3f}" for v in values), f"{old['bias']:+.3f}", f"{new['bias']:+.3f}"]
+        )
     return "\n".join(markdown_table(cells))
 
 
@@ -298,16 +350,17 @@ class Ranked:
 
 
 def rank(start: Path, photos: Sequence[Photo], held_out: Sequence[Photo], config: RankConfig) -> Ranked:
-    """Learn the scores of a model folder's masks on photos. Raises InputError, DataError."""
+    """Learn the scores of a model folder's masks on photos and calibrate them on held-out ones. Raises InputError, DataError."""
     model = open_model(start)
     student = with_head(start, config.width)
     judged = record(student, photos, model.long_side, model.zoom)
     assert student.decoder.score_head is not None
     learn(student.decoder.score_head, judged, config)
-    facts = {"photos": len(photos), "answers": len(judged)}
+    facts = {"photos": len(photos), "answers": len(judged), "calibrated_on": len(held_out)}
     if not held_out:
         return Ranked(student, facts, "")
     unseen = record(student, held_out, model.long_side, model.zoom)
+    calibrate(student, unseen)
     return Ranked(student, facts, to_text(figures(unseen, unseen.scores), figures(unseen, judge(student, unseen))))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
-from tinyseg.distill.model import ScoreHead  # noqa: E402
+from tinyseg.distill.model import ScoreHead, Student  # noqa: E402
 from tinyseg.distill.rank import (  # noqa: E402
     ANYWHERE,
     BOX,
@@ -22,12 +23,16 @@ from tinyseg.distill.rank import (  # noqa: E402
     KINDS,
     Judged,
     RankConfig,
+    calibrate,
+    choose,
     figures,
+    judge,
     learn,
     ranking_loss,
     record,
     with_head,
 )
+from tinyseg.distill.shape import SIZES  # noqa: E402
 from tinyseg.distill.teachers import run_on_noise  # noqa: E402
 from tinyseg.distill.warm_start import folder_shape, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
@@ -124,6 +129,24 @@ def test_a_head_learns_order_and_value(ranking: float) -> None:
         row = figures(judged, head(described).sigmoid())[KINDS[CLICK]]
     assert row["answers"] == n and row["best"] - row["chosen"] < 0.25 * (row["best"] - row["mask0"])
     assert row["error"] < 0.1
+
+
+def test_calibration_keeps_the_order() -> None:
+    """Scores that are too sure of themselves come down to what is true, and choose as before."""
+    torch.manual_seed(0)
+    student = Student(replace(SIZES["base"], score_width=4))
+    described = torch.randn(400, 4, ScoreHead.FEATURES) * 3
+    kind = torch.tensor([CLICK, BOX]).repeat(200)
+    judged = Judged(described, torch.zeros(400, 4), torch.zeros(400, 4), torch.tensor([[0, 1, 2]]).expand(400, 3), kind)
+    before = judge(student, judged)
+    judged = replace(judged, truth=(torch.logit(before) * 0.6 - 0.4).sigmoid())
+    calibrate(student, judged)
+    after = judge(student, judged)
+    assert torch.equal(choose(judged, before), choose(judged, after))
+    assert (choose(judged, before)[1::2] == 0).all() and (choose(judged, before)[::2] > 0).any()
+    torch.testing.assert_close(after, judged.truth, atol=0.04, rtol=0)
+    with pytest.raises(DataError, match="calibrate"):
+        calibrate(student, replace(judged, truth=1 - judged.truth))
 
 
 def test_bad_input(shapes: Path, tmp_path: Path) -> None:
