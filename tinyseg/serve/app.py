@@ -94,8 +94,8 @@ def create_app(
         Route("/api/masks.json", api.masks, methods=["GET"]),
         Route("/api/segment", api.segment, methods=["POST"]),
         Route("/api/login", api.login, methods=["POST"]),
-        Route("/api/stream.mjpg", MjpegStream(live, viewers, Picture.jpeg, every_change=False)),
-        Route("/api/masked.mjpg", MjpegStream(live, viewers, Picture.masked_jpeg, every_change=True)),
+        Route("/api/stream.mjpg", MjpegStream(live, viewers, Picture.jpeg, every_change=False), methods=["GET"]),
+        Route("/api/masked.mjpg", MjpegStream(live, viewers, Picture.masked_jpeg, every_change=True), methods=["GET"]),
         Route("/healthz", api.health, methods=["GET"]),
         Route("/metrics", metrics_text, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
@@ -106,7 +106,7 @@ def create_app(
         routes=routes,
         exception_handlers={TinysegError: _tinyseg_error, Refusal: _refused, HTTPException: _http_error},
     )
-    guard = Guard(Logged(app, metrics), tokens, names, wide)
+    guard = Guard(Logged(app, metrics, routes), tokens, names, wide)
     api.guard = guard
     return guard
 
@@ -167,8 +167,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 class Logged:
     """One log line and one count for each request; what fails unforeseen is a 500 without its traceback."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[BaseRoute]) -> None:
         self._app, self._metrics = app, metrics
+        self._patterns = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -198,8 +199,7 @@ class Logged:
                     scope, receive, send
                 )
         finally:
-            route = scope.get("route")
-            pattern = getattr(route, "path", "other")
+            pattern = self._patterns.get(scope["endpoint"], "other") if "endpoint" in scope else "other"
             self._metrics.request(scope["method"] if pattern != "other" else "other", pattern, status)
             spent = 1e3 * (time.perf_counter() - start)
             level = (

@@ -33,6 +33,9 @@ class MjpegStream:
         with self._viewers.stream() as viewer:
             headers = [(b"content-type", f"multipart/x-mixed-replace; boundary={BOUNDARY}".encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
             async with anyio.create_task_group() as group:
 
                 async def until_gone() -> None:

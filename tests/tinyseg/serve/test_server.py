@@ -54,6 +54,16 @@ def test_a_stream_is_jpeg_parts_in_order(served: Served) -> None:
         assert numbers == sorted(set(numbers)) and read_parts(two, 3)
 
 
+def test_a_stream_has_a_head_and_takes_nothing(served: Served) -> None:
+    for method, status in (("HEAD", b" 200 "), ("POST", b" 405 ")):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+            sock.sendall(f"{method} /api/stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while chunk := sock.recv(4096):  # ends
+                answer += chunk
+            assert status in answer and b"X-Frame" not in answer
+
+
 def noise_source() -> ArraySource:
     """Pictures that JPEG cannot make small."""
     noise = np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8)
