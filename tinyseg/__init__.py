@@ -124,6 +124,7 @@ _MODULES = frozenset(
     (
         "cutout",
         "dataset",
+        "detect",
         "draw",
         "engines",
         "errors",

@@ -13,7 +13,7 @@ from tinyseg.cli import main
 from tinyseg.cutout import Follower, open_background, united
 from tinyseg.cutout.alpha import cut_out_mask, guided_filter, soft_alpha
 from tinyseg.cutout.background import blurred, fill
-from tinyseg.cutout.salient import candidates
+from tinyseg.cutout.saliency import candidates
 from tinyseg.errors import FrameError, InputError
 from tinyseg.images import write_image
 
@@ -181,8 +181,8 @@ def test_the_command_writes_alpha_and_resumes(photos: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ([], "either --auto"),
-        (["--auto", "--point", "3,3"], "either --auto"),
+        ([], "in one way"),
+        (["--auto", "--point", "3,3"], "in one way"),
         (["--point", "3,3", "--background", "plaid"], "no background"),
         (["--point", "3"], "--point takes"),
     ],
