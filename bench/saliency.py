@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinyseg.bench.accuracy import iou
 from tinyseg.bench.rows import markdown_table
 from tinyseg.cutout import Cutout, cut_out, salient
-from tinyseg.cutout.salient import ask_again, candidates
+from tinyseg.cutout.saliency import ask_again, candidates
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
 from tinyseg.masks import Masks

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyseg.arguments import parse_size
+from tinyseg.detect.card import MOST_SIDE
 from tinyseg.errors import InputError, NotInstalled, TinysegError
 from tinyseg.graphs.model import PACKAGED, model_place
 
@@ -43,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinyseg.distill", description="Train and export a student.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        add_train, add_ablate, add_answers, add_average, add_rank, add_validate, add_export, add_label, add_quantize,
+        add_train, add_ablate, add_answers, add_average, add_rank, add_validate, add_export, add_export_detector, add_label, add_quantize,
         add_calibrate_everything,
     ):  # fmt: skip
         add(commands)
@@ -214,6 +216,36 @@ def run_rank(args: argparse.Namespace) -> None:
 def by_name(photos: Iterable[Photo]) -> list[Photo]:
     """Labelled photos in an order that depends on nothing but their names, as which ones are held out does."""
     return sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))
+
+
+def add_export_detector(commands: Any) -> None:
+    detector = commands.add_parser(
+        "export-detector", help="turn a Grounding DINO of transformers into a folder for tinyseg segment --text",
+        description="Export Grounding DINO or MM Grounding DINO from transformers to ONNX, compare it with transformers, and "
+        "write it with its tokenizer. Frames are stretched to the one size that is exported.",
+    )  # fmt: skip
+    detector.add_argument(
+        "source", metavar="HUB_OR_FOLDER", help="such as IDEA-Research/grounding-dino-tiny, or a folder"
+    )
+    detector.add_argument("--out", required=True, metavar="DIR")
+    detector.add_argument(
+        "--size", default="800x800", metavar="WxH", help="of the input, multiples of 32 (default: 800x800)"
+    )
+    detector.add_argument(
+        "--text-length", type=int, default=64, metavar="N", help="most tokens of a text (default: 64)"
+    )
+    detector.set_defaults(run=run_export_detector)
+
+
+def run_export_detector(args: argparse.Namespace) -> None:
+    from tinyseg.distill.detector import export_detector  # noqa: PLC0415
+
+    width, height = parse_size("--size", args.size, MOST_SIDE)
+    done = export_detector(args.source, Path(args.out), width, height, args.text_length)
+    print(
+        f"{args.source} -> {done.folder} ({done.megabytes:.1f} MB); largest difference from transformers: scores "
+        f"{done.scores_off:.1e}, boxes {done.boxes_off:.1e}"
+    )
 
 
 def add_validate(commands: Any) -> None:

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("masks", ("masks", "regions")),
     ("graphs", ("graphs",)),
     ("predict", ("predict", "track")),  # one layer: a segmenter makes trackers, a tracker runs a segmenter's network
+    ("detect", ("detect",)),
     ("sinks", ("sinks",)),
     ("cutout", ("cutout",)),
     ("loop", ("loop",)),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tinyseg.cutout.alpha import Cutout, cut_out
-    from tinyseg.cutout.salient import salient
+    from tinyseg.cutout.saliency import salient
     from tinyseg.errors import (
         CacheError,
         DataError,
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 # Where each name lives; tests/test_package.py compares this with the imports above and with __all__.
 _HOMES = {
     "tinyseg.cutout.alpha": ("Cutout", "cut_out"),
-    "tinyseg.cutout.salient": ("salient",),
+    "tinyseg.cutout.saliency": ("salient",),
     "tinyseg.errors": (
         "CacheError",
         "DataError",
@@ -124,6 +124,7 @@ _MODULES = frozenset(
     (
         "cutout",
         "dataset",
+        "detect",
         "draw",
         "engines",
         "errors",

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
+from tinyseg.commands.find import add_like_options, is_stream, read_reference
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.segment import parse_prompts, unique_names
+from tinyseg.commands.segment import add_word_options, open_words, parse_prompts, unique_names
 from tinyseg.cutout import (
     BACKGROUND_HELP,
     Background,
@@ -29,13 +30,16 @@ from tinyseg.cutout import (
     salient,
     united,
 )
+from tinyseg.detect import BoxSource, name_boxes
 from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.images import SUFFIXES, find_images, read_image, write_image
+from tinyseg.images import find_images, read_image, write_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
+from tinyseg.predict.exemplar import search
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
+from tinyseg.prompts.text import phrases
 from tinyseg.sources import open_source
 from tinyseg.system.console import tell
 from tinyseg.system.folders import ResultFolder
@@ -46,6 +50,8 @@ EXAMPLES = """examples:
   tinyseg cutout photos/ --auto --background white --out shop --resume
   tinyseg cutout photo.jpg --box 40,60,400,380 --background beach.jpg
   tinyseg cutout film.mp4 --point 320,240 --out object.webm           # VP9 with alpha; .mov: ProRes 4444
+  tinyseg cutout street.jpg --text "dog" --detector grounding-dino
+  tinyseg cutout photos/ --like mug.npz
   tinyseg cutout 0 --auto --background blur --out call.mp4
 
 exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
@@ -70,6 +76,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--mask", metavar="FILE", help="image of the frame's size, not black where the object roughly is"
     )
+    add_word_options(parser)
+    add_like_options(parser)
     parser.add_argument("--auto", action="store_true", help="take the salient object, without a prompt")
     parser.add_argument("--background", default="none", metavar="B", help=f"{BACKGROUND_HELP} (default: none)")
     parser.add_argument(
@@ -88,19 +96,42 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def what_to_find(args: argparse.Namespace) -> Find:
-    """What the options say to cut out. Raises PromptError."""
-    prompted = bool(args.point or args.box or args.mask)
-    if args.auto == prompted:
-        raise PromptError("say what to cut out: either --auto, or --point, --box or --mask")
+def check_choice_of_prompts(args: argparse.Namespace) -> None:
+    """Raises PromptError unless exactly one way to say what to cut out was taken."""
+    ways = [bool(args.point or args.box or args.mask), args.auto, bool(args.text or args.detector), bool(args.like)]
+    if sum(ways) != 1:
+        raise PromptError(
+            "say what to cut out in one way: --auto, or --point, --box or --mask, or --text with --detector, or --like"
+        )
+
+
+def what_to_find(args: argparse.Namespace, load: Callable[[], Segmenter]) -> Find:
+    """What the options say to cut out. load: opens the segmenter, for examples. Raises PromptError and DataError."""
     if args.auto:
         return lambda emb: salient(emb, args.zoom)
+    if args.like:
+        reference = read_reference(args, load())
+        return lambda emb: united_or_nothing(search(emb, reference, zoom=args.zoom))
+    source = open_words(args)
+    if source is not None:
+        return lambda emb: _named(emb, source, args)
     prompts = parse_prompts(args)
+    return lambda emb: united([_best(emb, p, args.zoom) for p in prompts])
 
-    def prompted_find(emb: Embedding) -> Masks:
-        return united([_best(emb, p, args.zoom) for p in prompts])
 
-    return prompted_find
+def united_or_nothing(found: Masks) -> Masks:
+    """All found masks as one. Raises DataError where there is none."""
+    if not len(found):
+        raise DataError("nothing alike was found")
+    return united([found.only(i) for i in range(len(found))])
+
+
+def _named(emb: Embedding, source: BoxSource, args: argparse.Namespace) -> Masks:
+    frame = bgr_frame(emb.frame.pixels, "bgr" if emb.frame.bgr else "rgb")
+    boxes = source.find(frame, phrases(args.text) if args.text else ())
+    if not len(boxes):
+        raise DataError(f"the detector found no {args.text or 'object'}")
+    return united(name_boxes(emb, boxes, args.zoom).answers)
 
 
 def _best(emb: Embedding, prompt: Prompt, zoom: str) -> Masks:
@@ -108,12 +139,19 @@ def _best(emb: Embedding, prompt: Prompt, zoom: str) -> Masks:
 
 
 def run(args: argparse.Namespace) -> int:
-    find = what_to_find(args)
+    check_choice_of_prompts(args)
     background = open_background(args.background)
-    if is_stream(args.source):
+    opened: list[Segmenter] = []
+
+    def load() -> Segmenter:
+        if not opened:
+            opened.append(load_segmenter(args))
+        return opened[0]
+
+    if names_stream(args.source):
         if args.trim or args.resume:
             raise InputError("--trim and --resume are for images")
-        return cut_video(load_segmenter(args), args, find, background)
+        return cut_video(load(), args, what_to_find(args, load), background)
     images = find_images(args.source)
     place = check_path("--out", args.out)
     if path_kind(place) not in (None, "folder"):
@@ -125,12 +163,11 @@ def run(args: argparse.Namespace) -> int:
     waiting = [p for p in images if not (args.resume and (out.folder / names[p]).exists())]
     if len(waiting) < len(images) and not args.json:
         print(f"{len(images) - len(waiting)} of {len(images)} images are done already")
-    seg = load_segmenter(args) if waiting else None
+    find = what_to_find(args, load)
     failed = 0
     for path in progress(waiting, "cutout") if len(waiting) > 1 else waiting:
-        assert seg is not None
         try:
-            row = cut_image(seg, path, out.place(names[path]), args, find, background)
+            row = cut_image(load(), path, out.place(names[path]), args, find, background)
         except (InputError, MemoryError) as exc:
             failed += 1
             tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
@@ -138,17 +175,15 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(row), flush=True)
         elif len(images) == 1 and "error" not in row:
-            print(f"{path}: {row['area']} px, IoU {row['score']:.2f} -> {row['file']}; {seg.info}")
+            print(f"{path}: {row['area']} px, IoU {row['score']:.2f} -> {row['file']}; {load().info}")
     if not args.json and len(images) > 1:
         print(f"{len(waiting) - failed} of {len(waiting)} images -> {out.folder}")
     return 1 if failed else 0
 
 
-def is_stream(sources: list[str]) -> bool:
+def names_stream(sources: list[str]) -> bool:
     """Whether one video, camera or stream is named, and no images. Raises InputError where both are."""
-    streams = [
-        s for s in sources if not (Path(s).is_dir() or Path(s).suffix.lower() in SUFFIXES or set(s) & set("*?["))
-    ]
+    streams = [s for s in sources if is_stream(s)]
     if streams and len(sources) > 1:
         raise InputError(f"give images, or one video: {streams[0]} is a stream among {len(sources)} sources")
     return bool(streams)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.detect import BoxSource, name_boxes, open_detector
 from tinyseg.draw import overlay, readings
 from tinyseg.errors import DataError, FrameError, InputError, PromptError
 from tinyseg.fetch import MAX_BYTES, is_url
@@ -28,6 +29,7 @@ from tinyseg.masks import Masks
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
+from tinyseg.prompts.text import phrases
 from tinyseg.system.console import tell
 from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
@@ -39,6 +41,7 @@ EXAMPLES = """examples:
   tinyseg segment photo.jpg --point 320,240 --all-readings --out result.png
   tinyseg segment https://example.org/photo.jpg --box 40,60,400,380 --out - > result.png
   tinyseg segment photo.jpg --box 40,60,400,380 --point 200,300,0 --out results
+  tinyseg segment street.jpg --text "dog. red cup" --detector grounding-dino
   tinyseg segment photos/ --box 0,0,320,320 --box 320,0,640,320 --format coco --json
 
 exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
@@ -79,6 +82,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--mask", metavar="FILE", help="image of the frame's size, not black where the object roughly is"
     )
+    add_word_options(parser)
     parser.add_argument(
         "--out", default=".", metavar="PLACE",
         help="a folder for results (default: here), a file such as result.png for the result of one image, or - for "
@@ -104,6 +108,33 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def add_word_options(parser: argparse.ArgumentParser) -> None:
+    """--text, --detector and --text-threshold."""
+    group = parser.add_argument_group("words")
+    group.add_argument("--text", metavar="WORDS", help='what to look for, as in "dog. red cup", with --detector')
+    group.add_argument(
+        "--detector", metavar="PLACE",
+        help="what finds boxes: a folder of export-detector, or a detector.json (docs/words.md); without --text everything "
+        "that it knows",
+    )  # fmt: skip
+    group.add_argument(
+        "--text-threshold", type=float, metavar="T", help="least score of a box (default: the detector's)"
+    )
+
+
+def open_words(args: argparse.Namespace) -> BoxSource | None:
+    """The detector that the options name, None without words. Raises PromptError, and what opening it raises."""
+    if args.text is None and args.detector is None:
+        return None
+    if args.detector is None:
+        raise PromptError("--text needs a --detector to find boxes: a folder of export-detector, or a detector.json")
+    if args.point or args.box or args.mask:
+        raise PromptError("--text and --detector find boxes themselves; leave out --point, --box and --mask")
+    if args.text is not None:
+        phrases(args.text)
+    return open_detector(args.detector, args.engine, args.threads, args.text_threshold)
+
+
 def parse_prompts(
     args: argparse.Namespace, options: str = "--point X,Y, --box X0,Y0,X1,Y1 or --mask FILE"
 ) -> list[Prompt]:
@@ -124,10 +155,11 @@ def parse_prompts(
 
 
 def run(args: argparse.Namespace) -> int:
-    prompts = parse_prompts(args)
+    source = open_words(args)
+    prompts = parse_prompts(args) if source is None else []
     images = find_inputs(args.images)
     target = Target(args.out, args.format, images)
-    several = len(prompts) > 1 or (args.all_readings and prompts[0].ambiguous)
+    several = source is not None or len(prompts) > 1 or (args.all_readings and prompts[0].ambiguous)
     if target.single and several and args.format in ("mask", "cutout"):
         raise InputError(f"--format {args.format} writes a file for each mask; give --out a folder")
     if target.stream and args.json:
@@ -141,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
     for there in read_ahead(seg, progress(images, "segment") if len(images) > 1 else images):
         image = there.image
         try:
-            row = segment_one(seg, there, names[image], prompts, args, target, coco)
+            row = segment_one(seg, there, names[image], prompts, args, target, coco, source)
         except (DataError, FrameError, PromptError, MemoryError) as exc:
             failed += 1
             tell(f"tinyseg: {clipped(image)}: {exc or 'not enough memory'}")
@@ -283,6 +315,7 @@ def segment_one(
     args: argparse.Namespace,
     target: Target,
     coco: CocoWriter,
+    source: BoxSource | None = None,
 ) -> dict[str, Any]:
     """Segment one image, write its results, and return the row that ``--json`` prints."""
     image, frame = there.image, there.frame
@@ -293,25 +326,30 @@ def segment_one(
     emb = seg.embed(frame, color="bgr")
     embedded = time.perf_counter()
     waited_to_embed = seg.network.waited_seconds - waited
-    answers = []
-    for prompt in prompts:
-        multimask = prompt.ambiguous
-        answer = emb.predict(prompt.points, prompt.labels, prompt.box, prompt.mask, multimask, args.zoom)
-        answers.append(answer)
+    labels: tuple[str, ...] = ()
+    if source is not None:
+        named = name_boxes(emb, source.find(frame, phrases(args.text) if args.text is not None else ()), args.zoom)
+        answers, labels = list(named.answers), named.boxes.labels
+        prompts = [Prompt(box=box) for box in named.boxes.xyxy.astype(np.float64)]
+    else:
+        answers = [emb.predict(p.points, p.labels, p.box, p.mask, p.ambiguous, args.zoom) for p in prompts]
     done = time.perf_counter()
     waited_to_predict = seg.network.waited_seconds - waited - waited_to_embed
     kept = [(a, i) for a in answers for i in (range(len(a)) if args.all_readings else [a.best])]
     if args.format == "coco":
-        coco.add(image, frame, kept)
+        coco.add(image, frame, kept, labels)
         files = [target.name("coco.json")]
     else:
         files = write_results(frame, kept, prompts, args.format, target, name)
+    objects = [describe(a, i) for a, i in kept]
+    for row, label in zip(objects, labels):
+        row["label"] = label
     return {
         "image": image,
         "width": frame.shape[1],
         "height": frame.shape[0],
         "files": files,
-        "objects": [describe(a, i) for a, i in kept],
+        "objects": objects,
         # Without waiting for compilers, which only the first image of a shape does.
         "embed_ms": round(1e3 * (embedded - start - waited_to_embed), 3),
         "predict_ms": round(1e3 * (done - embedded - waited_to_predict), 3),
@@ -387,16 +425,22 @@ class CocoWriter:
     def __init__(self) -> None:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self._categories = {"object": 1}
 
-    def add(self, image: str, frame: NDArray[np.uint8], kept: list[tuple[Masks, int]]) -> None:
+    def add(
+        self, image: str, frame: NDArray[np.uint8], kept: list[tuple[Masks, int]], labels: Sequence[str] = ()
+    ) -> None:
+        """labels: of the masks, by which words found them; none: all are objects."""
         image_id = len(self._images) + 1
         height, width = frame.shape[:2]
         self._images.append({"id": image_id, "file_name": image, "width": width, "height": height})
-        for answer, index in kept:
+        for number, (answer, index) in enumerate(kept):
             x0, y0, x1, y1 = (int(v) for v in answer.boxes[index])
+            label = labels[number] if labels else "object"
+            category = self._categories.setdefault(label, len(self._categories) + 1)
             self._annotations.append(
                 {
-                    "id": len(self._annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0,
+                    "id": len(self._annotations) + 1, "image_id": image_id, "category_id": category, "iscrowd": 0,
                     "segmentation": answer.to_coco()[index], "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(answer.areas[index]), "score": round(float(answer.scores[index]), 4),
                 }
@@ -404,7 +448,6 @@ class CocoWriter:
 
     def content(self) -> bytes:
         """The file, as JSON."""
-        rows = {
-            "images": self._images, "annotations": self._annotations, "categories": [{"id": 1, "name": "object"}]
-        }  # fmt: skip
+        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
+        rows = {"images": self._images, "annotations": self._annotations, "categories": categories}
         return json.dumps(rows).encode()

@@ -7,7 +7,7 @@ cv2.imwrite("cup.png", cutout.rgba()[..., [2, 1, 0, 3]])
 from tinyseg.cutout.alpha import Cutout, bgr_frame, cut_out, united
 from tinyseg.cutout.background import BACKGROUND_HELP, Background, open_background
 from tinyseg.cutout.follow import Follower
-from tinyseg.cutout.salient import salient
+from tinyseg.cutout.saliency import salient
 from tinyseg.cutout.video import CutoutVideo
 
 __all__ = [

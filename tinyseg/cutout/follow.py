@@ -38,5 +38,7 @@ class Follower:
                 raise DataError("nothing was found there; give another prompt")
             tracker = self._segmenter.tracker()
             tracker.add(OBJECT, mask=mask, frame=frame, color=color)
+            tracker.step(frame, color)
             self._tracker = tracker
+            return found.only(found.best)
         return self._tracker.step(frame, color)[OBJECT].to_masks()
