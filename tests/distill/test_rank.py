@@ -146,7 +146,7 @@ def test_calibration_keeps_the_order() -> None:
     assert (choose(judged, before)[1::2] == 0).all() and (choose(judged, before)[::2] > 0).any()
     torch.testing.assert_close(after, judged.truth, atol=0.04, rtol=0)
     with pytest.raises(DataError, match="calibrate"):
-        calibrate(student, replace(judged, truth=1 - judged.truth))
+        calibrate(student, replace(judged, truth=(torch.logit(after) * -9.0).sigmoid()))
 
 
 def test_bad_input(shapes: Path, tmp_path: Path) -> None:
