@@ -169,7 +169,7 @@ class Logged:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[BaseRoute]) -> None:
         self._app, self._metrics = app, metrics
-        self._patterns = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
+        self._patterns: dict[object, str] = {r.endpoint: r.path for r in routes if isinstance(r, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
