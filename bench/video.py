@@ -25,6 +25,7 @@ from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.device import peak_megabytes
 from tinyseg.system.progress import progress
 from tinyseg.track import Tracker
+from tinyseg.track.tracker import MOST_OBJECTS
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 Picture = NDArray[np.uint8]
@@ -82,11 +83,14 @@ def optical_flow(frames: Iterator[Picture], first: NDArray[np.bool_]) -> Iterato
         before = now
 
 
-def tracked(seg: Segmenter, prompt: str) -> Follow:
-    """The tracker, started by the true "mask", by its "box", or by one "click" at its most interior pixel."""
+def tracked(seg: Segmenter, prompt: str, crop: int | None = None) -> Follow:
+    """The tracker, started by the true "mask", by its "box", or by one "click" at its most interior pixel.
+
+    crop: side of its crops in model pixels, None for its own choice.
+    """
 
     def follow(frames: Iterator[Picture], first: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-        tracker = seg.tracker()
+        tracker = Tracker(seg) if crop is None else Tracker(seg, ((MOST_OBJECTS, crop),))
         picture = next(frames)
         for id, mask in enumerate(first):
             with suppress(PromptError):  # nothing is found there: the object scores 0
@@ -211,11 +215,13 @@ class _Reading:
 WAYS = ("mask", "box", "click", "middle", "copy", "flow")
 
 
-def measure_video(seg: Segmenter, sequences: List[Sequence], ways: List[str] = WAYS, every: int = 1) -> VideoReport:
+def measure_video(
+    seg: Segmenter, sequences: List[Sequence], ways: List[str] = WAYS, every: int = 1, crop: int | None = None
+) -> VideoReport:
     """Follow every sequence's objects in several ways.
 
     ways: "mask", "box" and "click": how the first frame is prompted; "middle": the mask of the middle frame, followed in both
-    directions; "copy" and "flow": baselines from the first mask. Raises InputError, DataError.
+    directions; "copy" and "flow": baselines from the first mask. crop: as of :func:`tracked`. Raises InputError, DataError.
     """
     unknown = [w for w in ways if w not in WAYS]
     if unknown:
@@ -227,7 +233,7 @@ def measure_video(seg: Segmenter, sequences: List[Sequence], ways: List[str] = W
             if way == "copy"
             else optical_flow
             if way == "flow"
-            else tracked(seg, "mask" if way == "middle" else way)
+            else tracked(seg, "mask" if way == "middle" else way, crop)
         )
         scores: list[Scores] = []
         seconds, frames = 0.0, 0

@@ -14,6 +14,7 @@ from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.dataset import Photo, read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
+from tinyseg.geometry import INPUT_MULTIPLE
 from tinyseg.predict.segmenter import Segmenter
 
 CHOICES = ("detail", "video", "everything", "cutout", "find", "zoom_rules")
@@ -40,6 +41,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--way", action="append", metavar="WAY",
         help="with --video: only mask, box, click, middle, copy or flow (repeatable; default: all of them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--crop", type=int, metavar="PIXELS",
+        help="with --video: side of the tracker's crops (with several objects it chooses smaller ones by itself)",
     )  # fmt: skip
     parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
@@ -82,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{shown}: each is a run of its own; give one of them")
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if (args.way or args.every != 1) and not args.video:
-        raise InputError("--way and --every go with --video")
+    if (args.way or args.crop or args.every != 1) and not args.video:
+        raise InputError("--way, --crop and --every go with --video")
     if args.no_full_grid and not args.everything:
         raise InputError("--no-full-grid goes with --everything")
     if args.video:
@@ -170,6 +175,8 @@ def run_video(args: argparse.Namespace) -> int:
     for way in args.way or ():
         check_choice("--way", way, WAYS)
     check_whole("--every", args.every, 1, 1000)
+    if args.crop is not None and (args.crop % INPUT_MULTIPLE or not 64 <= args.crop <= 1024):
+        raise InputError(f"--crop must be a multiple of {INPUT_MULTIPLE} from 64 to 1024, but is {args.crop}")
     data = check_path("DATA", args.data)
     sequences = read_sequences(data)
     unknown = sorted(set(args.set or ()) - {s.name for s in sequences})
@@ -177,7 +184,7 @@ def run_video(args: argparse.Namespace) -> int:
         raise DataError(f"{data} has no sequence {', '.join(unknown)}; it has {', '.join(s.name for s in sequences)}")
     sequences = [s for s in sequences if not args.set or s.name in args.set][: args.limit]
     seg = load_segmenter(args)
-    report = measure_video(seg, sequences, args.way or WAYS, args.every)
+    report = measure_video(seg, sequences, args.way or WAYS, args.every, args.crop)
     return _tell(args, seg, "J&F", {"every": args.every, **report.to_json()}, report.to_markdown())
 
 

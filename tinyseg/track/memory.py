@@ -20,6 +20,7 @@ Keys = NDArray[np.float32]
 CELL = 16  # model pixels a side of an embedding's cell
 CELL_LOGITS = CELL // LOGIT_STRIDE
 FOREGROUND, BACKGROUND = 0.7, 0.3  # share of a cell that the mask covers
+FEW_CELLS, PARTIAL = 8, 0.35  # with fewer full cells in a prompted frame, partly covered ones stand for the object too
 TEMPERATURE = 0.05  # cosine difference that is one logit
 READ_LIMIT = 6.0
 # Ground that was never seen is ground all the same: a cell that is no more alike to the object than this cosine counts as
@@ -156,6 +157,8 @@ class Memory:
         share: (n,) of each cell that the object covers.
         """
         on = inside & (share > FOREGROUND)
+        if np.count_nonzero(on) < FEW_CELLS:  # small, or in many thin parts
+            on = inside & (share > PARTIAL)
         if not on.any():  # smaller than a cell
             on = inside & (share >= share[inside].max())
         snapshot = Snapshot(frame, keys[on], keys[inside & (share < BACKGROUND)])

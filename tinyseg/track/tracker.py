@@ -35,7 +35,7 @@ from tinyseg.track.memory import (
 from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.result import ObjectId, TrackResult
 from tinyseg.track.state import Arrays, Saved, read_state, write_state
-from tinyseg.track.views import Look, crop_view, plan_views
+from tinyseg.track.views import SIDES, Look, Sides, crop_view, plan_views
 
 if TYPE_CHECKING:  # it makes us: at run time a segmenter is only handed in
     from tinyseg.predict.segmenter import Segmenter
@@ -98,8 +98,10 @@ class Tracker:
     memory does not grow. All frames have one size. What is given between two steps belongs to one frame.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: Segmenter, sides: Sides = SIDES) -> None:
+        """sides: (most crops of a frame, model pixels of a crop's side), ascending; see :mod:`tinyseg.track.views`."""
         self.segmenter = segmenter
+        self._sides = sides
         self.frames = 0  # steps so far
         self.cut = False  # whether the last step's frame began another scene
         self._objects: dict[ObjectId, Tracked] = {}
@@ -227,7 +229,7 @@ class Tracker:
         followed = [o for o in self._objects.values() if o.presence.visible]
         lost = [o for o in self._objects.values() if not o.presence.visible]
         width, height = _size(layout)
-        for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side):
+        for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side, self._sides):
             for tracked, result in self._follow(layout, look, [followed[i] for i in look.members]):
                 results[tracked.id] = result
         for tracked, result in self._search(layout, lost):
@@ -300,16 +302,16 @@ class Tracker:
         if not lost:
             return
         width, height = _size(layout)
-        whole = self.segmenter.view(width, height)
+        whole, side = self.segmenter.view(width, height), self._sides[0][1]
         cells = view_cells(self.segmenter.network.encode(layout, whole, self._workspace), whole)
         for tracked in lost:
             own = tracked.memory.read(tracked.memory.keys(cells)).prompted
             own[~cells.inside] = -1.0
             box = candidate_box(own.reshape(cells.rows, cells.columns), whole, tracked.box)
             # Where it was seen last it may come back too, larger or smaller.
-            views = [crop_view(tracked.box, width, height, WAIT_FACTORS[self.frames % len(WAIT_FACTORS)])]
+            views = [crop_view(tracked.box, width, height, side, WAIT_FACTORS[self.frames % len(WAIT_FACTORS)])]
             if box is not None:
-                views.append(crop_view(box, width, height))
+                views.append(crop_view(box, width, height, side))
             found = []
             for view in views:
                 in_crop, (reading,) = self._read(layout, view, [tracked])
@@ -383,7 +385,7 @@ class Tracker:
 
     def _begin(self, id: ObjectId, layout: pixels.FrameLayout, mask: NDArray[np.bool_], prompt: Prompt) -> TrackResult:
         box = mask_box(mask)
-        view = crop_view(box, *_size(layout))
+        view = crop_view(box, *_size(layout), self._sides[0][1])
         cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
         tracked = Tracked(id, Memory.of_first(cells), box, box, Presence(), self.frames)
         result = self._remember(tracked, layout, mask, prompt, (view, cells))
@@ -398,7 +400,7 @@ class Tracker:
         """Take a mask that the caller vouches for into an object's memory."""
         tracked.box = tracked.sure_box = mask_box(mask)
         if seen is None:
-            view = crop_view(tracked.box, *_size(layout))
+            view = crop_view(tracked.box, *_size(layout), self._sides[0][1])
             cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
         else:
             view, cells = seen
@@ -423,7 +425,7 @@ class Tracker:
         box = np.concatenate(
             [np.minimum(tracked.box[:2], points.min(0)), np.maximum(tracked.box[2:], points.max(0) + 1)]
         )
-        view = crop_view(box, *_size(layout))
+        view = crop_view(box, *_size(layout), self._sides[0][1])
         _, (reading,) = self._read(layout, view, [tracked])
         features = self.segmenter.network.encode(layout, view, self._workspace)
         asked = Prompt(prompt.points, prompt.labels, None, reading.logits)

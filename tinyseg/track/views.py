@@ -13,8 +13,8 @@ from tinyseg.geometry import Letterbox, crop_around, letterbox
 FACTOR = 1.6  # side of a crop against the object's longer side
 # Model pixels of a crop's side, by how many crops a frame takes at most: detail is what small models lack, but eight crops of
 # 320 pixels cost eight times one. With more crops than the last entry allows, the whole frame serves all objects.
-SIDES = ((2, 320), (4, 256), (8, 192), (16, 160))
-SIDE = SIDES[0][1]
+Sides = Sequence[tuple[int, int]]
+SIDES: Sides = ((2, 320), (4, 256), (8, 192), (16, 160))
 # An object shares another one's crop if that shows it at no less than this share of the detail of its own.
 SHARED_DETAIL = 0.75
 # Side of a view against the box that it must keep inside, with what the object may move in a frame.
@@ -29,26 +29,28 @@ class Look:
     members: tuple[int, ...]
 
 
-def crop_view(box: NDArray[np.float64], width: int, height: int, factor: float = FACTOR, side: int = SIDE) -> Letterbox:
+def crop_view(box: NDArray[np.float64], width: int, height: int, side: int, factor: float = FACTOR) -> Letterbox:
     """The crop of an object in ``box`` (x0, y0, x1, y1) of a frame; its input is always ``side`` by ``side``."""
     return letterbox(width, height, side, crop_around(box, factor, width, height), square=True)
 
 
-def plan_views(boxes: Sequence[NDArray[np.float64]], width: int, height: int, long_side: int) -> list[Look]:
-    """Views that serve objects last seen in ``boxes``. long_side: of the whole frame's view."""
+def plan_views(
+    boxes: Sequence[NDArray[np.float64]], width: int, height: int, long_side: int, sides: Sides = SIDES
+) -> list[Look]:
+    """Views that serve objects last seen in ``boxes``. long_side: of the whole frame's view. sides: as SIDES."""
     order = sorted(range(len(boxes)), key=lambda i: -_side(boxes[i]))
     crops: list[tuple[NDArray[np.float64], Letterbox, list[int]]] = []
     for i in order:
-        own = crop_view(boxes[i], width, height)
+        own = crop_view(boxes[i], width, height, sides[0][1])
         found = next((members for _, view, members in crops if _serves(view, own, boxes[i])), None)
         if found is None:
             crops.append((boxes[i], own, [i]))
         else:
             found.append(i)
-    side = next((side for most, side in SIDES if len(crops) <= most), None)
+    side = next((side for most, side in sides if len(crops) <= most), None)
     if side is None:
         return [Look(letterbox(width, height, long_side), tuple(range(len(boxes))))]
-    return [Look(crop_view(box, width, height, side=side), tuple(members)) for box, _, members in crops]
+    return [Look(crop_view(box, width, height, side), tuple(members)) for box, _, members in crops]
 
 
 def _side(box: NDArray[np.float64]) -> float:
