@@ -12,7 +12,7 @@ from tinyseg.pixels import FrameLayout
 
 THUMBNAIL = (32, 18)
 LEAST = 24.0  # mean difference of grey values, 0 to 255
-TIMES_USUAL = 4.0
+TIMES_USUAL = 3.0
 KEPT = 12  # differences that say what is usual
 
 

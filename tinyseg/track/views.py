@@ -12,9 +12,10 @@ from tinyseg.geometry import Letterbox, crop_around, letterbox
 
 FACTOR = 1.6  # side of a crop against the object's longer side
 # Model pixels of a crop's side, by how many crops a frame takes at most: detail is what small models lack, but eight crops of
-# 320 pixels cost eight times one. With more crops than the last entry allows, the whole frame serves all objects.
+# 320 pixels cost eight times one; as it is, up to eight cost about three. With more than the last entry allows, the whole frame
+# serves all objects. docs/video.md has accuracy beside cost.
 Sides = Sequence[tuple[int, int]]
-SIDES: Sides = ((2, 320), (4, 256), (8, 192), (16, 160))
+SIDES: Sides = ((2, 320), (4, 256), (6, 192), (16, 160))
 # An object shares another one's crop if that shows it at no less than this share of the detail of its own.
 SHARED_DETAIL = 0.75
 # Side of a view against the box that it must keep inside, with what the object may move in a frame.
