@@ -164,7 +164,7 @@ def test_a_report_is_written_whole(
     out = tmp_path / "results"
     assert main(["bench", "--all", "--report", str(out), "--rounds", "3", *FAST]) == 0
     assert sorted(p.name for p in out.iterdir()) == [
-        "accuracy-speed.png", "accuracy-speed.svg", "report.md", "rivals.json", "rows.json"
+        ".tinyseg", "accuracy-speed.png", "accuracy-speed.svg", "report.md", "rivals.json", "rows.json"
     ]  # fmt: skip
     text = (out / "report.md").read_text()
     assert "NanoSAM" in text and "130.1 images/s" in text and "accuracy-speed.svg" in text
