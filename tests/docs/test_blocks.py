@@ -134,9 +134,12 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def assumed() -> dict[str, Any]:
     """What a page may take as known without saying it: a segmenter, and a photograph with a box on it."""
     frame = tinyseg.read_image(ROOT / "examples" / "coffee.jpg")
+    mask = np.zeros(frame.shape[:2], bool)
+    mask[40:360, 110:460] = True
     return {
         "tinyseg": tinyseg, "np": np, "seg": tinyseg.load(), "frame": frame, "image": frame, "box": (90, 20, 480, 390),
-        "background": np.zeros_like(frame),
+        "background": np.zeros_like(frame), "reference_frame": frame, "first": frame, "frames": [frame, frame],
+        "mask": mask, "a": frame, "mask_a": mask, "b": frame, "box_b": (90, 20, 480, 390),
     }  # fmt: skip
 
 

@@ -254,6 +254,7 @@ def test_the_token_is_asked_for(browser: Any, live: Live, fake: tinyseg.Segmente
         wait(page, "document.querySelector('#message').textContent.includes('wrong')")
         page.fill("#token", "correct-horse-battery")
         page.click("button")
+        page.wait_for_selector("#picture", state="attached")  # the page itself, after the one that asks
         wait(page, "document.querySelector('#picture')?.width === 320")
     finally:
         page.close()
