@@ -44,6 +44,8 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert {r["precision"] for r in json.loads((tmp_path / "rows.json").read_text())["rows"]} >= {"fp32", "int8"}
     assert main(["bench", "--precisions", "--all"]) == 2
     assert "run of its own" in capsys.readouterr().err
+    assert main(["bench", "--precisions", "--size", "640x480"]) == 2
+    assert "belong to scenarios" in capsys.readouterr().err
 
 
 def test_nothing_to_compare() -> None:

@@ -37,6 +37,7 @@ examples:
   tinyseg bench --baseline base-plus --random-weights --rounds 5
   tinyseg bench --compare before.json after.json"""
 MIN_ROUNDS = 3
+DEFAULT_SIZE = "1280x720"
 ALL = ("startup", "encode", "prompt", "predict", "prompts-8", "batch", "loop", "loop-latency")
 
 
@@ -93,7 +94,9 @@ def add_parser(commands: Any) -> None:
         "--report", metavar="DIR", help="with --all: also time all rivals, and write report, rows and plot"
     )
     parser.add_argument("--data", metavar="DATA", help="also measure box mIoU of the same engine on this labelled data")
-    parser.add_argument("--size", default="1280x720", metavar="WxH", help="frame size of scenarios (default: 1280x720)")
+    parser.add_argument(
+        "--size", default=DEFAULT_SIZE, metavar="WxH", help="frame size of scenarios (default: 1280x720)"
+    )
     parser.add_argument(
         "--streams",
         type=int,
@@ -117,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{', '.join(shown)} are runs of their own; give one of them")
     if given and (args.all or args.scenario or args.csv):
         raise InputError(f"{shown[0]} is a run of its own; leave --scenario, --all and --csv out")
+    if given and (args.size != DEFAULT_SIZE or args.streams is not None):
+        raise InputError(f"--size and --streams belong to scenarios; leave them out beside {shown[0]}")
     if args.everything and not (args.peer or args.peer_onnx or args.baseline):
         raise InputError("--everything goes with --peer or --peer-onnx; alone it is --scenario everything")
     if args.report and not args.all:
