@@ -71,27 +71,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code: int = args.run(args)
                 if sys.stdout is not None:
                     sys.stdout.flush()
-        except TinysegError as exc:
-            code = _failed(exc)
         except KeyboardInterrupt:
             code = EXIT_INTERRUPTED
-        except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            drop_output()
-            code = 0
-        except OSError as exc:  # standard output, or what no command expected
-            drop_output()
-            tell(f"tinyseg: {exc.filename or 'standard output'} cannot be written or read: {exc.strerror or exc}")
-            code = EXIT_FAILED
-        except (MemoryError, RecursionError) as exc:
-            tell(
-                f"tinyseg: {'not enough memory' if isinstance(exc, MemoryError) else 'the input is nested too deeply'}"
-            )
-            code = EXIT_FAILED
+        except Exception as exc:
+            # An extension that is interrupted while it is imported turns Ctrl-C into an ImportError of its own.
+            code = EXIT_INTERRUPTED if interrupts.seen else _ended_by(exc)
         # A library may swallow the exception, and the command then ends as if nothing had been asked.
         if interrupts.seen:
             tell("tinyseg: interrupted")
             return EXIT_INTERRUPTED
         return code
+
+
+def _ended_by(exc: Exception) -> int:
+    """Tell what ended a command; returns the exit code. What no user can cause is a defect, and raised."""
+    if isinstance(exc, TinysegError):
+        return _failed(exc)
+    if isinstance(exc, BrokenPipeError):  # the reader of our output has gone, as `head` does
+        drop_output()
+        return 0
+    if isinstance(exc, OSError):  # standard output, or what no command expected
+        drop_output()
+        tell(f"tinyseg: {exc.filename or 'standard output'} cannot be written or read: {exc.strerror or exc}")
+        return EXIT_FAILED
+    if isinstance(exc, MemoryError):
+        tell("tinyseg: not enough memory")
+        return EXIT_FAILED
+    if isinstance(exc, RecursionError):
+        tell("tinyseg: the input is nested too deeply")
+        return EXIT_FAILED
+    raise exc
 
 
 def _failed(exc: TinysegError) -> int:

@@ -105,6 +105,22 @@ def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.M
     assert cli.main(["models"]) == 130 and signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_interrupt_that_a_library_renames_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyseg import cli  # noqa: PLC0415
+
+    def renames(args: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as exc:
+            raise ImportError("initialization failed") from exc
+        return 0
+
+    monkeypatch.setattr("tinyseg.commands.models.run", renames)
+    assert cli.main(["models"]) == 130 and capsys.readouterr().err == "tinyseg: interrupted\n"
+
+
 def test_a_shell_can_complete_the_line(tmp_path: Path) -> None:
     pytest.importorskip("argcomplete", reason="argcomplete is not installed (pip install 'tinyseg[completion]')")
     found = tmp_path / "found"
