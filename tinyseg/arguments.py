@@ -71,7 +71,10 @@ def check_path(name: str, value: Any) -> Path:
     """A path from a string or path object. Raises DataError for other types, an empty name and null bytes."""
     if not isinstance(value, (str, os.PathLike)) or isinstance(value, bytes):
         raise DataError(f"{name} must be a path (str or pathlib.Path), but is {shown(value)}")
-    text = os.fspath(value)
+    try:
+        text = os.fspath(value)
+    except Exception as exc:  # the object's own method
+        raise DataError(f"{name} must be a path (str or pathlib.Path), but is {shown(value)}") from exc
     if not isinstance(text, str) or not text or "\0" in text:
         raise DataError(f"{name} must be a path (str or pathlib.Path), but is {shown(text)}")
     try:

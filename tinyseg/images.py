@@ -114,7 +114,7 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
         raise DataError(f"images must be a list of files, folders or globs, but is {shown(patterns)}")
     try:
         patterns = list(patterns)
-    except TypeError as exc:
+    except Exception as exc:  # no iterable, or one that fails
         raise DataError(f"images must be a list of files, folders or globs, but is {shown(patterns)}") from exc
     found: dict[Path, None] = {}
     for pattern in patterns:

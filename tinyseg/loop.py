@@ -60,7 +60,8 @@ class Loop:
     :meth:`set_prompts` changes them from any thread while the loop runs. segmenter: or a tracker, whose objects then are
     followed from frame to frame by one worker; prompts are the objects of the first frame, with ids 1, 2, ..., and
     :meth:`add` and :meth:`remove` change them while the loop runs. drop: "latest" lets the newest frame win when
-    frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in ``predict``.
+    frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in ``predict``. What
+    ``prompts_for`` or a sink's function raises ends the loop and comes out of :meth:`run` as it is.
     """
 
     def __init__(

@@ -34,12 +34,32 @@ class Mute:
         raise OSError("no array either")
 
 
+class Unable:
+    """Something whose every answer is an error."""
+
+    def fails(self, *_: object) -> Any:
+        raise OSError("no")
+
+    __fspath__ = __len__ = __iter__ = __index__ = __float__ = __bool__ = __getitem__ = __eq__ = __hash__ = fails
+
+
+class Broken(type):
+    """Kind of a class that is no iterable but says so."""
+
+    def __iter__(cls) -> Any:
+        raise RuntimeError("no")
+
+
+class Uncountable(metaclass=Broken):
+    """A class handed in where an object was wanted."""
+
+
 def odd_values() -> list[Any]:
     """Handmade ones; each once more in every run."""
     frame = np.zeros((48, 64, 3), np.uint8)
     return [
         None, True, False, 0, 1, -1, 2, 7, 256, 512, 10**20, -(10**400), 0.5, -0.0, float("nan"), float("inf"),
-        1e308, 1j, b"", b"bgr", object(), Mute(), Mute,
+        1e308, 1j, b"", b"bgr", object(), Mute(), Mute, Unable(), Uncountable, [Unable()],
         [], [[]], [1], [[1, 2], [3]], [[1, 2]], [[5, 5], [6, 6]], [1, 0], [2, 2, 20, 20], (2, 2, 20, 20), [10**400],
         ["a"], [None], {}, {"a": 1}, {1, 2},
         {"box": 1}, range(4), iter([1]), lambda *a: None, type, np.float32(1), np.int64(3), np.bool_(True),

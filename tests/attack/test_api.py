@@ -115,13 +115,18 @@ class Caller:
         kind: Any = self.choice.choice([JsonLinesSink, PngSink, VideoSink, RawSink, CallbackSink])
         kind(self.any()).close()
 
+    def prompts_for(self) -> Any:
+        """No function, or one whose answer may be anything: what it raises itself is its owner's, and goes through."""
+        odd = self.any()
+        return self.choice.choice([None, lambda index: odd, odd if not callable(odd) else None])
+
     def loop(self) -> None:
         frames = [self.or_any(self.frame) for _ in range(3)]
         source = self.or_any(ArraySource(frames), SyntheticSource(9, 9, 2, distinct=1))
         prompts = self.or_any([Prompt(box=(0, 0, 1, 1))], [self.any()])
         with Loop(
             self.or_any(self.seg), source, self.or_any(NullSink()), prompts, drop=self.or_any("auto", "none"),
-            zoom=self.or_any("off", "auto"), tick_seconds=self.or_any(0.5), prompts_for=self.or_any(None),
+            zoom=self.or_any("off", "auto"), tick_seconds=self.or_any(0.5), prompts_for=self.prompts_for(),
         ) as loop:  # fmt: skip
             if self.choice.random() < 0.3:
                 loop.set_prompts(self.any())

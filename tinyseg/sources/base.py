@@ -84,7 +84,7 @@ class ArraySource(Source):
         super().__init__()
         try:
             self._arrays = iter(arrays)
-        except TypeError as exc:
+        except Exception as exc:  # the object's own method
             raise InputError(f"arrays must be an iterable of frames (H, W, 3) uint8, but is {shown(arrays)}") from exc
         self._color = check_choice("color", color, COLORS)
         self.live = bool(live)
