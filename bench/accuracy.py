@@ -8,7 +8,7 @@ mask hint. After one click the best scored of three masks counts, after more cli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import cv2
 import numpy as np
@@ -139,10 +139,11 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """Figures by set and by object size."""
+    """Figures by set and by object size, and of every object, in the order of the photos."""
 
     by_set: list[AccuracyRow]
     by_size: list[AccuracyRow]
+    instances: list[InstanceScores] = field(default_factory=list)
 
     def to_json(self) -> dict[str, list[dict[str, object]]]:
         return {"by_set": [asdict(r) for r in self.by_set], "by_size": [asdict(r) for r in self.by_size]}
@@ -163,14 +164,18 @@ def _table(rows: Sequence[AccuracyRow]) -> list[str]:
 
 def measure(seg: Segmenter, photos: Sequence[Photo]) -> AccuracyReport:
     """Score every instance of every photo and average by set and by size."""
-    found: list[list[InstanceScores]] = [score_photo(seg, p) for p in progress(photos, "photos")]
-    scored = [rows for rows in found if rows]
+    return summarize([score_photo(seg, p) for p in progress(photos, "photos")])
+
+
+def summarize(photos: Sequence[Sequence[InstanceScores]]) -> AccuracyReport:
+    """Means by set and by size of the instances of every photo; photos without any are left out."""
+    scored = [rows for rows in photos if rows]
     groups = sorted({rows[0].group for rows in scored})
     by_set = [_mean(g, [r for r in scored if r[0].group == g]) for g in groups]
     if len(groups) > 1:
         by_set.append(_mean("all", scored))
     by_size = [_mean(s, [[i for i in rows if i.size == s] for rows in scored]) for s in ("small", "middle", "large")]
-    return AccuracyReport(by_set, [r for r in by_size if r.instances])
+    return AccuracyReport(by_set, [r for r in by_size if r.instances], [i for rows in scored for i in rows])
 
 
 def _mean(name: str, photos: Sequence[Sequence[InstanceScores]]) -> AccuracyRow:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyseg.bench.precisions import PrecisionRow, compare_precisions, most_lost_points, table, to_card
+from tinyseg.bench.accuracy import AccuracyReport, InstanceScores, summarize
+from tinyseg.bench.precisions import PrecisionRow, compare_precisions, losses, most_lost_points, table, to_card
 from tinyseg.cli import main
 from tinyseg.errors import InputError
 
@@ -21,11 +22,35 @@ def row(precision: str, lost: float | None) -> PrecisionRow:
     )
 
 
+def report(**groups: list[tuple[float, float]]) -> AccuracyReport:
+    """Box and 1-click IoU of objects by set."""
+    instances = [
+        InstanceScores(group, "large", 0.5, box, box, click, click, click, click)
+        for group, rows in groups.items()
+        for box, click in rows
+    ]
+    return summarize([[i] for i in instances])
+
+
 def test_the_largest_loss_counts() -> None:
-    reference = {"a": {"box": 0.70, "click1": 0.50}, "b": {"box": 0.80, "click1": 0.60}}
-    other = {"a": {"box": 0.71, "click1": 0.50}, "b": {"box": 0.797, "click1": 0.599}}
-    assert most_lost_points(reference, other) == pytest.approx(0.3)
-    assert most_lost_points(reference, {g: {n: v + 0.01 for n, v in r.items()} for g, r in reference.items()}) < 0
+    reference = report(a=[(0.70, 0.50), (0.72, 0.50)], b=[(0.80, 0.60), (0.80, 0.62)])
+    other = report(a=[(0.71, 0.50), (0.73, 0.50)], b=[(0.797, 0.599), (0.797, 0.619)])
+    assert most_lost_points(losses(reference, other)) == pytest.approx(0.3)
+    assert most_lost_points(losses(other, reference)) == pytest.approx(1.0)
+    assert most_lost_points(losses(reference, reference)) == 0.0
+
+
+def test_a_set_that_two_objects_decide_tells_nothing() -> None:
+    many = [(0.7, 0.5)] * 600
+    reference = report(few=[(0.8, 0.8)] * 60, many=many)
+    other = report(few=[(0.8, 0.3), *[(0.8, 0.8)] * 59], many=[(0.7, 0.498)] * 600)
+    found = {(x.group, x.figure): x for x in losses(reference, other)}
+    assert found["few", "click1"].points == pytest.approx(50 / 60) and found["few", "click1"].error > 0.3
+    # It still counts among all objects.
+    assert most_lost_points(list(found.values())) == pytest.approx(100 * (0.5 + 600 * 0.002) / 660)
+    # Where no set is sure, the surest speaks, and no set is not "no loss".
+    alone = losses(report(few=[(0.8, 0.8)] * 10), report(few=[(0.8, 0.3), *[(0.8, 0.8)] * 9]))
+    assert most_lost_points([x for x in alone if x.figure == "click1"]) == pytest.approx(5.0)
 
 
 def test_table_and_card() -> None:
