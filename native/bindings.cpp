@@ -10,6 +10,7 @@
 #include "frame.hpp"
 #include "grid_bindings.hpp"
 #include "mask.hpp"
+#include "step_bindings.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -33,6 +34,19 @@ constexpr size_t kMostSide = 32768;
 
 void require_sides(size_t height, size_t width, const char* message) {
   require(height > 0 && width > 0 && height <= kMostSide && width <= kMostSide, message);
+}
+
+// Each thread's own, so that frame after frame allocates nothing.
+thread_local tinyseg::FrameScratch frame_scratch;
+thread_local tinyseg::MaskScratch mask_scratch;
+
+void prepare_fast(const tinyseg::FrameView& frame, const tinyseg::InputView& input, float mean, float std) {
+  tinyseg::prepare(frame, input, mean, std, frame_scratch);
+}
+
+tinyseg::MaskStats threshold_fast(const float* logits, int rows, int columns, const tinyseg::MaskPlacement& place,
+                                  float offset, uint8_t* mask) {
+  return tinyseg::threshold(logits, rows, columns, place, offset, mask, mask_scratch);
 }
 
 template <auto Function>
@@ -91,15 +105,16 @@ void upsample(Logits logits, Floats out, Region region, Size content, float outs
 
 NB_MODULE(_native, m) {
   m.doc() = "The pixel core: frames into encoder inputs, logits into masks. Every function releases the GIL.";
-  m.def("prepare", &prepare<tinyseg::prepare>, "frame"_a, "input"_a, "content"_a, "bgr"_a, "mean"_a, "std"_a,
+  m.def("prepare", &prepare<prepare_fast>, "frame"_a, "input"_a, "content"_a, "bgr"_a, "mean"_a, "std"_a,
         "Resize (H, W, C) uint8 into the top left of (3, h, w) float32 RGB, normalised; zero elsewhere.");
   m.def("prepare_reference", &prepare<tinyseg::prepare_reference>, "frame"_a, "input"_a, "content"_a, "bgr"_a,
         "mean"_a, "std"_a, "prepare, written as its definition reads.");
-  m.def("threshold", &threshold<tinyseg::threshold>, "logits"_a, "mask"_a, "region"_a, "content"_a, "offset"_a,
+  m.def("threshold", &threshold<threshold_fast>, "logits"_a, "mask"_a, "region"_a, "content"_a, "offset"_a,
         "Upsample (h, w) logits into a (H, W) mask of 0 and 1; returns its box, area and areas at +-offset.");
   m.def("threshold_reference", &threshold<tinyseg::threshold_reference>, "logits"_a, "mask"_a, "region"_a,
         "content"_a, "offset"_a, "threshold, written as its definition reads.");
   m.def("upsample", &upsample, "logits"_a, "out"_a, "region"_a, "content"_a, "outside"_a,
         "Upsample (h, w) logits into (H, W) logits of the frame.");
   bind_grid(m);
+  bind_step(m);
 }

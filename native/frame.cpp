@@ -10,45 +10,42 @@
 namespace tinyseg {
 namespace {
 
-// Which source samples make one output sample, and how much of each. Every output has the same number of taps (some
-// with weight 0), so that loops over them have one length.
-struct Taps {
-  std::vector<int> first;      // per output
-  std::vector<float> weights;  // `count` per output, summing to 1
-  int count = 0;
-};
+// Calls `use(sample, weight)` for the source samples with a share in output sample i, in order.
+template <typename Use>
+void each_tap(int i, int source, double scale, double support, Use use) {
+  const double centre = (i + 0.5) * scale;
+  const int lo = std::max(0, int(std::floor(centre - support)));
+  const int hi = std::min(source, int(std::ceil(centre + support)));
+  for (int s = lo; s < hi; ++s) {
+    const double w = 1.0 - std::abs((s + 0.5 - centre) / support);
+    if (w > 0.0) use(s, w);
+  }
+}
 
-Taps make_taps(int source, int target) {
+void make_taps(int source, int target, Taps& taps) {
+  if (taps.source == source && int(taps.first.size()) == target) return;  // as in the last frame
   const double scale = double(source) / target;
   const double support = std::max(scale, 1.0);
-  std::vector<std::vector<double>> rows(target);
-  Taps taps;
+  taps.source = source;
+  taps.count = 0;
   taps.first.resize(target);
   for (int i = 0; i < target; ++i) {
-    const double centre = (i + 0.5) * scale;
-    const int lo = std::max(0, int(std::floor(centre - support)));
-    const int hi = std::min(source, int(std::ceil(centre + support)));
-    int first = -1;
-    for (int s = lo; s < hi; ++s) {
-      const double w = 1.0 - std::abs((s + 0.5 - centre) / support);
-      if (w <= 0.0) continue;
-      if (first < 0) first = s;
-      rows[i].push_back(w);
-    }
-    taps.first[i] = first;
-    taps.count = std::max(taps.count, int(rows[i].size()));
+    int count = 0;
+    each_tap(i, source, scale, support, [&](int s, double) {
+      if (count++ == 0) taps.first[i] = s;
+    });
+    taps.count = std::max(taps.count, count);
   }
   taps.weights.assign(size_t(target) * taps.count, 0.0f);
   for (int i = 0; i < target; ++i) {
     double total = 0.0;
-    for (const double w : rows[i]) total += w;
+    each_tap(i, source, scale, support, [&](int, double w) { total += w; });
     // At the far border the window starts earlier, so that no tap lies beyond the source.
     const int start = std::min(taps.first[i], source - taps.count);
-    for (size_t k = 0; k < rows[i].size(); ++k)
-      taps.weights[size_t(i) * taps.count + (taps.first[i] - start) + k] = float(rows[i][k] / total);
+    float* weights = &taps.weights[size_t(i) * taps.count];
+    each_tap(i, source, scale, support, [&](int s, double w) { weights[s - start] = float(w / total); });
     taps.first[i] = start;
   }
-  return taps;
 }
 
 // Vertical pass in 8.8 fixed point: sum += (value * 256 * weight) rounded down, weights in 1/65536. Every tap loses
@@ -148,29 +145,34 @@ const uint8_t* packed_row(const FrameView& frame, int y, std::vector<uint8_t>& b
 
 }  // namespace
 
-void prepare(const FrameView& frame, const InputView& input, float mean, float std) {
+void prepare(const FrameView& frame, const InputView& input, float mean, float std, FrameScratch& scratch) {
   const int n = frame.width * frame.channels;
   const size_t plane = size_t(input.height) * input.width;
-  const Taps across = make_taps(frame.width, input.content_width);
-  const Taps down = make_taps(frame.height, input.content_height);
+  make_taps(frame.width, input.content_width, scratch.across);
+  make_taps(frame.height, input.content_height, scratch.down);
+  const Taps &across = scratch.across, &down = scratch.down;
   const ResampleRow resample = resample_row_for(across.count);
-  std::vector<uint16_t> sum(n);
-  std::vector<float> accumulator(size_t(n) + 4, 0.0f);  // resample_row reads up to three floats past a pixel
-  std::vector<uint8_t> buffer_a(n), buffer_b(n);
+  std::vector<uint16_t>& sum = scratch.sum;
+  std::vector<float>& accumulator = scratch.accumulator;
+  sum.resize(n);
+  accumulator.resize(size_t(n) + 4);  // resample_row reads up to three floats past a pixel
+  std::fill(accumulator.end() - 4, accumulator.end(), 0.0f);
+  scratch.buffer_a.resize(n);
+  scratch.buffer_b.resize(n);
   const float scale = 1.0f / (256.0f * std), shift = -mean / std;
 
   for (int y = 0; y < input.content_height; ++y) {
     const float* w = &down.weights[size_t(y) * down.count];
     const int first = down.first[y], count = down.count;
     if (count == 1) {
-      widen_bytes(packed_row(frame, first, buffer_a), accumulator.data(), n);
+      widen_bytes(packed_row(frame, first, scratch.buffer_a), accumulator.data(), n);
     } else {
       // Half of what truncation loses on average, so that flat areas keep their value.
       std::fill(sum.begin(), sum.end(), uint16_t(count / 2));
       for (int k = 0; k < count; k += 2) {
         const bool pair = k + 1 < count;
-        const uint8_t* a = packed_row(frame, first + k, buffer_a);
-        const uint8_t* b = pair ? packed_row(frame, first + k + 1, buffer_b) : a;
+        const uint8_t* a = packed_row(frame, first + k, scratch.buffer_a);
+        const uint8_t* b = pair ? packed_row(frame, first + k + 1, scratch.buffer_b) : a;
         add_rows(a, fixed(w[k]), b, pair ? fixed(w[k + 1]) : uint16_t(0), sum.data(), n);
       }
       widen(sum.data(), accumulator.data(), n);

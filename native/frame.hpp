@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace tinyseg {
 
@@ -21,9 +22,25 @@ struct InputView {
   int content_height, content_width;
 };
 
+// Which source samples make one output sample, and how much of each. Every output has the same number of taps (some
+// with weight 0), so that loops over them have one length.
+struct Taps {
+  std::vector<int> first;      // per output
+  std::vector<float> weights;  // `count` per output, summing to 1
+  int count = 0, source = 0;
+};
+
+// Memory that calls use again: it grows to the largest sizes asked for.
+struct FrameScratch {
+  Taps across, down;
+  std::vector<uint16_t> sum;
+  std::vector<float> accumulator;
+  std::vector<uint8_t> buffer_a, buffer_b;
+};
+
 // Resize with a triangle filter that widens when shrinking (bilinear when enlarging), write
 // (value - mean) / std, and zero outside the content.
-void prepare(const FrameView& frame, const InputView& input, float mean, float std);
+void prepare(const FrameView& frame, const InputView& input, float mean, float std, FrameScratch& scratch);
 
 // The same, written as the definition reads; what prepare() is compared with.
 void prepare_reference(const FrameView& frame, const InputView& input, float mean, float std);

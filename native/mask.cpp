@@ -10,14 +10,7 @@
 namespace tinyseg {
 namespace {
 
-// Position of output sample i on the grid: the left neighbour and how far towards the right one.
-struct Sampling {
-  std::vector<int> cell;
-  std::vector<float> fraction;
-};
-
-Sampling make_sampling(int samples, float content, int cells) {
-  Sampling s;
+void make_sampling(int samples, float content, int cells, Sampling& s) {
   s.cell.resize(samples);
   s.fraction.resize(samples);
   const double scale = double(content) / samples;  // finite, as the callers' contract says
@@ -27,7 +20,6 @@ Sampling make_sampling(int samples, float content, int cells) {
     s.cell[i] = cell;
     s.fraction[i] = float(position - cell);
   }
-  return s;
 }
 
 // a + f * (b - a) for a whole grid row.
@@ -36,33 +28,21 @@ void blend_rows(const float* __restrict a, const float* __restrict b, float f, f
   for (int i = 0; i < n; ++i) out[i] = a[i] + f * (b[i] - a[i]);
 }
 
-// Consecutive output columns between the same two grid columns.
-struct Span {
-  int begin, end, cell;
-};
-
-std::vector<Span> make_spans(const Sampling& s) {
-  std::vector<Span> spans;
-  for (int x = 0; x < int(s.cell.size()); ++x) {
-    if (spans.empty() || spans.back().cell != s.cell[x]) spans.push_back({x, x + 1, s.cell[x]});
-    else spans.back().end = x + 1;
-  }
-  return spans;
-}
-
 enum Kind : uint8_t { kOut, kIn, kMixed };
 
-// Output columns that are clearly out, clearly in, or have to be looked at (then cell is theirs).
-struct Run {
-  int begin, end, cell;
-  Kind kind;
-};
+void make_spans(const Sampling& s, std::vector<Span>& spans) {
+  spans.clear();
+  for (int x = 0; x < int(s.cell.size()); ++x) {
+    if (spans.empty() || spans.back().cell != s.cell[x]) spans.push_back({x, x + 1, s.cell[x], kMixed});
+    else spans.back().end = x + 1;
+  }
+}
 
 // Interpolation stays between its four corners. Where all of them are clearly in or out, so is every pixel between, for
 // all frame rows between these two grid rows: most of a mask is filled without looking. A logit that is no number makes
 // every comparison false: whatever it touches is looked at, and is out.
 void classify(const std::vector<Span>& spans, const float* top, const float* bottom, int right, float offset,
-              std::vector<Run>& runs) {
+              std::vector<Span>& runs) {
   runs.clear();
   for (const Span& span : spans) {
     const float a = top[span.cell], b = top[span.cell + right], c = bottom[span.cell], d = bottom[span.cell + right];
@@ -93,15 +73,19 @@ void mixed_span(float a, float b, const float* __restrict fraction, int n, float
 }  // namespace
 
 MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
-                    uint8_t* mask) {
+                    uint8_t* mask, MaskScratch& scratch) {
   MaskStats stats;
   const int width = place.x1 - place.x0, height = place.y1 - place.y0;
-  const Sampling across = make_sampling(width, place.content_width, columns);
-  const Sampling down = make_sampling(height, place.content_height, rows);
-  const std::vector<Span> spans = make_spans(across);
+  const Sampling &across = scratch.across, &down = scratch.down;
+  make_sampling(width, place.content_width, columns, scratch.across);
+  make_sampling(height, place.content_height, rows, scratch.down);
+  std::vector<Span>&spans = scratch.spans, &runs = scratch.runs;
+  spans.reserve(columns);  // as many as there can be, so that no later frame grows them
+  runs.reserve(columns);
+  make_spans(across, spans);
   const int right = columns > 1 ? 1 : 0, below_row = rows > 1 ? columns : 0;
-  std::vector<float> row(columns);
-  std::vector<Run> runs;
+  std::vector<float>& row = scratch.row;
+  row.resize(columns);
   int classified = -1;
   int min_x = width, max_x = -1, min_y = -1, max_y = -1;
 
@@ -119,7 +103,7 @@ MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacem
       classify(spans, top, top + below_row, right, offset, runs);
     }
     int first = -1, last = -1;
-    for (const Run& run : runs) {
+    for (const Span& run : runs) {
       const int n = run.end - run.begin;
       if (run.kind == kOut) {
         std::memset(line + run.begin, 0, n);
@@ -209,8 +193,9 @@ static void spread_row(const float* __restrict row, const int* __restrict cell, 
 
 void upsample(const float* logits, int rows, int columns, const MaskPlacement& place, float outside, float* out) {
   const int width = place.x1 - place.x0, height = place.y1 - place.y0;
-  const Sampling across = make_sampling(width, place.content_width, columns);
-  const Sampling down = make_sampling(height, place.content_height, rows);
+  Sampling across, down;
+  make_sampling(width, place.content_width, columns, across);
+  make_sampling(height, place.content_height, rows, down);
   std::vector<float> row(columns);
   std::fill(out, out + size_t(place.y0) * place.frame_width, outside);
   for (int y = 0; y < height; ++y) {

@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
+
+#include "geometry.hpp"
 
 namespace tinyseg {
 
@@ -12,6 +15,31 @@ struct MaskPlacement {
   int frame_height, frame_width;
   int x0, y0, x1, y1;
   float content_height, content_width;
+};
+
+inline MaskPlacement placement(const View& view) {
+  return {view.frame.height,  view.frame.width,   view.region.x0,
+          view.region.y0,     view.region.x1,     view.region.y1,
+          float(view.content.height) / kLogitStride, float(view.content.width) / kLogitStride};
+}
+
+// Position of every output sample on the grid: the left neighbour and how far towards the right one.
+struct Sampling {
+  std::vector<int> cell;
+  std::vector<float> fraction;
+};
+
+// Output columns [begin, end) between the same two grid columns; `kind` tells whether they have to be looked at.
+struct Span {
+  int begin, end, cell;
+  uint8_t kind;
+};
+
+// Memory that calls use again: it grows to the largest sizes asked for.
+struct MaskScratch {
+  Sampling across, down;
+  std::vector<Span> spans, runs;
+  std::vector<float> row;
 };
 
 struct MaskStats {
@@ -25,7 +53,7 @@ struct MaskStats {
 // are no numbers are out. `mask` (frame_height, frame_width) is
 // written whole: 1 where the logit is above 0, and 0 outside the region.
 MaskStats threshold(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
-                    uint8_t* mask);
+                    uint8_t* mask, MaskScratch& scratch);
 MaskStats threshold_reference(const float* logits, int rows, int columns, const MaskPlacement& place, float offset,
                               uint8_t* mask);
 

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- modules: made by scripts/modules.py -->", "<!-- end of module
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "ground",
-        ("arguments", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels", "version"),
+        ("arguments", "core", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels", "version"),
     ),
     ("system", ("system",)),
     ("sources", ("sources",)),

@@ -5,7 +5,8 @@ x in [0, W], and the centre of its first pixel is at 0.5. Points that users give
 (0, 0) is the first pixel), so half a pixel is added to them once, in :meth:`Letterbox.points_to_model`. Boxes are
 edges already: the whole frame is (0, 0, W, H).
 
-Everything that resizes (the pixel core, training, export, benchmarks) takes its numbers from here.
+Everything that resizes (the pixel core, training, export, benchmarks) takes its numbers from here. What a frame needs is
+computed by the core (native/geometry.cpp), which other languages share.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinyseg.core import core
+
 # The encoder takes RGB scaled to [-1, 1]: (value - MEAN) / STD. Padding is 0 after this.
 MEAN = 127.5
 STD = 127.5
@@ -22,6 +25,10 @@ STD = 127.5
 INPUT_MULTIPLE = 32
 # Mask logits live on a grid four times coarser than the encoder's input.
 LOGIT_STRIDE = 4
+LEAST_CROP_SIDE = 32  # frame pixels
+
+# (width, height) of the frame, region, content and input: a view as the core takes it.
+ViewNumbers = tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -58,15 +65,24 @@ class Letterbox:
         """Whether the region is the frame itself."""
         return self.region == (0, 0, self.frame_width, self.frame_height)
 
+    @property
+    def numbers(self) -> ViewNumbers:
+        """The view as the core takes it."""
+        return (self.frame_width, self.frame_height), self.region, self.content, self.input
+
     def points_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) pixel positions in the frame -> continuous positions in the model's input."""
-        return self.edges_to_model(np.asarray(xy, np.float64) + 0.5)
+        return self._to_model(xy, 0.5)
 
     def edges_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) continuous positions in the frame -> continuous positions in the model's input."""
-        offset = np.array(self.region[:2], np.float64)
-        scale = np.array([self.scale_x, self.scale_y])
-        return np.asarray((np.asarray(xy, np.float64) - offset) * scale, np.float32)
+        return self._to_model(xy, 0.0)
+
+    def _to_model(self, xy: ArrayLike, shift: float) -> NDArray[np.float32]:
+        positions = np.asarray(xy, np.float64)
+        out = np.empty(positions.shape, np.float32)
+        core().to_model(np.ascontiguousarray(positions.reshape(-1, 2)), self.numbers, shift, out.reshape(-1, 2))
+        return out
 
     def edges_to_frame(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) continuous positions in the model's input -> continuous positions in the frame."""
@@ -102,27 +118,23 @@ def letterbox(
     The other side is only padded up to the next multiple of 32, so a 16:9 frame costs 288 x 512, not 512 x 512; with
     ``square`` both sides are ``long_side`` (one compiled shape serves every crop).
     """
-    x0, y0, x1, y1 = region or (0, 0, frame_width, frame_height)
-    width, height = x1 - x0, y1 - y0
-    scale = long_side / max(width, height)
-    content = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = (long_side, long_side) if square else content
-    size = (round_up(width, INPUT_MULTIPLE), round_up(height, INPUT_MULTIPLE))
-    return Letterbox(frame_width, frame_height, (x0, y0, x1, y1), content, size)
+    frame = frame_width, frame_height
+    return view_of(core().letterbox(frame, region or (0, 0, *frame), long_side, square))
+
+
+def view_of(numbers: ViewNumbers) -> Letterbox:
+    """A view from what the core says of it."""
+    (frame_width, frame_height), region, content, size = numbers
+    return Letterbox(frame_width, frame_height, region, content, size)
 
 
 def crop_around(
-    box: ArrayLike, factor: float, frame_width: int, frame_height: int, min_side: int = 32
+    box: ArrayLike, factor: float, frame_width: int, frame_height: int, min_side: int = LEAST_CROP_SIDE
 ) -> tuple[int, int, int, int]:
     """A square region of ``factor`` times the box's longer side, centred on it and moved into the frame.
 
     box is (x0, y0, x1, y1) in frame pixels. Where the frame is shorter than the square, the region is cut to it.
     """
-    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, np.float64))
-    side = max(round(max(x1 - x0, y1 - y0) * factor), min_side)
-    width, height = min(side, frame_width), min(side, frame_height)
-    left = round((x0 + x1) / 2 - width / 2)
-    top = round((y0 + y1) / 2 - height / 2)
-    left = min(max(left, 0), frame_width - width)
-    top = min(max(top, 0), frame_height - height)
-    return left, top, left + width, top + height
+    edges = tuple(np.asarray(box, np.float64).tolist())
+    region: tuple[int, int, int, int] = core().crop_around(edges, factor, (frame_width, frame_height), min_side)
+    return region

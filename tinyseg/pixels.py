@@ -6,21 +6,17 @@ version, to find out whether a difference comes from there.
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_choice
-from tinyseg.errors import FrameError, InputError, NativeModuleError
+from tinyseg.core import core
+from tinyseg.errors import FrameError, InputError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD, Letterbox
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # Stability score: how much of a mask survives when its threshold moves by this much (SAM, arXiv 2304.02643, appendix B).
 STABILITY_OFFSET = 1.0
@@ -28,17 +24,6 @@ STABILITY_OFFSET = 1.0
 OUTSIDE_LOGIT = -16.0
 MAX_SIDE = 16384
 COLORS = ("bgr", "rgb", "gray", "bgra", "rgba")
-
-
-def _core() -> ModuleType:
-    try:
-        # Not at the top: training runs from a checkout without the compiled core.
-        return importlib.import_module("tinyseg._native")
-    except ImportError as exc:
-        raise NativeModuleError(
-            f"the compiled pixel core (tinyseg._native) does not load: {exc}. Install tinyseg with 'pip install .' "
-            "in its checkout (a C++17 compiler is needed) or from a wheel for this platform."
-        ) from exc
 
 
 def _use_reference() -> bool:
@@ -114,8 +99,8 @@ def prepare(frame: FrameLayout, view: Letterbox, out: NDArray[np.float32] | None
     if out is None:
         out = np.empty((1, 3, height, width), np.float32)
     x0, y0, x1, y1 = view.region
-    core = _core()
-    function = core.prepare_reference if _REFERENCE else core.prepare
+    native = core()
+    function = native.prepare_reference if _REFERENCE else native.prepare
     function(frame.pixels[y0:y1, x0:x1], out[0], view.content, frame.bgr, MEAN, STD)
     return out
 
@@ -131,8 +116,8 @@ class MaskStats:
 
 def threshold(logits: NDArray[np.float32], view: Letterbox, mask: NDArray[np.bool_]) -> MaskStats:
     """Upsample (h, w) logits of a view, threshold them at 0 into ``mask`` (H, W) of the frame, and count."""
-    core = _core()
-    function = core.threshold_reference if _REFERENCE else core.threshold
+    native = core()
+    function = native.threshold_reference if _REFERENCE else native.threshold
     x0, y0, x1, y1, area, above, below = function(
         logits, mask.view(np.uint8), view.region, _content_on_grid(view), STABILITY_OFFSET
     )
@@ -149,7 +134,7 @@ def threshold_window(
     """
     x0, y0, x1, y1 = window
     mask = np.empty((y1 - y0, x1 - x0), np.bool_)
-    found = _core().threshold_window(
+    found = core().threshold_window(
         logits,
         mask.view(np.uint8),
         (view.frame_width, view.frame_height),
@@ -173,8 +158,8 @@ def grid_stats(logits: NDArray[np.float32], view: Letterbox, offset: float) -> G
     """Count (N, h, w) logits of a view on their own grid, without drawing a mask."""
     rows, columns = grid_content(view)
     counts = np.empty((len(logits), 7), np.int32)
-    core = _core()
-    function = core.grid_stats_reference if _REFERENCE else core.grid_stats
+    native = core()
+    function = native.grid_stats_reference if _REFERENCE else native.grid_stats
     function(np.ascontiguousarray(logits), (columns, rows), offset, counts)
     stability = (counts[:, 5] / np.maximum(counts[:, 6], 1)).astype(np.float32)
     return GridStats(counts[:, :4], counts[:, 4], stability)
@@ -193,8 +178,8 @@ def suppress(
     bits[:, : packed.shape[1]] = packed
     areas = np.count_nonzero(inside, axis=(1, 2)).astype(np.int32)
     keep = np.empty(len(inside), np.bool_)
-    core = _core()
-    function = core.suppress_reference if _REFERENCE else core.suppress
+    native = core()
+    function = native.suppress_reference if _REFERENCE else native.suppress
     words = bits.view(np.uint64)
     function(np.ascontiguousarray(boxes, np.float32), words, areas, box_overlap, mask_overlap, keep.view(np.uint8))
     return keep
@@ -208,7 +193,7 @@ def grid_content(view: Letterbox) -> tuple[int, int]:
 def upsample(logits: NDArray[np.float32], view: Letterbox) -> NDArray[np.float32]:
     """(h, w) logits of a view -> (H, W) logits of the frame; -16 outside the view's region."""
     out = np.empty((view.frame_height, view.frame_width), np.float32)
-    _core().upsample(np.ascontiguousarray(logits), out, view.region, _content_on_grid(view), OUTSIDE_LOGIT)
+    core().upsample(np.ascontiguousarray(logits), out, view.region, _content_on_grid(view), OUTSIDE_LOGIT)
     return out
 
 
@@ -218,30 +203,9 @@ def _content_on_grid(view: Letterbox) -> tuple[float, float]:
 
 def resample_grid(logits: NDArray[np.float32], source: Letterbox, target: Letterbox) -> NDArray[np.float32]:
     """Logits (h, w) on one view's grid -> logits on another view's grid of the same frame; -16 where nothing was seen."""
-    # Both grids in continuous frame positions: target cell -> frame -> source cell.
-    ax, bx = _grid_line(source, target, 0)
-    ay, by = _grid_line(source, target, 1)
-    rows, columns = target.grid
-    matrix = np.array([[ax, 0.0, bx], [0.0, ay, by]])
-    shrink = max(ax, ay)
-    if shrink > 1.5:  # several source cells fall into one: average first
-        kernel = max(1, round(ax)), max(1, round(ay))
-        logits = np.asarray(cv2.blur(logits, kernel, borderType=cv2.BORDER_REPLICATE), np.float32)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    out = cv2.warpAffine(logits, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    x0, y0 = target.edges_to_model(source.region[:2]) / LOGIT_STRIDE
-    x1, y1 = target.edges_to_model(source.region[2:]) / LOGIT_STRIDE
-    ys, xs = np.arange(rows) + 0.5, np.arange(columns) + 0.5
-    inside = ((ys >= y0) & (ys <= y1))[:, None] & ((xs >= x0) & (xs <= x1))[None]
-    return np.where(inside, out, np.float32(OUTSIDE_LOGIT)).astype(np.float32)
-
-
-def _grid_line(source: Letterbox, target: Letterbox, axis: int) -> tuple[float, float]:
-    """(a, b) with source cell index = a * target cell index + b along an axis."""
-    scales = (source.scale_x, source.scale_y)[axis], (target.scale_x, target.scale_y)[axis]
-    a = scales[0] / scales[1]
-    offset = (target.region[axis] - source.region[axis]) * scales[0] / LOGIT_STRIDE
-    return a, offset + 0.5 * a - 0.5
+    out = np.empty(target.grid, np.float32)
+    core().resample_grid(np.ascontiguousarray(logits), source.numbers, target.numbers, out)
+    return out
 
 
 def shrink_mask(mask: NDArray[np.bool_], view: Letterbox) -> NDArray[np.float32]:

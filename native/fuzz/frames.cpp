@@ -31,7 +31,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (float& v : to) v = NAN;
     function(frame, tinyseg::InputView{to.data(), input_height, input_width, content_height, content_width}, 127.5f, 127.5f);
   };
-  run(tinyseg::prepare, out);
+  static tinyseg::FrameScratch scratch;  // that calls of other sizes have used
+  run([](const auto&... arguments) { tinyseg::prepare(arguments..., scratch); }, out);
   run(tinyseg::prepare_reference, expected);
   for (size_t i = 0; i < out.size(); ++i) {
     check(out[i] >= -1.01f && out[i] <= 1.01f, "a value is out of range");

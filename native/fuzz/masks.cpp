@@ -22,10 +22,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<float> logits(size_t(rows) * columns);
   for (float& v : logits) v = ordinary ? float(in.take<int8_t>()) / 8.0f : in.take<float>();
 
-  using Threshold = tinyseg::MaskStats (*)(const float*, int, int, const tinyseg::MaskPlacement&, float, uint8_t*);
-  for (const Threshold function : {Threshold(tinyseg::threshold), Threshold(tinyseg::threshold_reference)}) {
+  static tinyseg::MaskScratch scratch;  // that calls of other sizes have used
+  for (const bool fast : {true, false}) {
     std::vector<uint8_t> mask(size_t(place.frame_height) * place.frame_width, 7);
-    const tinyseg::MaskStats s = function(logits.data(), rows, columns, place, offset, mask.data());
+    const tinyseg::MaskStats s =
+        fast ? tinyseg::threshold(logits.data(), rows, columns, place, offset, mask.data(), scratch)
+             : tinyseg::threshold_reference(logits.data(), rows, columns, place, offset, mask.data());
     int64_t area = 0;
     int x0 = place.frame_width, y0 = place.frame_height, x1 = 0, y1 = 0;
     for (int y = 0; y < place.frame_height; ++y) {

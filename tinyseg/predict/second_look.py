@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_choice
-from tinyseg.geometry import Letterbox, crop_around, letterbox
+from tinyseg.core import core
+from tinyseg.geometry import Letterbox, view_of
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.prompts import Prompt
-from tinyseg.prompts.layout import place_prompts
+from tinyseg.prompts.layout import clicks, corners, place_prompts
 
 ZOOM_CHOICES = ("auto", "off")
 
@@ -58,21 +59,11 @@ def plan_looks(prompts: Sequence[Prompt], view: Letterbox, rule: ZoomRule, zoom:
 
 def prompted_box(prompt: Prompt) -> NDArray[np.float64] | None:
     """The box that a prompt states by itself, widened to its points; None if only a look can tell."""
-    if prompt.box is None:
-        return None
-    box = np.asarray(prompt.box, np.float64)
-    if prompt.points is not None:
-        points = np.asarray(prompt.points, np.float64)
-        box = np.concatenate([np.minimum(box[:2], points.min(0)), np.maximum(box[2:], points.max(0) + 1)])
-    return box
+    found: tuple[float, float, float, float] | None = core().prompted_box(*clicks(prompt), corners(prompt))
+    return None if found is None else np.array(found)
 
 
 def second_look(box: NDArray[np.float64], view: Letterbox, rule: ZoomRule) -> Letterbox | None:
     """Where to look again for an object in ``box`` (x0, y0, x1, y1), or None if the first look is good enough."""
-    width, height = view.frame_width, view.frame_height
-    if max(box[2] - box[0], box[3] - box[1]) >= rule.below * max(width, height):
-        return None
-    region = crop_around(box, rule.factor, width, height)
-    look = letterbox(width, height, rule.side, region, square=True)
-    # Only worth it if it really shows more detail than the first look.
-    return look if look.scale_x > 1.2 * view.scale_x else None
+    found = core().second_look(tuple(box.tolist()), view.numbers, (rule.side, rule.factor, rule.below))
+    return None if found is None else view_of(found)

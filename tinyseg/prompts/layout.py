@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.core import core
 from tinyseg.errors import InputError, PromptError
 from tinyseg.geometry import Letterbox
-from tinyseg.pixels import resample_grid, shrink_mask
+from tinyseg.pixels import shrink_mask
 from tinyseg.prompts.prompt import Prompt
+
+# A box or clicks that all lie in the first pixel of a frame this large are relative coordinates by mistake.
+RELATIVE_BEFORE = 16
 
 # Labels of the decoder's point slots, as in SAM's ONNX export.
 LABEL_PADDING = -1.0
@@ -21,11 +25,9 @@ LABEL_POSITIVE = 1.0
 LABEL_BOX_TOP_LEFT = 2.0
 LABEL_BOX_BOTTOM_RIGHT = 3.0
 
-# A box or clicks that all lie in the first pixel of a frame this large are relative coordinates by mistake.
-RELATIVE_BEFORE = 16
-
 # Logits of a hint are clipped to this; the student saw no larger ones in training.
 HINT_LIMIT = 16.0
+NO_CLICKS = np.empty((0, 2)), np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,17 @@ def place_prompt(prompt: Prompt, frame: Letterbox) -> Prompt:
     if frame.whole_frame:
         _warn_of_relative(prompt, width, height)
     if prompt.points is not None:
-        points = np.asarray(prompt.points, np.float64)
-        outside = ((points < (x0, y0)) | (points > (x1, y1))).any(1)
-        if outside.any():
+        outside = core().outside_point(*clicks(prompt), frame.numbers)
+        if outside >= 0:
             raise PromptError(
-                f"point {points[outside][0].tolist()} lies outside {seen}; points are x, y with {x0} <= x <= {x1} "
+                f"point {clicks(prompt)[0][outside].tolist()} lies outside {seen}; points are x, y with {x0} <= x <= {x1} "
                 f"and {y0} <= y <= {y1}"
             )
-    box = prompt.box
-    if box is not None:
-        corners = np.asarray(box, np.float64)
-        cut = np.clip(corners, (x0, y0, x0, y0), (x1, y1, x1, y1))
-        if cut[2] - cut[0] <= 0 or cut[3] - cut[1] <= 0:
-            raise PromptError(f"box {corners.tolist()} lies outside {seen}")
-        box = cut
+    box, edges = prompt.box, corners(prompt)
+    if edges is not None:
+        box = core().cut_box(edges, frame.numbers)
+        if box is None:
+            raise PromptError(f"box {list(edges)} lies outside {seen}")
     mask = prompt.mask
     if mask is not None:
         shape = np.shape(mask)
@@ -119,22 +118,11 @@ def decoder_inputs(
     rows, columns = view.grid
     points = np.zeros((batch, slots, 2), np.float32)
     labels = np.full((batch, slots), LABEL_PADDING, np.float32)
+    seen, shown = frame.numbers, view.numbers
     mask = np.zeros((batch, 1, rows, columns), np.float32)
     has_mask = np.zeros(batch, np.float32)
-    content = np.array(view.content, np.float32)
     for i, prompt in enumerate(prompts):
-        slot = 0
-        if prompt.box is not None:
-            corners = view.boxes_to_model(prompt.box).reshape(2, 2)
-            points[i, :2] = np.clip(corners, 0, content)
-            labels[i, :2] = LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT
-            slot = 2
-        if prompt.points is not None:
-            placed = view.points_to_model(prompt.points)
-            inside = np.ones(len(placed), bool) if view == frame else ((placed >= 0) & (placed <= content)).all(1)
-            kept = np.clip(placed[inside], 0, content)  # the frame's very edge is its last pixel's edge
-            points[i, slot : slot + len(kept)] = kept
-            labels[i, slot : slot + len(kept)] = np.asarray(prompt.labels)[inside]
+        core().lay_out(*clicks(prompt), corners(prompt), seen, shown, points[i], labels[i])
         if prompt.mask is not None:
             mask[i, 0] = _hint_on_grid(np.asarray(prompt.mask), frame, view)
             has_mask[i] = 1.0
@@ -148,8 +136,21 @@ def _hint_on_grid(
         x0, y0, x1, y1 = view.region
         coverage = shrink_mask(hint[y0:y1, x0:x1].astype(np.bool_), view)  # share of each cell, 0 to 1
         return ((coverage - 0.5) * (2 * HINT_LIMIT)).astype(np.float32)
-    logits = np.clip(hint.astype(np.float32), -HINT_LIMIT, HINT_LIMIT)
-    return logits if view == frame else resample_grid(logits, frame, view)
+    out = np.empty(view.grid, np.float32)
+    core().lay_out_hint(np.ascontiguousarray(hint, np.float32), frame.numbers, view.numbers, out)
+    return out
+
+
+def clicks(prompt: Prompt) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A prompt's points (N, 2) and labels (N,), N = 0 where it has none."""
+    if prompt.points is None:
+        return NO_CLICKS
+    return np.ascontiguousarray(prompt.points, np.float64), np.ascontiguousarray(prompt.labels, np.float64)
+
+
+def corners(prompt: Prompt) -> tuple[float, ...] | None:
+    """A prompt's box as the core takes it."""
+    return None if prompt.box is None else tuple(np.asarray(prompt.box, np.float64).tolist())
 
 
 def point_count(prompt: Prompt) -> int:

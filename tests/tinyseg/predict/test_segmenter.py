@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import tinyseg
 from tests.conftest import mask_iou
-from tinyseg import Prompt
+from tinyseg import Prompt, _native
 from tinyseg.geometry import letterbox
-from tinyseg.predict.embedding import FIRST_LOOK_WEIGHT, choose_masks, resample_logits
+from tinyseg.predict.embedding import choose_masks, resample_logits
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -247,7 +247,7 @@ def test_a_second_look_adds_what_the_first_saw(fake: tinyseg.Segmenter) -> None:
         crop = letterbox(1280, 720, emb.zoom_rule.side, out.zoom, square=True)
         first, scores = emb.network.decode(emb.features, emb.geometry, emb.geometry, [prompt])
         alone, _ = emb.network.decode(emb.network.encode(emb.frame, crop), emb.geometry, crop, [prompt])
-        both = alone[0, :1] + FIRST_LOOK_WEIGHT * resample_logits(first[0, :1], emb.geometry, crop)
+        both = alone[0, :1] + np.float32(_native.FIRST_LOOK_WEIGHT) * resample_logits(first[0, :1], emb.geometry, crop)
         plain, blended = (emb.to_masks(crop, prompt, one, scores[0, :1]) for one in (alone[0, :1], both))
         expected, other = (blended, plain) if blends else (plain, blended)
         assert np.array_equal(out.logits, expected.logits) and not np.array_equal(out.logits, other.logits)

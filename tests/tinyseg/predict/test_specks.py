@@ -54,8 +54,7 @@ def test_clean_masks_are_not_copied() -> None:
 
 
 def test_clicks_on_the_grid() -> None:
-    on, off = clicked_cells(Prompt(points=[[0, 0], [639, 479], [322, 240]], labels=[1, 0, 1]), VIEW)
-    assert on.tolist() == [[0, 0], [48, 64]] and off.tolist() == [[95, 127]]
+    clicks = Prompt(points=[[0, 0], [639, 479], [322, 240]], labels=[1, 0, 1])
+    assert clicked_cells(clicks, VIEW) == [(0, 0, 1), (95, 127, 0), (48, 64, 1)]
     crop = letterbox(640, 480, 256, (320, 240, 420, 340), square=True)
-    on, off = clicked_cells(Prompt(points=[[10, 10], [370, 290]], labels=[1, 1]), crop)
-    assert on.tolist() == [[32, 32]] and not len(off)
+    assert clicked_cells(Prompt(points=[[10, 10], [370, 290]], labels=[1, 1]), crop) == [(32, 32, 1)]
