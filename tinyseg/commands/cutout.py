@@ -117,11 +117,11 @@ def what_to_find(args: argparse.Namespace, load: Callable[[], Segmenter]) -> Fin
     return lambda emb: united([_best(emb, p, args.zoom) for p in prompts])
 
 
-def united_or_nothing(found: Masks) -> Masks:
+def united_or_nothing(answers: Masks) -> Masks:
     """All found masks as one. Raises DataError where there is none."""
-    if not len(found):
+    if not len(answers):
         raise DataError("nothing alike was found")
-    return united([found.only(i) for i in range(len(found))])
+    return united([answers.only(i) for i in range(len(answers))])
 
 
 def _named(emb: Embedding, source: BoxSource, args: argparse.Namespace) -> Masks:
