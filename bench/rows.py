@@ -49,7 +49,7 @@ class BenchRow:
     input_size: str
     batch: int
     prompts: int
-    reference_iou: float  # mask IoU with the fp32 reference, lowest of the checked prompts
+    reference_iou: float  # mean mask IoU with the fp32 reference on the parity gate's photographs, lowest of the graphs
     accuracy_box_miou: float | None
     accuracy_data: str | None
     first_result_ms: float | None  # load to first mask in this process, compiling included

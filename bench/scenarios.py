@@ -16,13 +16,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tinyseg.bench.accuracy import iou, measure
+from tinyseg.bench.accuracy import measure
 from tinyseg.bench.measure import MIN_SAMPLES, WARM_UP, Timing, disturbances, is_stable, median_interval, until_stable
 from tinyseg.bench.rows import BenchRow
 from tinyseg.dataset import read_photos
 from tinyseg.engines.cpu import available_cores
-from tinyseg.errors import DataError, EngineError, InputError, TinysegError
+from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.geometry import letterbox
+from tinyseg.graphs.parity import Reference
+from tinyseg.graphs.parity import measure as compare_graphs
+from tinyseg.graphs.shapes import prompt_dimensions
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
 from tinyseg.predict.load import load
@@ -40,8 +43,6 @@ NAMES = (
 )  # fmt: skip
 FRAME_WIDTH, FRAME_HEIGHT = FRAME_SIZE = 1280, 720
 BATCH_FRAMES = 16
-# Mask IoU with fp32 on ONNX Runtime below which no time is printed.
-REFERENCE_LIMITS = {"fp32": 0.99, "fp16": 0.98, "bf16": 0.95, "int8": 0.90}
 LOOP_ROUNDS = 9
 STARTUP_RUNS = 7
 MEMORY_FRAMES = 20_000
@@ -114,36 +115,23 @@ def boxes(count: int, size: tuple[int, int] = FRAME_SIZE) -> list[tuple[int, int
 
 
 def check_against_reference(seg: Segmenter, size: tuple[int, int] = FRAME_SIZE) -> float:
-    """Lowest mask IoU with fp32 on ONNX Runtime over some frames and prompts. Raises EngineError below the limit."""
-    reference = load(seg.model.path, "onnxruntime", "fp32")
-    worst = 1.0
-    for index in (0, 3):
-        frame = scene(index, size)
-        angle = 2 * np.pi * index / 8
-        cx, cy = size[0] * (0.5 + 0.2 * np.cos(angle)), size[1] * (0.5 + 0.2 * np.sin(angle))
-        reach = min(size) / FRAME_HEIGHT
-        ours, theirs = seg.embed(frame), reference.embed(frame)
-        for given in (
-            {"box": (cx - 150 * reach, cy - 150 * reach, cx + 150 * reach, cy + 150 * reach)},
-            {
-                "points": [[cx, cy]],
-                "labels": [1],
-                "box": (cx - 170 * reach, cy - 160 * reach, cx + 150 * reach, cy + 155 * reach),
-            },
-        ):
-            a, b = (e.predict(**given, multimask=False, zoom="off").masks[0] for e in (ours, theirs))
-            worst = min(worst, iou(a, b))
-    limit = REFERENCE_LIMITS.get(seg.info.precision, 0.99)
-    if worst < limit:
-        raise EngineError(
-            f"{seg.info.engine} {seg.info.precision} computes other masks than fp32 (IoU {worst:.3f}, at least {limit} is "
-            "needed), so its speed means nothing; use another --precision, and report it with the output of 'tinyseg info'"
-        )
-    return worst
+    """Mean mask IoU with fp32 on ONNX Runtime of the graphs that such frames run on, the lowest of them.
+
+    It is the gate of compiled graphs (``tinyseg/graphs/parity.py``), here for every engine and precision. Raises
+    ParityError where a graph does not pass, because its speed means nothing then.
+    """
+    reference, view = Reference(seg.model), seg.view(*size)
+    overlaps = []
+    for role in seg.network.graphs:
+        candidate = seg.network.compiled(role, view)
+        parity = compare_graphs(reference, role, candidate, prompt_dimensions(view, 1, 1), seg.info.precision)
+        parity.require(f"on {seg.info.engine} {seg.info.engine_version}")
+        overlaps.append(parity.mask_iou)
+    return min(overlaps)
 
 
 @dataclass
-class Found:
+class Measurement:
     """What a scenario measured; the rest of the row is filled in by run()."""
 
     timing: Timing
@@ -157,7 +145,7 @@ class Found:
 
 
 def run(request: Request) -> BenchRow:
-    """Measure one scenario. Raises InputError, and EngineError where the engine computes the wrong masks."""
+    """Measure one scenario. Raises InputError, and ParityError where the engine computes the wrong masks."""
     prompts = prompts_of(request.scenario)
     streams = request.streams or (available_cores() if request.threads is None else request.threads)
     several = request.scenario in ("batch", "loop", "memory")
@@ -170,8 +158,8 @@ def run(request: Request) -> BenchRow:
     first_ms = 1e3 * (time.perf_counter() - start)
     reference_iou = check_against_reference(seg, request.size)
     kind = re.sub(r"-\d+$", "", request.scenario)
-    found = SCENARIOS[kind](seg, request, prompts)
-    return make_row(request, seg, found, reference_iou, first_ms, busy_before)
+    measured = SCENARIOS[kind](seg, request, prompts)
+    return make_row(request, seg, measured, reference_iou, first_ms, busy_before)
 
 
 def prompts_of(scenario: str) -> int:
@@ -184,42 +172,44 @@ def prompts_of(scenario: str) -> int:
     return 1
 
 
-def encode(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def encode(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     frame = scene(0, request.size)
     timing = until_stable(lambda: seg.embed(frame), "encode", request.seconds)
-    return Found(timing, "latency", "resize, encoder, copy of the frame", prompts=0)
+    return Measurement(timing, "latency", "resize, encoder, copy of the frame", prompts=0)
 
 
-def prompt(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def prompt(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     emb, box = seg.embed(scene(0, request.size)), boxes(1, request.size)[0]
     timing = until_stable(lambda: emb.predict(box=box, multimask=False, zoom="off"), "prompt", request.seconds)
-    return Found(timing, "latency", "decoder, full-resolution mask")
+    return Measurement(timing, "latency", "decoder, full-resolution mask")
 
 
-def predict(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def predict(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     frame, box = scene(0, request.size), boxes(1, request.size)[0]
     timing = until_stable(
         lambda: seg.embed(frame).predict(box=box, multimask=False, zoom="off"), "predict", request.seconds
     )
-    return Found(timing, "latency", "resize, encoder, decoder, full-resolution mask")
+    return Measurement(timing, "latency", "resize, encoder, decoder, full-resolution mask")
 
 
-def prompts(seg: Segmenter, request: Request, count: int) -> Found:
+def prompts(seg: Segmenter, request: Request, count: int) -> Measurement:
     frame, asked = scene(0, request.size), [Prompt(box=b) for b in boxes(count, request.size)]
     timing = until_stable(lambda: seg.embed(frame).predict_batch(asked), request.scenario, request.seconds)
-    return Found(timing, "latency", "resize, encoder, decoder for all prompts, full-resolution masks", prompts=count)
+    return Measurement(
+        timing, "latency", "resize, encoder, decoder for all prompts, full-resolution masks", prompts=count
+    )
 
 
-def everything(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def everything(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """A whole frame searched. Without a full-size mask: regions draw theirs when somebody looks."""
     frame = scene()
     timing = until_stable(lambda: seg.everything(frame), "everything", request.seconds)
-    return Found(
+    return Measurement(
         timing, "latency", "resize, encoder, grids of clicks, filtering, boxes and areas of all regions", prompts=0
     )
 
 
-def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def batch(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """Offline throughput: a pile of frames, as many at a time as there are streams."""
     pictures, asked = [scene(i, request.size) for i in range(8)], [Prompt(box=boxes(1, request.size)[0])]
 
@@ -246,7 +236,7 @@ def batch(seg: Segmenter, request: Request, _prompts: int) -> Found:
     workspaces = [Workspace() for _ in range(seg.info.streams)]
     timing = until_stable(pile, "batch", request.seconds)
     fps = BATCH_FRAMES * 1e3 / timing.p50_ms
-    return Found(timing, "throughput", "resize, encoder, decoder, full-resolution mask", fps, batch=BATCH_FRAMES)
+    return Measurement(timing, "throughput", "resize, encoder, decoder, full-resolution mask", fps, batch=BATCH_FRAMES)
 
 
 class BareEngine:
@@ -297,7 +287,7 @@ class BareEngine:
         return count / (time.perf_counter() - start)
 
 
-def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def loop(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """Source to sink, in alternating rounds with the bare engine."""
     bare = BareEngine(seg, request.size)
     asked = [Prompt(box=boxes(1, request.size)[0])]
@@ -319,10 +309,10 @@ def loop(seg: Segmenter, request: Request, _prompts: int) -> Found:
     efficiency = float(np.median(np.array(rates) / np.array(engine_rates)))
     extra = {"engine_fps": float(np.median(engine_rates)), "loop_efficiency": efficiency}
     stages = "source, resize, encoder, decoder, full-resolution mask, sink; times are a frame's share of a round of all streams"
-    return Found(Timing("loop", tuple(times)), "throughput", stages, float(np.median(rates)), extra=extra)
+    return Measurement(Timing("loop", tuple(times)), "throughput", stages, float(np.median(rates)), extra=extra)
 
 
-def loop_latency(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def loop_latency(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """The loop with one frame in flight: from a frame being there to its masks being there.
 
     The source gives frames at half the rate that predict() reaches, so that none of them waits for the one before.
@@ -339,7 +329,7 @@ def loop_latency(seg: Segmenter, request: Request, _prompts: int) -> Found:
         "wait for a worker, resize, encoder, decoder, full-resolution mask; frames come at half the possible rate, and the rate "
         "stated is what one frame after the other would give"
     )
-    return Found(Timing("loop-latency", tuple(latencies[WARM_UP:])), "latency", stages)
+    return Measurement(Timing("loop-latency", tuple(latencies[WARM_UP:])), "latency", stages)
 
 
 STARTUP_CODE = """
@@ -350,7 +340,7 @@ assert out.masks.shape == (1, {height}, {width})
 """
 
 
-def startup(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def startup(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """Start of a process to its first mask and its end; files are warm, nothing else is."""
     code = STARTUP_CODE.format(
         model=request.model, engine=seg.info.engine, precision=seg.info.precision, threads=request.threads,
@@ -365,10 +355,10 @@ def startup(seg: Segmenter, request: Request, _prompts: int) -> Found:
         if i > 0:  # the first one warms the files
             samples.append(1e3 * (time.perf_counter() - start))
     stages = "interpreter, imports, load, compile, embed, one prompt, exit"
-    return Found(Timing("startup", tuple(samples)), "latency", stages, warm_up=1)
+    return Measurement(Timing("startup", tuple(samples)), "latency", stages, warm_up=1)
 
 
-def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def memory(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """Many frames through the loop; the slope of memory use over the second half."""
     marks: list[tuple[int, float]] = []
     stamps: list[float] = []
@@ -386,7 +376,9 @@ def memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
     step = max(1, request.frames // 100)
     times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
     stages = f"loop over {request.frames} frames; times are means of {step} frames"
-    return Found(Timing("memory", times), "throughput", stages, stats.fps, extra={"memory_slope_mb": slope}, warm_up=0)
+    return Measurement(
+        Timing("memory", times), "throughput", stages, stats.fps, extra={"memory_slope_mb": slope}, warm_up=0
+    )
 
 
 def moving_scene(
@@ -413,7 +405,7 @@ def moving_scene(
 MOVING_FRAMES = 32  # after which the moving scene repeats itself
 
 
-def track(seg: Segmenter, request: Request, count: int) -> Found:
+def track(seg: Segmenter, request: Request, count: int) -> Measurement:
     """A tracker's step with so many objects, all of them in the frame."""
     frames = [moving_scene(i, count, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
@@ -426,10 +418,10 @@ def track(seg: Segmenter, request: Request, count: int) -> Found:
     stages = (
         f"resize, encoder, memory, decoder, full-resolution masks for all objects; {seen} of {count} visible at the end"
     )
-    return Found(timing, "latency", stages, prompts=count)
+    return Measurement(timing, "latency", stages, prompts=count)
 
 
-def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
+def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
     """Many frames through a tracker of three objects; the slope of memory use over the second half."""
     frames = [moving_scene(i, 3, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
@@ -447,12 +439,12 @@ def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Found:
     slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
     times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
     stages = f"tracker of 3 objects over {request.frames} frames; times are means of {step} frames"
-    return Found(
+    return Measurement(
         Timing("track-memory", times), "latency", stages, prompts=3, extra={"memory_slope_mb": slope}, warm_up=0
     )
 
 
-SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
+SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Measurement]] = {
     "encode": encode, "prompt": prompt, "predict": predict, "everything": everything, "prompts": prompts, "batch": batch,
     "loop": loop, "loop-latency": loop_latency, "startup": startup, "memory": memory, "track": track,
     "track-memory": track_memory,
@@ -460,22 +452,27 @@ SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Found]] = {
 
 
 def make_row(
-    request: Request, seg: Segmenter, found: Found, reference_iou: float, first_ms: float, busy_before: float | None
+    request: Request,
+    seg: Segmenter,
+    measured: Measurement,
+    reference_iou: float,
+    first_ms: float,
+    busy_before: float | None,
 ) -> BenchRow:
-    samples = found.timing.samples_ms
+    samples = measured.timing.samples_ms
     low, high = median_interval(samples)
     p50, p90, p99 = (float(v) for v in np.percentile(samples, (50, 90, 99)))
     view = letterbox(*request.size, seg.model.long_side)
     accuracy = request.accuracy or stated_accuracy(seg)
-    extra = found.extra
+    extra = measured.extra
     return BenchRow(
-        scenario=request.scenario, kind=found.kind, fps=found.fps or 1e3 / p50, p50_ms=p50, p90_ms=p90, p99_ms=p99,
-        mean_ms=float(np.mean(samples)), std_ms=float(np.std(samples)), count=len(samples), warm_up=found.warm_up,
-        stable=is_stable(samples), median_low_ms=low, median_high_ms=high, stages=found.stages, model=seg.model.name,
+        scenario=request.scenario, kind=measured.kind, fps=measured.fps or 1e3 / p50, p50_ms=p50, p90_ms=p90, p99_ms=p99,
+        mean_ms=float(np.mean(samples)), std_ms=float(np.std(samples)), count=len(samples), warm_up=measured.warm_up,
+        stable=is_stable(samples), median_low_ms=low, median_high_ms=high, stages=measured.stages, model=seg.model.name,
         model_sha256=seg.info.model_sha256, engine=seg.info.engine, engine_version=seg.info.engine_version,
         precision=seg.info.precision, threads=seg.info.threads, streams=seg.info.streams,
-        frame_size=f"{request.size[0]}x{request.size[1]}", input_size=f"{view.input[0]}x{view.input[1]}", batch=found.batch,
-        prompts=found.prompts, reference_iou=reference_iou,
+        frame_size=f"{request.size[0]}x{request.size[1]}", input_size=f"{view.input[0]}x{view.input[1]}", batch=measured.batch,
+        prompts=measured.prompts, reference_iou=reference_iou,
         accuracy_box_miou=accuracy.box_miou if accuracy else None, accuracy_data=accuracy.data if accuracy else None,
         first_result_ms=first_ms, peak_rss_mb=device.peak_megabytes(),
         device=device.processor_name(), cores=available_cores(), clock_mhz=device.clock_mhz(),

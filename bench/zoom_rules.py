@@ -33,7 +33,7 @@ PROMPTS = ("box", "click")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Trial:
     """One instance and one prompt, first without and then with every kind of second look."""
 
     prompt: str
@@ -114,12 +114,12 @@ def looks_of(rule: ZoomRule) -> list[ZoomRule]:
     return [ZoomRule(side, factor, ALWAYS) for side, factor in dict.fromkeys(tried)]
 
 
-def ask(embeddings: Sequence[Embedding], truth: NDArray[np.bool_]) -> list[Asked]:
+def ask(embeddings: Sequence[Embedding], truth: NDArray[np.bool_]) -> list[Trial]:
     """A box and a click for one instance; ``embeddings``: of the same frame, one for each kind of look."""
     x, y, w, h = cv2.boundingRect(truth.astype(np.uint8))
     share = max(w, h) / max(truth.shape)
     size = "small" if share < SIZE_LIMITS[0] else "middle" if share < SIZE_LIMITS[1] else "large"
-    found = []
+    trials = []
     for prompt in PROMPTS:
 
         def answer(emb: Embedding, zoom: str, prompt: str = prompt) -> tuple[Masks, float]:
@@ -135,17 +135,17 @@ def ask(embeddings: Sequence[Embedding], truth: NDArray[np.bool_]) -> list[Asked
             x0, y0, x1, y1 = (int(v) for v in first.boxes[first.best])
             share = max(x1 - x0, y1 - y0) / max(truth.shape)
         again = [answer(emb, "auto") for emb in embeddings]
-        found.append(
-            Asked(
+        trials.append(
+            Trial(
                 prompt, size, share, iou(first.masks[first.best], truth), first_ms,
                 tuple(iou(out.masks[out.best], truth) for out, _ in again),
                 tuple(out.zoom is not None for out, _ in again), tuple(ms for _, ms in again),
             )
         )  # fmt: skip
-    return found
+    return trials
 
 
-def _given(rows: Sequence[Asked], look: int, below: float) -> tuple[float, float, float]:
+def _given(rows: Sequence[Trial], look: int, below: float) -> tuple[float, float, float]:
     """(mean IoU, share of prompts that are looked at again, ms a prompt) of a kind of look and a limit."""
     zoomed = np.array([r.share < below and r.looked[look] for r in rows])
     ious = np.where(zoomed, [r.looks[look] for r in rows], [r.first for r in rows])
@@ -161,7 +161,7 @@ def measure_zoom_rules(seg: Segmenter, photos: Sequence[Photo]) -> ZoomReport:
     """Ask for every instance of every photo and tabulate the rules. Raises DataError where there is no instance."""
     own = seg.model.zoom
     looks = looks_of(own)
-    rows: list[Asked] = []
+    rows: list[Trial] = []
     met: set[tuple[int, ...]] = set()
     for photo in progress(photos, "photos"):
         image = photo.read()

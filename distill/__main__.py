@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tinyseg.arguments import parse_size
 from tinyseg.detect.card import MOST_SIDE
 from tinyseg.errors import InputError, NotInstalled, TinysegError
-from tinyseg.graphs.model import PACKAGED, model_place
+from tinyseg.graphs.model import model_place
 
 if TYPE_CHECKING:
     from tinyseg.dataset import Photo
@@ -36,7 +36,7 @@ TRAIN_EXAMPLE = """example:
 Run the same train command again to go on where it stopped (Ctrl-C, --minutes, or a crash)."""
 
 QUANTIZE_EXAMPLE = """example:
-  python -m tinyseg.distill quantize packaged --data train.tar --eval eval.tar --out my-int8-model
+  python -m tinyseg.distill quantize base --data train.tar --eval eval.tar --out my-int8-model
   tinyseg segment photo.jpg --point 100,100 --model my-int8-model --precision int8"""
 
 
@@ -82,7 +82,7 @@ def read_config(args: argparse.Namespace, groups: Sequence[str], **others: Any) 
     from tinyseg.distill.flags import read_flags  # noqa: PLC0415
 
     if getattr(args, "start", None):
-        args.start = str(named_place(args.start))
+        args.start = str(model_place(args.start))
     return read_flags(TrainConfig, args, groups, out=args.out, **others)
 
 
@@ -205,7 +205,7 @@ def run_rank(args: argparse.Namespace) -> None:
         raise InputError("--photos must be at least 1, and --held-out at least 0")
     training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
     ranked = rank.rank(
-        named_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config
+        model_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config
     )  # fmt: skip
     facts = {"data": list(args.data), "start": args.start, "rank": {**asdict(config), **ranked.facts}}
     if ranked.table:
@@ -359,7 +359,9 @@ def add_quantize(commands: Any) -> None:
         "quantize", help="add int8 graphs to a model", epilog=QUANTIZE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    quantize.add_argument("model", metavar="MODEL", help="model folder or zip, a checkpoint.pt, or 'packaged'")
+    quantize.add_argument(
+        "model", metavar="MODEL", help="model folder or zip, a packaged model's name, or a checkpoint.pt"
+    )
     quantize.add_argument(
         "--data", nargs="+", required=True, metavar="PATH", help="photos with instances to calibrate on (tar or folder)"
     )
@@ -384,7 +386,7 @@ def run_quantize(args: argparse.Namespace) -> None:
     """Calibrate, quantize, write, and measure before and after on this device."""
     from tinyseg.bench.precisions import compare_precisions, table, to_card  # noqa: PLC0415
     from tinyseg.dataset import read_photos  # noqa: PLC0415
-    from tinyseg.distill import quantize as room  # noqa: PLC0415
+    from tinyseg.distill import quantize as quantization  # noqa: PLC0415
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
     from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
@@ -396,23 +398,23 @@ def run_quantize(args: argparse.Namespace) -> None:
         raise InputError("--photos and --rounds must be at least 1")
     require_replaceable(Path(args.out))  # told before hours of work, not after
     with tempfile.TemporaryDirectory() as folder:
-        place = named_place(args.model)
+        place = model_place(args.model)
         if place.suffix == ".pt":
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
         training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
         photos = pick_photos(training, args.photos, args.seed)
-        graphs, reports = room.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
+        graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
         facts = {"data": [Path(p).name for p in args.data], "photos": len(photos), "seed": args.seed}
-        print(room.to_text(reports), flush=True)
+        print(quantization.to_text(reports), flush=True)
         # Measured before it takes its place: graphs that the parity gate refuses never get there.
         made = Path(folder) / "quantized"
-        room.write_folder(model, graphs, reports, facts, made)
+        quantization.write_folder(model, graphs, reports, facts, made)
         rows = compare_precisions(str(made), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
         data = Path(args.eval).name if args.eval else None
         full = next((r for r in rows if r.precision == "fp32" and r.report), None)
         accuracy = {"data": data, "engine": full.engine, "precision": "fp32", **(full.report or {})} if full else None
-        room.record_measured(made, to_card(rows, device.processor_name(), data), accuracy)
+        quantization.record_measured(made, to_card(rows, device.processor_name(), data), accuracy)
         with new_folder(Path(args.out)) as out:
             shutil.copytree(made, out, dirs_exist_ok=True)
     print(f"\n{device.processor_name()}\n\n{table(rows)}\n\nwrote {args.out}")
@@ -452,7 +454,7 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
     from tinyseg.distill.everything_thresholds import calibrate, pick_held_out, write_rule  # noqa: PLC0415
     from tinyseg.predict.load import load  # noqa: PLC0415
 
-    place = named_place(args.model)
+    place = model_place(args.model)
     if args.photos < 1:
         raise InputError(f"--photos must be at least 1, but is {args.photos}")
     _, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
@@ -464,11 +466,6 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
     if args.write:
         write_rule(place, replace(found.rule, points_per_side=own.points_per_side))
         print(f"wrote {place / 'model.json'}")
-
-
-def named_place(text: str) -> Path:
-    """Where a model that is named on the command line lies: "packaged", the name of a packaged model, or a path."""
-    return PACKAGED if text == "packaged" else model_place(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

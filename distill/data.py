@@ -78,8 +78,10 @@ def random_crop(photo: Photo, size: int, zoom: bool, rng: np.random.Generator) -
         centre = np.clip(centre, margin, extent_wh - margin)
     else:
         side = max(photo.width, photo.height) * rng.uniform(0.6, 1.1)
-        room = np.array([photo.width, photo.height]) - side
-        start = np.where(room > 0, rng.uniform(0, 1, 2) * np.maximum(room, 0), np.minimum(room, 0) * rng.integers(0, 2))
+        spare = np.array([photo.width, photo.height]) - side
+        start = np.where(
+            spare > 0, rng.uniform(0, 1, 2) * np.maximum(spare, 0), np.minimum(spare, 0) * rng.integers(0, 2)
+        )
         centre = start + side / 2
     scale = size / side
     angle = np.deg2rad(rng.uniform(-20, 20)) if rng.random() < 0.25 else 0.0

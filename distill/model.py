@@ -580,13 +580,13 @@ def widened(name: str, value: Tensor, factor: int) -> Tensor:
     section 2.2), by random shares: with equal ones they would learn the same for ever.
     """
     layer, _, part = name.rpartition(".")
-    room = layer.partition(".")[0]
-    if factor == 1 or value.ndim == 0 or not room.startswith(("stem", "blocks", "lateral")):
+    part_of_encoder = layer.partition(".")[0]
+    if factor == 1 or value.ndim == 0 or not part_of_encoder.startswith(("stem", "blocks", "lateral")):
         return value
-    if not room.startswith("lateral"):  # laterals lead out of the backbone
+    if not part_of_encoder.startswith("lateral"):  # laterals lead out of the backbone
         value = value.repeat(factor, *[1] * (value.ndim - 1))
     reads_one = value.ndim == 4 and value.shape[1] == 1  # depthwise: every channel reads its own
-    if part != "weight" or value.ndim != 4 or reads_one or room == "stem":
+    if part != "weight" or value.ndim != 4 or reads_one or part_of_encoder == "stem":
         return value
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     shares = 0.5 + torch.rand(factor, *value.shape, generator=generator)

@@ -49,8 +49,8 @@ def step_inputs(batch: Batch | DeviceBatch, config: TrainConfig, device: torch.d
     pixels = torch.as_tensor(batch.image, device=device)
     target = torch.as_tensor(batch.coverage, device=device).flatten(0, 1).float() / 255.0
     boxes = torch.as_tensor(batch.boxes, device=device).flatten(0, 1)  # (n, 4)
-    room = max(POSITION_UNIT - pixels.shape[1], 0.0)
-    origin = torch.rand(2, generator=generator, device=device) * room
+    spare = max(POSITION_UNIT - pixels.shape[1], 0.0)
+    origin = torch.rand(2, generator=generator, device=device) * spare
     of_rounds = torch.Generator().manual_seed(seed + 7 * batch.number)
     shares = torch.tensor(ROUND_SHARES[: config.rounds])
     rounds = 1 + int(torch.multinomial(shares, 1, generator=of_rounds))

@@ -4,7 +4,7 @@ Every teacher encodings at square samples, as training cuts them, which gives it
 with K prompts in the sample's pixels, as often as wanted, which gives mask logits on the stride-4 grid, predicted IoU and the
 decoder's output tokens.
 
-    tinyseg:FOLDER        a model folder of tinyseg, or "tinyseg:packaged"
+    tinyseg:FOLDER        a model folder of tinyseg, or a packaged model's name, as in "tinyseg:base"
     sam:NAME_OR_FOLDER    SAM, SAM-HQ, SAM 2/2.1, SAM 3 or EdgeTAM through transformers, from the hub or a local folder
     flip:TEACHER          a teacher that also encodings at the mirrored image and answers with the mean of both
     several, with commas  an ensemble: the mean of the probabilities
@@ -29,7 +29,7 @@ from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE
-from tinyseg.graphs.model import PACKAGED, model_place
+from tinyseg.graphs.model import DEFAULT_MODEL, model_place
 from tinyseg.prompts.layout import LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_PADDING, LABEL_POSITIVE
 
 LOGIT_LIMIT = 12.0
@@ -385,13 +385,13 @@ def load_teacher(text: str, device: torch.device) -> Teacher:
     parts = [p.strip() for p in text.split(",") if p.strip()]
     if len(parts) != 1:
         if not parts:
-            raise InputError("--teacher needs a name, such as tinyseg:packaged or sam:facebook/sam-vit-base")
+            raise InputError(f"--teacher needs a name, such as tinyseg:{DEFAULT_MODEL} or sam:facebook/sam-vit-base")
         return Ensemble([load_teacher(p, device) for p in parts])
     kind, _, rest = parts[0].partition(":")
     if kind == "flip" and rest:
         return Flipped(load_teacher(rest, device))
     if kind == "tinyseg" and rest:
-        return StudentTeacher(PACKAGED if rest == "packaged" else model_place(rest), device)
+        return StudentTeacher(model_place(rest), device)
     if kind == "sam" and rest:
         return SamTeacher(rest, device)
     raise InputError(

@@ -60,16 +60,16 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
     place = {whole: i for i, whole in enumerate(target.kept_blocks)}
     fitted = {}
     for name, value in state.items():
-        room, _, rest = name.partition(".")
+        graph, _, rest = name.partition(".")
         kind, _, rest = rest.partition(".")
         index, _, rest = rest.partition(".")
-        if (room, kind) == ("encoder", "blocks"):
+        if (graph, kind) == ("encoder", "blocks"):
             whole = source.kept_blocks[int(index)]
             if whole in place:
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
-        elif (room, kind) == ("decoder", "score_head") and target.score_width != source.score_width:
+        elif (graph, kind) == ("decoder", "score_head") and target.score_width != source.score_width:
             continue  # learned last, for the masks of one student
-        elif (room, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
+        elif (graph, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
     factor = target.width // source.width
     return {

@@ -26,6 +26,13 @@ def test_no_circle_and_no_arrow_upwards(script: ModuleType) -> None:
     assert any(name.startswith("tinyseg.distill.") for name in graph)
 
 
+def test_no_command_imports_another(script: ModuleType) -> None:
+    graph = script.import_graph()
+    commands = {name for name in graph["tinyseg.cli"] if name.startswith("tinyseg.commands.")}
+    assert len(commands) > 10
+    assert [name for name in graph if name.startswith("tinyseg.commands.") and graph[name] & commands] == []
+
+
 def test_a_circle_and_an_arrow_upwards_are_found(script: ModuleType) -> None:
     graph = {
         "tinyseg.graphs.a": {"tinyseg.predict.b"},

@@ -28,7 +28,7 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
         names = archive.namelist()
     tops = {n.split("/")[0] for n in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"tinyseg"}
-    for room in (
+    for module in (
         "engines/ort.py",
         "distill/train.py",
         "bench/accuracy.py",
@@ -36,7 +36,7 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
         "py.typed",
         "_native.pyi",
     ):
-        assert f"tinyseg/{room}" in names
+        assert f"tinyseg/{module}" in names
     for model in ("base", "small"):
         assert f"tinyseg/models/{model}/encoder.onnx" in names and f"tinyseg/models/{model}/decoder.int8.onnx" in names
     assert any(n.startswith("tinyseg/_native.") and n.endswith((".so", ".pyd")) for n in names)

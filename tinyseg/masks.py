@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinyseg.arguments import check_whole
 from tinyseg.draw import overlay
@@ -170,6 +170,12 @@ def compress_runs(runs: list[int]) -> str:
             more = value != (-1 if bits & 0x10 else 0)
             text.append((bits | 0x20 if more else bits) + 48)
     return text.decode("ascii")
+
+
+def coco_box(box: ArrayLike) -> list[int]:
+    """(x0, y0, x1, y1) in pixels, ends exclusive -> [x, y, width, height], as COCO has boxes."""
+    x0, y0, x1, y1 = (int(v) for v in np.asarray(box))
+    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinyseg.errors import FrameError, InputError, NotInstalled
 from tinyseg.geometry import Letterbox
-from tinyseg.masks import CocoRle, Masks, compress_runs
+from tinyseg.masks import CocoRle, Masks, coco_box, compress_runs
 from tinyseg.pixels import resample_grid, threshold_window
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ class Regions:
         return [
             {
                 "id": first_id + i, "image_id": image_id, "category_id": 1, "iscrowd": 0, "segmentation": self.rle(i),
-                "bbox": _xywh(self.boxes[i]), "area": int(self.areas[i]),
+                "bbox": coco_box(self.boxes[i]), "area": int(self.areas[i]),
                 "predicted_iou": round(float(self.scores[i]), 4), "stability_score": round(float(self.stability[i]), 4),
                 "point_coords": [[round(float(v), 2) for v in self.points[i]]],
-                "crop_box": _xywh(np.array(self.views[i].region)),
+                "crop_box": coco_box(self.views[i].region),
             }
             for i in range(len(self))
         ]  # fmt: skip
@@ -192,8 +192,3 @@ class Regions:
         if not -len(self) <= index < len(self):
             raise InputError(f"index must be one of the {len(self)} regions, but is {index}")
         return index % len(self)
-
-
-def _xywh(box: NDArray[np.integer[Any]]) -> list[int]:
-    x0, y0, x1, y1 = (int(v) for v in box)
-    return [x0, y0, x1 - x0, y1 - y0]

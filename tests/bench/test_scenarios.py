@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.bench import measure, report, rivals, rows, scenarios
-from tinyseg.bench import profile as profile_room
+from tinyseg.bench import measure, profile, report, rivals, rows, scenarios
 from tinyseg.bench.rows import BenchRow
 from tinyseg.cli import main
 from tinyseg.sinks import CallbackSink, FrameResult
@@ -92,10 +91,10 @@ def test_startup_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.real_check
 def test_an_engine_with_wrong_masks_gets_no_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """The fake engine answers with boxes where the model finds a disk."""
+    """The fake engine answers with boxes where the model finds objects."""
     assert main(["bench", *FAST]) == 3
     captured = capsys.readouterr()
-    assert "computes other masks than fp32" in captured.err and "ms" not in captured.out
+    assert "does not keep the masks" in captured.err and "ms" not in captured.out
 
 
 @pytest.mark.real_check
@@ -151,7 +150,7 @@ def test_the_profile_accounts_for_the_whole_call(capsys: pytest.CaptureFixture[s
     assert list(found["stages_ms"]) == ["check", "resize", "encode", "lay out", "decode", "masks"]
     assert 0.5 < total / found["step_ms"] < 1.5
     assert found["stages_ms"]["encode"] == max(found["stages_ms"].values())
-    text = profile_room.Profile(found["stages_ms"], found["step_ms"]).to_text()
+    text = profile.Profile(found["stages_ms"], found["step_ms"]).to_text()
     assert all(name in text for name in found["stages_ms"]) and "#" in text
     assert main(["bench", "--profile", "--all"]) == 2
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.bench.zoom_rules import Asked, _given, looks_of, measure_zoom_rules
+from tinyseg.bench.zoom_rules import Trial, _given, looks_of, measure_zoom_rules
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError
 from tinyseg.graphs.model import ZoomRule
 
 
-def asked(share: float, first: float, look: float, looked: bool = True) -> Asked:
-    return Asked("box", "small", share, first, 2.0, (look,), (looked,), (12.0,))
+def trial(share: float, first: float, look: float, looked: bool = True) -> Trial:
+    return Trial("box", "small", share, first, 2.0, (look,), (looked,), (12.0,))
 
 
 def test_a_rule_takes_the_second_look_below_its_limit_only() -> None:
-    rows = [asked(0.1, 0.5, 0.9), asked(0.3, 0.6, 0.7), asked(0.6, 0.8, 0.2), asked(0.1, 0.4, 0.4, looked=False)]
+    rows = [trial(0.1, 0.5, 0.9), trial(0.3, 0.6, 0.7), trial(0.6, 0.8, 0.2), trial(0.1, 0.4, 0.4, looked=False)]
     assert _given(rows, 0, 0.0) == (pytest.approx((0.5 + 0.6 + 0.8 + 0.4) / 4), 0.0, 2.0)
     mean, share, ms = _given(rows, 0, 0.2)
     assert (mean, share) == (pytest.approx((0.9 + 0.6 + 0.8 + 0.4) / 4), 0.25) and ms == pytest.approx(2 + 0.25 * 10)

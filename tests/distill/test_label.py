@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import label as room  # noqa: E402
+from tinyseg.distill import label as labelling  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.label import LabelRule, label, label_photo  # noqa: E402
 from tinyseg.distill.prompts import PromptBatch  # noqa: E402
@@ -63,9 +63,9 @@ def photos(folder: Path, count: int) -> list[Path]:
 def test_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(room, "SHARD", 2)
+    monkeypatch.setattr(labelling, "SHARD", 2)
     images = photos(tmp_path / "in", 5)
-    real, seen = room.label_photo, []
+    real, seen = labelling.label_photo, []
 
     def dies(teacher: Squares, photo: np.ndarray, rule: LabelRule) -> object:
         seen.append(1)
@@ -73,7 +73,7 @@ def test_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return real(teacher, photo, rule)
 
-    monkeypatch.setattr(room, "label_photo", dies)
+    monkeypatch.setattr(labelling, "label_photo", dies)
     with pytest.raises(KeyboardInterrupt):
         label(Squares(), images, tmp_path / "out", LabelRule(grid=4))
     label(Squares(), images, tmp_path / "out", LabelRule(grid=4))

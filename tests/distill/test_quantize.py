@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 import tinyseg  # noqa: E402
 import tinyseg.graphs.parity  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import quantize as room  # noqa: E402
+from tinyseg.distill import quantize  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: E402
 from tinyseg.engines.lower import load_graph  # noqa: E402
@@ -23,9 +23,9 @@ from tinyseg.graphs.model import open_model  # noqa: E402
 def test_scales_cover_the_samples_and_hold_zero_exactly() -> None:
     rng = np.random.default_rng(0)
     samples = np.clip(rng.normal(1.0, 2.0, 4000), 0.0, 6.0).astype(np.float32)
-    scale, zero = room.Range(0.0, 6.0, samples, None).scale_and_zero()
+    scale, zero = quantize.Range(0.0, 6.0, samples, None).scale_and_zero()
     assert zero == 0 and 0.9 * 6 / 255 <= scale <= 6 / 255
-    both = room.Range(-1.0, 3.0, rng.uniform(-1, 3, 4000).astype(np.float32), None)
+    both = quantize.Range(-1.0, 3.0, rng.uniform(-1, 3, 4000).astype(np.float32), None)
     scale, zero = both.scale_and_zero()
     levels = np.clip(np.round(both.samples / scale) + float(zero), 0, 255)
     assert np.abs((levels - float(zero)) * scale - both.samples).max() < 1.2 * scale
@@ -33,7 +33,7 @@ def test_scales_cover_the_samples_and_hold_zero_exactly() -> None:
 
 def test_a_range_that_almost_nothing_uses_is_narrowed() -> None:
     samples = np.random.default_rng(0).normal(0, 1, 20000).astype(np.float32)
-    scale, zero = room.Range(-100.0, 100.0, samples, None).scale_and_zero()
+    scale, zero = quantize.Range(-100.0, 100.0, samples, None).scale_and_zero()
     assert scale == pytest.approx(0.4 * 200 / 255) and zero in (127, 128)
 
 
@@ -43,7 +43,7 @@ def test_weights_have_a_scale_for_each_channel() -> None:
         * 10.0 ** np.arange(-3, 3)[:, None, None, None]
     )
     weight[2] = 0
-    levels, scale = room.quantize_weight(weight)
+    levels, scale = quantize.quantize_weight(weight)
     error = np.abs(levels * scale.reshape(-1, 1, 1, 1) - weight).reshape(6, -1).max(1)
     assert levels.dtype == np.int8 and (error <= 0.51 * scale).all() and np.isfinite(scale).all()
 
@@ -59,7 +59,7 @@ def test_bias_correction_restores_the_mean(groups: int) -> None:
     wanted = convolve(x, torch.from_numpy(weight), groups=groups) - convolve(
         x, torch.from_numpy(rounded), groups=groups
     )
-    found = room.bias_correction(weight, rounded, mean, groups)
+    found = quantize.bias_correction(weight, rounded, mean, groups)
     np.testing.assert_allclose(found, wanted.numpy().ravel(), atol=1e-4)
 
 
@@ -76,25 +76,25 @@ def test_calibration_sees_what_the_runtime_feeds(feeds: dict[str, list[dict[str,
 
 
 def test_only_what_depends_on_data_is_quantized() -> None:
-    names = [n.name for n in room.convolutions(load_graph(open_model(None).graphs["decoder"].data))]
+    names = [n.name for n in quantize.convolutions(load_graph(open_model(None).graphs["decoder"].data))]
     assert len(names) > 20 and not any("position" in n for n in names)
 
 
 def test_quantized_graphs_stay_close_and_keep_what_they_are_told(feeds: dict[str, list[dict[str, np.ndarray]]]) -> None:
     model = load_graph(open_model(None).graphs["decoder"].data)
-    nodes = room.convolutions(model)
-    ranges = room.measure_ranges(model, room.quantized_tensors(model, nodes), feeds["decoder"][:4])
+    nodes = quantize.convolutions(model)
+    ranges = quantize.measure_ranges(model, quantize.quantized_tensors(model, nodes), feeds["decoder"][:4])
     kept = nodes[3].name
-    quantized = room.quantize_graph(model, ranges, keep=[kept])
+    quantized = quantize.quantize_graph(model, ranges, keep=[kept])
     convolutions = [n for n in quantized.graph.node if n.op_type == "Conv"]
     assert not next(n for n in convolutions if n.name == kept).input[1].endswith("_dq")
     assert sum(n.input[1].endswith("_dq") for n in convolutions) == len(nodes) - 1
     outputs = [o.name for o in model.graph.output]
-    a, b = (room.session_of(m).run(outputs, feeds["decoder"][0]) for m in (model, quantized))
-    assert 0 < room.output_noise(a, b) < 0.05
+    a, b = (quantize.session_of(m).run(outputs, feeds["decoder"][0]) for m in (model, quantized))
+    assert 0 < quantize.output_noise(a, b) < 0.05
     with pytest.raises(InputError, match="no convolution 'nonsense' to keep"):
-        room.quantize_graph(model, ranges, keep=["nonsense"])
-    worst = room.sensitivity(model, ranges, feeds["decoder"][:1], [n.name for n in nodes[:3]])
+        quantize.quantize_graph(model, ranges, keep=["nonsense"])
+    worst = quantize.sensitivity(model, ranges, feeds["decoder"][:1], [n.name for n in nodes[:3]])
     assert [r.noise for r in worst] == sorted((r.noise for r in worst), reverse=True) and worst[0].noise > 0
 
 
@@ -102,7 +102,7 @@ def test_command(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(room, "sensitivity", lambda *_: [room.Sensitivity("/stem/stem.0/Conv", 0.001)])
+    monkeypatch.setattr(quantize, "sensitivity", lambda *_: [quantize.Sensitivity("/stem/stem.0/Conv", 0.001)])
     out = tmp_path / "int8"
     out.mkdir()
     command = ["quantize", "packaged", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
@@ -118,7 +118,7 @@ def test_command(
     card = json.loads((out / "model.json").read_text())
     assert card["precisions"]["int8"]["calibration"] == {"data": [shapes.name], "photos": 2, "seed": 0}
     assert card["measured"]["speed"]["onnxruntime"]["fp32"] == 1.0 and "int8" in card["measured"]["lost_points"]
-    assert {r["graph"] for r in json.loads((out / room.REPORT).read_text())} == {"encoder", "decoder"}
+    assert {r["graph"] for r in json.loads((out / quantize.REPORT).read_text())} == {"encoder", "decoder"}
     seg = tinyseg.load(out, engine="onnxruntime", precision="int8")
     assert (
         seg.info.precision == "int8" and seg.info.model_sha256 != tinyseg.load(out, precision="fp32").info.model_sha256

@@ -18,7 +18,7 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 
 import tinyseg  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
-from tinyseg.distill import data as data_room  # noqa: E402
+from tinyseg.distill import data as training_data  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
@@ -44,17 +44,17 @@ def test_stopping_and_going_on_is_the_same_as_not_stopping(
 ) -> None:
     whole = train(config(shapes, tmp_path / "whole", 6))
     # The same run, killed after three steps.
-    real, calls = data_room.TrainingBatches.__getitem__, []
+    real, calls = training_data.TrainingBatches.__getitem__, []
 
-    def dies(self: data_room.TrainingBatches, step: int) -> data_room.Batch:
+    def dies(self: training_data.TrainingBatches, step: int) -> training_data.Batch:
         calls.append(step)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, step)
 
-    monkeypatch.setattr(data_room.TrainingBatches, "__getitem__", dies)
+    monkeypatch.setattr(training_data.TrainingBatches, "__getitem__", dies)
     stopped = train(config(shapes, tmp_path / "parts", 6))
-    monkeypatch.setattr(data_room.TrainingBatches, "__getitem__", real)
+    monkeypatch.setattr(training_data.TrainingBatches, "__getitem__", real)
     assert 0 < torch.load(stopped, weights_only=True)["step"] < 6
     resumed = train(config(shapes, tmp_path / "parts", 6))
     a, b = (torch.load(p, weights_only=True) for p in (whole, resumed))
@@ -131,11 +131,13 @@ def test_the_loss_falls(shapes: Path) -> None:
     rng = np.random.default_rng(0)
     samples = []
     for photo in read_photos(shapes)[:2]:
-        crop = data_room.random_crop(photo, 64, True, rng)
-        sample = data_room.cut_sample(photo, photo.read(), crop, 2, rng)
+        crop = training_data.random_crop(photo, 64, True, rng)
+        sample = training_data.cut_sample(photo, photo.read(), crop, 2, rng)
         assert sample is not None
         samples.append(sample)
-    batch = data_room.Batch(0, *(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes")))
+    batch = training_data.Batch(
+        0, *(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes"))
+    )
     student = Student().train()
     optimizer = torch.optim.AdamW(student.parameters(), 2e-3)
     losses = []

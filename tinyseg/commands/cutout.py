@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
-from tinyseg.commands.find import add_like_options, is_stream, read_reference
+from tinyseg.commands.inputs import is_stream
+from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.segment import add_word_options, open_words, parse_prompts, unique_names
+from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
+from tinyseg.commands.results import tell_failure, unique_names
+from tinyseg.commands.stream import EXIT_INTERRUPTED, stop_on_sigterm
+from tinyseg.commands.words import add_word_options, open_words
 from tinyseg.cutout import (
     BACKGROUND_HELP,
     Background,
@@ -41,7 +43,6 @@ from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.text import phrases
 from tinyseg.sources import open_source
-from tinyseg.system.console import tell
 from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
 
@@ -71,11 +72,8 @@ def add_parser(commands: Any) -> None:
         "source", nargs="+", metavar="SOURCE",
         help="image files, folders or quoted globs; or one video file, camera number or stream url",
     )  # fmt: skip
-    parser.add_argument("--point", action="append", default=[], metavar="X,Y[,0|1]", help="a click in pixels")
-    parser.add_argument("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a box in pixels")
-    parser.add_argument(
-        "--mask", metavar="FILE", help="image of the frame's size, not black where the object roughly is"
-    )
+    add_prompt_options(parser)
+    add_mask_option(parser)
     add_word_options(parser)
     add_like_options(parser)
     parser.add_argument("--auto", action="store_true", help="take the salient object, without a prompt")
@@ -115,15 +113,15 @@ def what_to_find(args: argparse.Namespace, load: Callable[[], Segmenter]) -> Fin
     source = open_words(args)
     if source is not None:
         return lambda emb: _named(emb, source, args)
-    prompts = parse_prompts(args)
+    prompts = parse_prompts(args.point, args.box, args.mask)
     return lambda emb: united([_best(emb, p, args.zoom) for p in prompts])
 
 
-def united_or_nothing(found: Masks) -> Masks:
+def united_or_nothing(answers: Masks) -> Masks:
     """All found masks as one. Raises DataError where there is none."""
-    if not len(found):
+    if not len(answers):
         raise DataError("nothing alike was found")
-    return united([found.only(i) for i in range(len(found))])
+    return united([answers.only(i) for i in range(len(answers))])
 
 
 def _named(emb: Embedding, source: BoxSource, args: argparse.Namespace) -> Masks:
@@ -170,11 +168,11 @@ def run(args: argparse.Namespace) -> int:
             row = cut_image(load(), path, out.place(names[path]), args, find, background)
         except (InputError, MemoryError) as exc:
             failed += 1
-            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
-            row = {"image": str(path), "error": str(exc)}
+            tell_failure(path, exc, args.json)
+            continue
         if args.json:
             print(json.dumps(row), flush=True)
-        elif len(images) == 1 and "error" not in row:
+        elif len(images) == 1:
             print(f"{path}: {row['area']} px, IoU {row['score']:.2f} -> {row['file']}; {load().info}")
     if not args.json and len(images) > 1:
         print(f"{len(waiting) - failed} of {len(waiting)} images -> {out.folder}")
@@ -222,8 +220,7 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
     source = open_source(args.source[0])
     frames = lost = 0
     interrupted = False
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: the file becomes whole
+    stop_on_sigterm()
     try:
         video = CutoutVideo(out, source.frame_rate, background)
         try:
@@ -249,7 +246,7 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
         raise DataError(f"{args.source[0]} gave no frame")
     row = {"source": args.source[0], "file": str(out), "frames": frames, "without_object": lost}
     print(json.dumps(row) if args.json else f"{frames} frames ({lost} without the object) -> {out}; {seg.info}")
-    return 130 if interrupted else 0
+    return EXIT_INTERRUPTED if interrupted else 0
 
 
 def empty(bgr: NDArray[np.uint8]) -> Cutout:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
+from tinyseg.commands.coco import CocoWriter
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.segment import unique_names
+from tinyseg.commands.results import tell_failure, unique_names
 from tinyseg.draw import paint_labels
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
@@ -24,7 +25,6 @@ from tinyseg.images import find_images, read_image, write_image
 from tinyseg.predict.everything import Search
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.regions import Regions
-from tinyseg.system.console import tell
 from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
 
@@ -94,16 +94,14 @@ def run(args: argparse.Namespace) -> int:
     rule = chosen_rule(args, seg.everything_rule)
     out = ResultFolder(place)
     names = unique_names([str(path) for path in images])
-    coco: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+    coco = CocoWriter()
     failed = 0
     for path in progress(images, "everything") if len(images) > 1 else images:
         try:
             row = one_image(seg, path, names[str(path)], rule, search, args.format, out, coco)
         except (InputError, MemoryError) as exc:
             failed += 1
-            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
-            if args.json:
-                print(json.dumps({"image": str(path), "error": str(exc)}), flush=True)
+            tell_failure(path, exc, args.json)
             continue
         if args.json:
             print(json.dumps(row), flush=True)
@@ -113,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 f"compiling included; {seg.info} -> {row['file']}"
             )
     if args.format == "coco" and failed < len(images):
-        write_bytes(out.place("coco.json"), json.dumps(coco).encode())
+        write_bytes(out.place("coco.json"), coco.content())
     if not args.json and len(images) > 1:
         print(f"{len(images) - failed} of {len(images)} images -> {out.folder}")
     return 1 if failed else 0
@@ -121,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 def one_image(
     seg: Segmenter, path: Path, name: str, rule: EverythingRule, search: Search, kind: str, out: ResultFolder,
-    coco: dict[str, list[Any]],
+    coco: CocoWriter,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything in one file, written; returns the row that ``--json`` prints. Raises DataError, FrameError."""
     frame = read_image(path)
@@ -144,7 +142,7 @@ def write_regions(
     name: str,
     kind: str,
     out: ResultFolder,
-    coco: dict[str, list[Any]],
+    coco: CocoWriter,
 ) -> Path:
     """Write the file of one image, or add it to the COCO file that comes last; returns the file's name."""
     height, width = frame.shape[:2]
@@ -168,7 +166,5 @@ def write_regions(
         image = {"image_id": 1, "width": width, "height": height, "file_name": path.name}
         write_bytes(file, json.dumps({"image": image, "annotations": regions.to_annotations()}).encode())
         return file
-    image_id = len(coco["images"]) + 1
-    coco["images"].append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-    coco["annotations"] += regions.to_annotations(image_id, len(coco["annotations"]) + 1)
+    coco.add_regions(str(path), frame, regions)
     return out.folder / "coco.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.errors import ModelError
-from tinyseg.graphs.model import open_model
+from tinyseg.graphs.model import DEFAULT_MODEL, open_model
 from tinyseg.graphs.sam_onnx import SAM_SIDE, sam_decoder, sam_encoder
 from tinyseg.system.folders import new_folder, require_replaceable
 from tinyseg.version import __version__
@@ -33,7 +33,9 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--format", required=True, choices=FORMATS, help="sam-onnx")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to; replaced if it is an earlier export")
-    parser.add_argument("--model", metavar="MODEL", help="packaged model, model folder or zip (default: base)")
+    parser.add_argument(
+        "--model", metavar="MODEL", help=f"packaged model, model folder or zip (default: {DEFAULT_MODEL})"
+    )
     parser.add_argument(
         "--all-masks", action="store_true",
         help="four masks: the usual one and three readings of a click (rembg would draw all of them; default: one)",

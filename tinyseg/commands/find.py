@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from tinyseg.arguments import check_path, clipped
+from tinyseg.arguments import check_path
+from tinyseg.commands.coco import CocoWriter
+from tinyseg.commands.inputs import is_stream
+from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.segment import FORMATS, CocoWriter, Target, describe, numbers, unique_names, write_results
-from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.images import SUFFIXES, find_images, read_image, read_mask
-from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference, joined
+from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
+from tinyseg.errors import DataError, InputError
+from tinyseg.images import find_images, read_image
+from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference
 from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
-from tinyseg.prompts import Prompt
 from tinyseg.sinks import SINK_HELP, FrameResult, open_sink
 from tinyseg.sources import open_source
 from tinyseg.system.console import tell
@@ -69,60 +70,6 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_like_options(parser: argparse.ArgumentParser) -> None:
-    """--like, --like-mask, --like-box and --like-point."""
-    group = parser.add_argument_group("example")
-    group.add_argument(
-        "--like", action="append", default=[], metavar="FILE",
-        help="a picture of what to find, or a .npz file that tinyseg find --save wrote (repeatable)",
-    )  # fmt: skip
-    for kind, shown, told in (
-        ("mask", "FILE", "image of the picture's size, not black where the thing is"),
-        ("box", "X0,Y0,X1,Y1", "a box around it, in pixels"),
-        ("point", "X,Y", "a click on it, in pixels"),
-    ):
-        group.add_argument(
-            f"--like-{kind}", action=_LikeAction, dest="like_parts", const=kind, metavar=shown, help=told
-        )
-
-
-class _LikeAction(argparse.Action):
-    """Keeps --like-mask, --like-box and --like-point in the order in which they were given."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        namespace.like_parts = [*(getattr(namespace, "like_parts", None) or []), (self.const, values)]
-
-
-def read_reference(args: argparse.Namespace, seg: Segmenter) -> Reference:
-    """What the options say to look for. Raises PromptError or DataError."""
-    saved = [name for name in args.like if name.endswith(".npz")]
-    pictures = [name for name in args.like if not name.endswith(".npz")]
-    parts = args.like_parts or []
-    if not args.like:
-        raise PromptError(
-            "say what to find: --like PICTURE with --like-mask, --like-box or --like-point, or --like FILE.npz"
-        )
-    if len(parts) != len(pictures):
-        raise PromptError(
-            f"{len(pictures)} --like pictures need as many of --like-mask, --like-box and --like-point, but there are "
-            f"{len(parts)}"
-        )
-    references = [Reference.load(name) for name in saved]
-    for name, (kind, text) in zip(pictures, parts):
-        frame = read_image(name)
-        try:
-            references.append(seg.reference((frame, read_mask(text) if kind == "mask" else like_prompt(kind, text))))
-        except InputError as exc:
-            raise type(exc)(f"{clipped(name)}: {exc}") from exc
-    return joined(references)
-
-
-def like_prompt(kind: str, text: str) -> Prompt:
-    if kind == "box":
-        return Prompt(box=numbers(text, (4,), "--like-box takes X0,Y0,X1,Y1"))
-    return Prompt(points=[numbers(text, (2,), "--like-point takes X,Y")], labels=[1])
-
-
 def run(args: argparse.Namespace) -> int:
     if not args.images and not args.save:
         raise InputError("name images or a stream to find it in, or --save FILE to keep it")
@@ -133,11 +80,6 @@ def run(args: argparse.Namespace) -> int:
     if len(args.images) == 1 and is_stream(args.images[0]):
         return find_in_stream(seg, reference, args)
     return find_in_images(seg, reference, args) if args.images else 0
-
-
-def is_stream(source: str) -> bool:
-    """Whether a source is a video, camera or stream, not images."""
-    return not (Path(source).is_dir() or Path(source).suffix.lower() in SUFFIXES or set(source) & set("*?["))
 
 
 def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespace) -> int:
@@ -158,9 +100,7 @@ def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespac
                 write_results(frame, kept, [], args.format, target, names[str(path)])
         except (InputError, MemoryError) as exc:
             failed += 1
-            tell(f"tinyseg: {clipped(path)}: {exc or 'not enough memory'}")
-            if args.json:
-                print(json.dumps({"image": str(path), "error": str(exc)}), flush=True)
+            tell_failure(path, exc, args.json)
             continue
         total += len(found)
         if args.json:

@@ -6,6 +6,7 @@ import argparse
 
 from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS
+from tinyseg.graphs.model import DEFAULT_MODEL
 from tinyseg.predict.load import load
 from tinyseg.predict.segmenter import Segmenter
 
@@ -14,7 +15,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """--model, --engine, --precision and --threads."""
     group = parser.add_argument_group("engine")
     group.add_argument(
-        "--model", metavar="MODEL", help="packaged model (see tinyseg models), model folder or zip (default: base)"
+        "--model",
+        metavar="MODEL",
+        help=f"packaged model (see tinyseg models), model folder or zip (default: {DEFAULT_MODEL})",
     )
     group.add_argument(
         "--engine",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.stream import stop_on_sigterm
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.sources import SOURCE_HELP, open_source
 
@@ -88,6 +88,6 @@ def run(args: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         print(f"open {url} (Ctrl-C stops)", flush=True)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: recordings become whole
+    stop_on_sigterm()
     serve(partial(open_source, args.source), seg.tracker, seg, shown_name(args.source), settings, ready)
     return 0

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import sys
-import threading
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tinyseg.arguments import check_path, clipped
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.run import EXIT_IN_PART, EXIT_INTERRUPTED, live_line, raw_size
-from tinyseg.commands.segment import numbers
-from tinyseg.errors import DataError, PromptError
+from tinyseg.commands.prompts import parse_boxes, parse_points, prompt_of, read_prompt_file
+from tinyseg.commands.stream import (
+    add_stream_options,
+    exit_code,
+    live_line,
+    live_tick,
+    open_ends,
+    run_loop,
+    tell_result,
+)
+from tinyseg.errors import PromptError
 from tinyseg.images import read_mask
-from tinyseg.loop import Loop, LoopStats
+from tinyseg.loop import Loop
 from tinyseg.prompts import Prompt
-from tinyseg.sinks import SINK_HELP, open_sink
-from tinyseg.sources import SOURCE_HELP, open_source
-from tinyseg.system.console import is_watched, tell
+from tinyseg.sources import SOURCE_HELP
 from tinyseg.track import ObjectId
 
-MOST_PROMPT_BYTES = 64 << 20
+PROMPT_LINE = '{"frame": N, "id": ID, "box" or "points" and "labels", or "remove"}'
 
 EXAMPLES = """examples:
   tinyseg track examples/clip.mp4 --box 28,132,117,212 --box 96,3,207,133 --sink video:tracked.mp4
@@ -59,110 +59,51 @@ def add_parser(commands: Any) -> None:
         help="a click in pixels; all clicks mean one object, with a single --box the object in it",
     )  # fmt: skip
     parser.add_argument("--prompts", metavar="FILE", help="JSON lines: objects of later frames, and corrections")
-    parser.add_argument("--sink", default="null", metavar="SINK", help=f"{SINK_HELP} (default: null)")
-    parser.add_argument(
-        "--drop", choices=("auto", "latest", "none"), default="auto",
-        help="when frames come too fast: latest wins, or none is lost (default: latest for live sources)",
-    )  # fmt: skip
+    add_stream_options(parser)
     parser.add_argument("--save", metavar="FILE", help="keep the tracker's state in a file at the end")
     parser.add_argument("--restore", metavar="FILE", help="go on from a state that --save kept")
-    parser.add_argument("--raw-size", metavar="WxH", help="size of raw frames on standard input")
-    parser.add_argument(
-        "--raw-color", choices=("bgr", "rgb", "gray"), default="bgr", help="their colour (default: bgr)"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the final figures as JSON, on standard error for --sink raw"
-    )
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
 
 def first_prompts(args: argparse.Namespace) -> list[Prompt]:
     """The objects of the first frame. Raises PromptError, DataError."""
-    boxes = [numbers(text, (4,), "--box takes X0,Y0,X1,Y1") for text in args.box]
-    clicks = [numbers(text, (2, 3), "--point takes X,Y or X,Y,LABEL") for text in args.point]
-    points = [c[:2] for c in clicks] or None
-    labels = [c[2] if len(c) == 3 else 1.0 for c in clicks] or None
+    boxes = parse_boxes(args.box)
+    points, labels = parse_points(args.point)
     masks = [Prompt(mask=read_mask(file)) for file in args.mask]
     if points is None or len(boxes) != 1:
         return [*(Prompt(box=b) for b in boxes), *masks, *([Prompt(points, labels)] if points else [])]
     return [Prompt(points, labels, boxes[0]), *masks]
 
 
-def read_later(path: Path) -> list[tuple[int, ObjectId, Prompt | None]]:
-    """JSON lines of --prompts -> (frame, id, prompt or None to remove). Raises DataError or PromptError."""
-    try:
-        if path.stat().st_size > MOST_PROMPT_BYTES:
-            raise DataError(f"{clipped(path)} is too large for prompts; {MOST_PROMPT_BYTES >> 20} MiB are the most")
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{clipped(path)} cannot be read: {exc}") from exc
-    return [_later(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _later(path: Path, number: int, line: str) -> tuple[int, ObjectId, Prompt | None]:
-    try:
-        row = json.loads(line)
-        frame, id = row["frame"], row["id"]
-        if type(frame) is not int or frame < 0 or type(id) not in (int, str):
-            raise ValueError(f"frame {frame!r}, id {id!r}")
-        if row.get("remove") is True:
-            return frame, id, None
-        return frame, id, Prompt(row.get("points"), row.get("labels"), row.get("box"))
-    except PromptError as exc:
-        raise PromptError(f"{path}, line {number}: {exc}") from exc
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise DataError(
-            f'{path}, line {number}: expected {{"frame": N, "id": ID, "box" or "points" and "labels", or "remove"}} ({exc})'
-        ) from exc
+def later_prompt(row: Any) -> tuple[int, ObjectId, Prompt | None]:
+    """A line of --prompts -> frame, id and prompt, None to remove the object."""
+    frame, id = row["frame"], row["id"]
+    if type(frame) is not int or frame < 0 or type(id) not in (int, str):
+        raise ValueError(f"frame {frame!r}, id {id!r}")
+    return frame, id, None if row.get("remove") is True else prompt_of(row)
 
 
 def run(args: argparse.Namespace) -> int:
     prompts = first_prompts(args)
-    later = read_later(check_path("--prompts", args.prompts)) if args.prompts else []
+    later = read_prompt_file("--prompts", args.prompts, PROMPT_LINE, later_prompt) if args.prompts else []
     if not prompts and not later and not args.restore:
         raise PromptError("say what to follow: --box X0,Y0,X1,Y1, --point X,Y, --mask FILE, or --prompts FILE")
     seg = load_segmenter(args)
     tracker = seg.tracker()
     if args.restore:
         tracker.restore(args.restore)
-    source = open_source(args.source, getattr(sys.stdin, "buffer", None), raw_size(args.raw_size), args.raw_color)
-    try:
-        sink = open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
-    except BaseException:
-        source.close()
-        raise
-    watched = is_watched()
-
-    def tick(stats: LoopStats) -> None:
-        tell(f"\r{live_line(stats)}\x1b[K", end="")
-
-    loop = Loop(tracker, source, sink, prompts, drop=args.drop, on_tick=tick if watched else None)
+    source, sink = open_ends(args)
+    loop = Loop(tracker, source, sink, prompts, drop=args.drop, on_tick=live_tick())
     for frame, id, prompt in later:
         if prompt is None:
             loop.remove(id, frame)
         else:
             loop.add(id, prompt, frame)
-    interrupted = False
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped like Ctrl-C: files become whole
-    with loop:
-        try:
-            loop.run()
-        except KeyboardInterrupt:
-            interrupted = True
-    if loop.stats.frames == 0 and not interrupted:
-        raise DataError(f"{args.source} gave no frame")
+    interrupted = run_loop(loop, args.source)
     if args.save:
         tracker.save(args.save)
-    say = tell if args.sink == "raw" else print
-    if watched:
-        tell("")
-    if args.json:
-        facts = {**asdict(loop.stats), "objects": list(tracker.ids), "memory_bytes": tracker.memory_bytes}
-        say(json.dumps({**facts, "segmenter": asdict(seg.info)}))
-    else:
-        say(f"{len(tracker)} object(s); {live_line(loop.stats)}; {seg.info}")
-    if interrupted:
-        return EXIT_INTERRUPTED
-    return EXIT_IN_PART if loop.stats.damaged else 0
+    facts = {**asdict(loop.stats), "objects": list(tracker.ids), "memory_bytes": tracker.memory_bytes}
+    line = f"{len(tracker)} object(s); {live_line(loop.stats)}; {seg.info}"
+    tell_result(args, {**facts, "segmenter": asdict(seg.info)}, line)
+    return exit_code(loop, interrupted)

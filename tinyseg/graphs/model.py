@@ -18,6 +18,9 @@ from tinyseg.graphs.roles import ROLES
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "base"
+DEFAULT_ALIAS = (
+    "packaged"  # the default model by another name, which reports say and every place that takes a name knows
+)
 PACKAGED = MODELS / DEFAULT_MODEL
 # The key by which an ONNX tensor names a file for its values (TensorProto.external_data). OpenVINO reads any that lies
 # under the working directory. Protobuf stores the key as it is, so a graph without these bytes names no file.
@@ -81,15 +84,23 @@ def packaged_models() -> dict[str, Path]:
 
 
 def model_place(path: str | Path | None) -> Path:
-    """Where a model lies: a packaged one by its name ("base", or None for the default), any other by its path.
+    """Where a model lies: a packaged one by its name ("base"; None or "packaged" for the default), any other by its path.
 
     A name means the packaged model even where a folder of that name lies in the working directory; "./base" means that.
     """
-    if path is None:
+    if path is None or path == DEFAULT_ALIAS:
         return PACKAGED
     if isinstance(path, str):
         return packaged_models().get(path, Path(path))
     return Path(path)
+
+
+def shown_place(path: Path) -> str:
+    """A model's place for reports, which are shared: where a package lies on somebody's disk is nobody's business."""
+    name = {place: name for name, place in packaged_models().items()}.get(path)
+    if name is None:
+        return str(path)
+    return DEFAULT_ALIAS if name == DEFAULT_MODEL else f"{DEFAULT_ALIAS}: {name}"
 
 
 def digest(graphs: Mapping[str, GraphSource]) -> str:

@@ -73,15 +73,15 @@ def measure(
     noise: list[float] = []
     for case in role.cases(reference.run, dimensions):
         expected = role.masks(reference.run, reference.run(graph, case.feeds), case)
-        found = role.masks(reference.run, candidate.run(case.feeds), case)
-        _compare(case, expected, found, ious, noise)
+        answered = role.masks(reference.run, candidate.run(case.feeds), case)
+        _compare(case, expected, answered, ious, noise)
     return Parity(graph, precision, float(np.mean(ious)) if ious else 0.0, float(np.mean(noise)), len(ious))
 
 
-def _compare(case: Case, expected: Arrays, found: Arrays, ious: list[float], noise: list[float]) -> None:
+def _compare(case: Case, expected: Arrays, candidate: Arrays, ious: list[float], noise: list[float]) -> None:
     """The masks that a user would see of a case: mask 0 for a box, the best scored reading for a click."""
     clicks = case.prompts["labels"][: case.distinct, 0] == LABEL_POSITIVE
-    rows = zip(expected["logits"], found["logits"], expected["iou"], clicks)  # ends with the shortest
+    rows = zip(expected["logits"], candidate["logits"], expected["iou"], clicks)  # ends with the shortest
     for a, b, scores, is_click in rows:
         k = 1 + int(scores[1:].argmax()) if is_click else 0
         x, y = a[k] > 0, b[k] > 0

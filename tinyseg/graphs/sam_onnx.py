@@ -110,10 +110,10 @@ def _channels(model: Model) -> list[int]:
     if tuple(shapes) != MAPS:
         raise ModelError(f"{model.path}: its encoder gives {', '.join(shapes)}, but {', '.join(MAPS)} are expected")
     channels = [int(shapes[name][1]) for name in MAPS]
-    room = int(np.prod(EMBEDDING))
+    capacity = int(np.prod(EMBEDDING))
     needed = sum(c * (model.long_side // s) ** 2 for c, s in zip(channels, STRIDES))
-    if needed > room:
-        raise ModelError(f"{model.path}: its maps have {needed} numbers, and SAM's embedding has room for {room}")
+    if needed > capacity:
+        raise ModelError(f"{model.path}: its maps have {needed} numbers, and SAM's embedding has room for {capacity}")
     return channels
 
 
@@ -139,8 +139,8 @@ def sam_encoder(model: Model) -> onnx.ModelProto:
     before = len(w.nodes)
     flat = [w("Reshape", name, w.whole(-1)) for name in MAPS]
     packed = w("Concat", *flat, axis=0)
-    room = int(np.prod(EMBEDDING))
-    rest = w("Concat", w.whole(0), w("Sub", w.whole(room), w("Shape", packed)), axis=0)
+    capacity = int(np.prod(EMBEDDING))
+    rest = w("Concat", w.whole(0), w("Sub", w.whole(capacity), w("Shape", packed)), axis=0)
     w("Reshape", w("Pad", packed, rest), w.whole(*EMBEDDING), output="image_embeddings")
     values = onnx.helper.make_tensor_value_info
     return _model(

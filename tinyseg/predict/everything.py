@@ -218,36 +218,40 @@ class Asker:
         at_edge = np.stack([cells[:, 0] <= 0, cells[:, 1] <= 0, cells[:, 2] >= columns, cells[:, 3] >= rows], axis=1)
         return np.asarray((at_edge & inner).any(1), np.bool_)
 
-    def _best(self, found: Candidates) -> Candidates:
+    def _best(self, candidates: Candidates) -> Candidates:
         """The best scored first, and no more than are kept."""
-        order = np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]
-        return found.take(order)
+        order = np.argsort(-candidates.scores, kind="stable")[:MAX_CANDIDATES]
+        return candidates.take(order)
 
-    def clean(self, found: Candidates) -> Candidates:
+    def clean(self, candidates: Candidates) -> Candidates:
         """Without doubles, and without the specks and holes of those that stay; what became a double by that goes too."""
-        found = self._suppressed(self._best(found))
-        if not len(found):
-            return found
+        candidates = self._suppressed(self._best(candidates))
+        if not len(candidates):
+            return candidates
         cleaned = [
             without_specks(without_small(one, self._least_cells())[None], Prompt(points=[p], labels=[1]), self._view)[0]
-            for one, p in zip(found.logits, found.points)
+            for one, p in zip(candidates.logits, candidates.points)
         ]
-        changed = np.array([not np.array_equal(a, b) for a, b in zip(cleaned, found.logits)])
+        changed = np.array([not np.array_equal(a, b) for a, b in zip(cleaned, candidates.logits)])
         logits = np.stack(cleaned)
         stats = pixels.grid_stats(logits, self._view, self._rule.stability_offset)
-        found = Candidates(logits, found.scores, found.stability, self._in_frame(stats.boxes), found.points)
+        candidates = Candidates(
+            logits, candidates.scores, candidates.stability, self._in_frame(stats.boxes), candidates.points
+        )
         # Masks that were whole from the start win over those that had to be mended (SAM, appendix B).
-        order = np.lexsort((-found.scores, changed))
-        return self._best(self._suppressed(found.take(order[stats.areas[order] > 0])))
+        order = np.lexsort((-candidates.scores, changed))
+        return self._best(self._suppressed(candidates.take(order[stats.areas[order] > 0])))
 
     def _least_cells(self) -> float:
         """The search's min_area in cells of the view's grid."""
         return self._search.min_area * self._view.scale_x * self._view.scale_y / LOGIT_STRIDE**2
 
-    def _suppressed(self, found: Candidates) -> Candidates:
+    def _suppressed(self, candidates: Candidates) -> Candidates:
         rows, columns = pixels.grid_content(self._view)
-        inside = found.logits[:, :rows, :columns] > 0
-        return found.take(pixels.suppress(found.boxes, inside, self._rule.box_overlap, self._rule.mask_overlap))
+        inside = candidates.logits[:, :rows, :columns] > 0
+        return candidates.take(
+            pixels.suppress(candidates.boxes, inside, self._rule.box_overlap, self._rule.mask_overlap)
+        )
 
 
 def without_small(logits: NDArray[np.float32], least: float) -> NDArray[np.float32]:

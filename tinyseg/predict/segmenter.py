@@ -16,7 +16,7 @@ from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.errors import FrameError, InputError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
-from tinyseg.graphs.model import DEFAULT_MODEL, Model, ZoomRule, digest, packaged_models
+from tinyseg.graphs.model import Model, ZoomRule, digest, shown_place
 from tinyseg.graphs.shapes import square_view
 from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
@@ -81,15 +81,9 @@ class Segmenter:
         # The second look's decoder, which most programs need anyway.
         graph = self.network.compiled("decoder", square_view(self.model.zoom.side)).info
         return SegmenterInfo(
-            self.model.name, self._path_shown(), self._sha256, graph.engine, graph.version, graph.precision,
+            self.model.name, shown_place(self.model.path), self._sha256, graph.engine, graph.version, graph.precision,
             graph.threads, graph.streams, graph.device, self._reason, self._cache,
         )  # fmt: skip
-
-    def _path_shown(self) -> str:
-        """Reports are shared: where a package lies on somebody's disk is nobody's business."""
-        names = {path: name for name, path in packaged_models().items()}
-        name = names.get(self.model.path)
-        return str(self.model.path) if name is None else "packaged" if name == DEFAULT_MODEL else f"packaged: {name}"
 
     def with_zoom(self, rule: ZoomRule) -> Segmenter:
         """The same model, sharing everything compiled, with another rule for second looks (``model.zoom`` is its own)."""
@@ -242,15 +236,15 @@ class Segmenter:
             raise InputError(f"threshold must lie in [0, 1], but is {threshold!r}")
         return search(self.embed(frame, color), like, most, threshold, zoom)
 
-    def _long_side(self, asked: int | None) -> int:
-        if asked is None:
+    def _long_side(self, long_side: int | None) -> int:
+        if long_side is None:
             return self.model.long_side
-        whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
-        if not whole or asked % INPUT_MULTIPLE or not INPUT_MULTIPLE <= asked <= MAX_LONG_SIDE:
+        whole = isinstance(long_side, (int, np.integer)) and not isinstance(long_side, bool)
+        if not whole or long_side % INPUT_MULTIPLE or not INPUT_MULTIPLE <= long_side <= MAX_LONG_SIDE:
             raise FrameError(
-                f"long_side must be a multiple of {INPUT_MULTIPLE} from {INPUT_MULTIPLE} to {MAX_LONG_SIDE}, but is {shown(asked)}"
+                f"long_side must be a multiple of {INPUT_MULTIPLE} from {INPUT_MULTIPLE} to {MAX_LONG_SIDE}, but is {shown(long_side)}"
             )
-        return int(asked)
+        return int(long_side)
 
 
 def _checked_region(

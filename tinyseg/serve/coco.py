@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tinyseg.masks import coco_box
 from tinyseg.serve.objects import ObjectState
 
 
@@ -16,8 +17,7 @@ def annotations_of(
     return [
         {
             "id": first + i, "image_id": image, "category_id": one.id, "track_id": one.id, "iscrowd": 0, "area": one.area,
-            "bbox": [one.box[0], one.box[1], one.box[2] - one.box[0], one.box[3] - one.box[1]],
-            "segmentation": {"size": list(size), "counts": one.counts}, "score": one.score,
+            "bbox": coco_box(one.box), "segmentation": {"size": list(size), "counts": one.counts}, "score": one.score,
         }
         for i, one in enumerate(visible)
     ]  # fmt: skip

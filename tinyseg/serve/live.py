@@ -22,7 +22,7 @@ from tinyseg.errors import FrameError, InputError, PromptError, TinysegError
 from tinyseg.prompts import Prompt
 from tinyseg.serve.capture import Capture
 from tinyseg.serve.limits import ACTIONS_WAITING, FRAMES_KEPT, NAME_LETTERS, OBJECTS, RECORDINGS
-from tinyseg.serve.objects import Followed, Found, ObjectState, palette, state_of
+from tinyseg.serve.objects import Followed, ObjectState, TrackedMask, palette, state_of
 from tinyseg.serve.picture import Drawn, Picture, to_bgr
 from tinyseg.serve.recording import Recording, RecordingState
 from tinyseg.sources import Source
@@ -49,9 +49,9 @@ class Tracker(Protocol):
         *,
         frame: NDArray[np.uint8],
         color: str = "bgr",
-    ) -> Found: ...
+    ) -> TrackedMask: ...
 
-    def step(self, frame: NDArray[np.uint8], color: str = "bgr") -> Mapping[Any, Found]: ...
+    def step(self, frame: NDArray[np.uint8], color: str = "bgr") -> Mapping[Any, TrackedMask]: ...
 
     def remove(self, id: int) -> None: ...
 
@@ -353,14 +353,14 @@ class Live:
         if not self._objects:
             return
         try:
-            found = self._tracker.step(pixels, color="bgr")
+            results = self._tracker.step(pixels, color="bgr")
         except FrameError as exc:
             # A folder's next picture, or a camera that changed its mode: nothing can be followed into it.
             self._clear()
             self._message = f"objects were let go: {exc}"
             return
         for id, one in self._objects.items():
-            one.found = found.get(id)
+            one.result = results.get(id)
 
     def _source_ended(self) -> bool:
         self._steps = 0
@@ -421,11 +421,11 @@ class Live:
             wake()
 
     def _drawn(self, shape: tuple[int, int]) -> list[Drawn]:
-        found = [(one, one.found) for one in self._objects.values()]
+        results = [(one, one.result) for one in self._objects.values()]
         return [
-            Drawn(f.mask, one.name, one.color)
-            for one, f in found
-            if f is not None and f.visible and f.mask.shape == shape
+            Drawn(r.mask, one.name, one.color)
+            for one, r in results
+            if r is not None and r.visible and r.mask.shape == shape
         ]
 
     def _figures(self) -> Figures:
@@ -475,7 +475,7 @@ class Live:
     def _prompted(self, one: Followed, prompt: Prompt, frame: int | None) -> ObjectState:
         """Hand an object's prompt to the tracker; everything is as before where it refuses it."""
         number, pixels = self._frame_of(frame)
-        one.found = self._tracker.add(
+        one.result = self._tracker.add(
             one.id, points=prompt.points, labels=prompt.labels, box=prompt.box, frame=pixels, color="bgr"
         )
         self._next_id = max(self._next_id, one.id + 1)

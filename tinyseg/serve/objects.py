@@ -13,7 +13,7 @@ from tinyseg.masks import encode_rle
 from tinyseg.serve.picture import bgr_to_hex
 
 
-class Found(Protocol):
+class TrackedMask(Protocol):
     """What a tracker says of one object in one frame: ``tinyseg.track.TrackResult``, as far as it is needed here."""
 
     @property
@@ -38,7 +38,7 @@ class Followed:
     id: int
     name: str
     color: str
-    found: Found | None = None
+    result: TrackedMask | None = None
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class ObjectState:
 
 def state_of(one: Followed, shape: tuple[int, int]) -> ObjectState:
     """What viewers are told of an object in a frame of ``shape`` (H, W)."""
-    found = one.found
+    result = one.result
     empty = np.zeros(shape, np.bool_)
-    seen = found is not None and found.visible and found.mask.shape == shape
-    mask = found.mask if found is not None and seen else empty
+    seen = result is not None and result.visible and result.mask.shape == shape
+    mask = result.mask if result is not None and seen else empty
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (0, 0, 0, 0)
     if len(rows):
         box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    score = float(found.score) if found is not None and seen else 0.0
+    score = float(result.score) if result is not None and seen else 0.0
     return ObjectState(
         one.id, one.name, one.color, seen, round(score, 4), box, int(np.count_nonzero(mask)), encode_rle(mask)["counts"]
     )

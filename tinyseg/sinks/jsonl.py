@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinyseg.arguments import clipped
 from tinyseg.errors import DataError
-from tinyseg.masks import encode_rle
+from tinyseg.masks import coco_box, encode_rle
 from tinyseg.sinks.base import FrameResult, Sink
 from tinyseg.sinks.target import Target
 
@@ -26,15 +26,13 @@ class JsonLinesSink(Sink):
         self._file = self._target.open()
 
     def write(self, result: FrameResult) -> None:
-        objects: list[dict[str, object]] = []
-        for answer in result.answers:
-            x0, y0, x1, y1 = answer.boxes[answer.best].tolist()
-            objects.append(
-                {
-                    "segmentation": encode_rle(answer.masks[answer.best]), "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": int(answer.areas[answer.best]), "score": round(float(answer.scores[answer.best]), 4),
-                }
-            )  # fmt: skip
+        objects: list[dict[str, object]] = [
+            {
+                "segmentation": encode_rle(answer.masks[answer.best]), "bbox": coco_box(answer.boxes[answer.best]),
+                "area": int(answer.areas[answer.best]), "score": round(float(answer.scores[answer.best]), 4),
+            }
+            for answer in result.answers
+        ]  # fmt: skip
         for row_of_object, track in zip(objects, result.tracks):
             row_of_object |= {"id": track.id, "visible": track.visible}
         row = {"frame": result.frame.index, "name": result.frame.name, "objects": objects}

@@ -35,7 +35,7 @@ from tinyseg.track.memory import (
 from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.result import ObjectId, TrackResult
 from tinyseg.track.state import Arrays, Saved, read_state, write_state
-from tinyseg.track.views import SIDES, Look, Sides, crop_view, plan_views
+from tinyseg.track.views import SIDES, SharedView, Sides, crop_view, plan_views
 
 if TYPE_CHECKING:  # it makes us: at run time a segmenter is only handed in
     from tinyseg.predict.segmenter import Segmenter
@@ -72,7 +72,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """A reading made a mask (H, W), whose cells are ``share`` (n,) covered."""
 
     view: Letterbox
@@ -289,13 +289,13 @@ class Tracker:
         self._cuts, self.frames, self.cut = cuts, frames, False
 
     def _follow(
-        self, layout: pixels.FrameLayout, look: Look, members: list[Tracked]
+        self, layout: pixels.FrameLayout, shared: SharedView, members: list[Tracked]
     ) -> Iterator[tuple[Tracked, TrackResult]]:
         """Objects that were visible in the frame before, all in one view."""
-        cells, readings = self._read(layout, look.view, members)
+        cells, readings = self._read(layout, shared.view, members)
         for tracked, reading in zip(members, readings):
-            found = self._look(tracked, look.view, cells, reading)
-            yield tracked, self._judge(tracked, found, searching=False)
+            detection = self._detect(tracked, shared.view, cells, reading)
+            yield tracked, self._judge(tracked, detection, searching=False)
 
     def _search(self, layout: pixels.FrameLayout, lost: list[Tracked]) -> Iterator[tuple[Tracked, TrackResult]]:
         """Lost objects: the whole frame, shared by all of them, says where each might be; a crop there says whether it is."""
@@ -312,17 +312,17 @@ class Tracker:
             views = [crop_view(tracked.box, width, height, side, WAIT_FACTORS[self.frames % len(WAIT_FACTORS)])]
             if box is not None:
                 views.append(crop_view(box, width, height, side))
-            found = []
+            detections = []
             for view in views:
                 in_crop, (reading,) = self._read(layout, view, [tracked])
-                found.append(self._look(tracked, view, in_crop, reading))
-            yield tracked, self._judge(tracked, max(found, key=lambda f: f.likeness), searching=True)
+                detections.append(self._detect(tracked, view, in_crop, reading))
+            yield tracked, self._judge(tracked, max(detections, key=lambda f: f.likeness), searching=True)
 
     def _read(self, layout: pixels.FrameLayout, view: Letterbox, members: list[Tracked]) -> tuple[Cells, list[Reading]]:
         """Encode a view and ask for all its objects in one decoder call."""
         features = self.segmenter.network.encode(layout, view, self._workspace)
         cells = view_cells(features, view)
-        prompts, keys_of, own_of, asked = [], [], [], []
+        prompts, keys_of, own_of, prompted = [], [], [], []
         for tracked in members:
             keys = tracked.memory.keys(cells)
             keys_of.append(keys)
@@ -330,7 +330,7 @@ class Tracker:
             own_of.append(margins.prompted)
             hint = read_out(margins.all, cells)
             box = hint_box(hint, view)
-            asked.append(box is not None)
+            prompted.append(box is not None)
             if box is not None:
                 prompts.append(Prompt(box=box, mask=hint))
         answers: Iterator[NDArray[np.float32]] = iter(())
@@ -339,32 +339,33 @@ class Tracker:
             answers = iter([without_specks(one[:1], p, view)[0].copy() for one, p in zip(logits, prompts)])
         nothing = np.full(view.grid, -READ_LIMIT, np.float32)
         return cells, [
-            Reading(next(answers) if there else nothing, own, keys) for there, own, keys in zip(asked, own_of, keys_of)
+            Reading(next(answers) if is_prompted else nothing, own, keys)
+            for is_prompted, own, keys in zip(prompted, own_of, keys_of)
         ]
 
-    def _look(self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading) -> Found:
+    def _detect(self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading) -> Detection:
         """The mask that a reading gives, and how alike it is to the object."""
         mask = np.empty((view.frame_height, view.frame_width), np.bool_)
         stats = pixels.threshold(reading.logits, view, mask)
         share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32))
         likeness = tracked.memory.likeness(reading.keys, share, cells.inside) if stats.area else NOT_ALIKE
-        return Found(view, cells, reading, mask, stats, share, likeness)
+        return Detection(view, cells, reading, mask, stats, share, likeness)
 
-    def _judge(self, tracked: Tracked, found: Found, searching: bool) -> TrackResult:
+    def _judge(self, tracked: Tracked, detection: Detection, searching: bool) -> TrackResult:
         """Decide whether what was found is the object; remember it if so."""
-        presence, view, logits = tracked.presence, found.view, found.reading.logits
-        if not presence.see(found.likeness, found.stats.area, searching):
+        presence, view, logits = tracked.presence, detection.view, detection.reading.logits
+        if not presence.see(detection.likeness, detection.stats.area, searching):
             if presence.lost_for == 1:
                 tracked.memory.forget_recent()
                 tracked.box = tracked.sure_box
-            found.mask[:] = False
-            return self._result(tracked, found.mask, 0.0, 0, logits, view)
-        tracked.box = np.array(found.stats.box, np.float64)
+            detection.mask[:] = False
+            return self._result(tracked, detection.mask, 0.0, 0, logits, view)
+        tracked.box = np.array(detection.stats.box, np.float64)
         if presence.sure:
             tracked.sure_box = tracked.box
-            own, inside = found.reading.own, found.cells.inside
-            tracked.memory.learn(self.frames, found.reading.keys, found.share, inside, own)
-        return self._result(tracked, found.mask, to_score(found.likeness), found.stats.area, logits, view)
+            own, inside = detection.reading.own, detection.cells.inside
+            tracked.memory.learn(self.frames, detection.reading.keys, detection.share, inside, own)
+        return self._result(tracked, detection.mask, to_score(detection.likeness), detection.stats.area, logits, view)
 
     def _result(
         self, tracked: Tracked, mask: NDArray[np.bool_], score: float, area: int, logits: NDArray[np.float32],

@@ -23,7 +23,7 @@ SHARED_ROOM = 1.25
 
 
 @dataclass(frozen=True)
-class Look:
+class SharedView:
     """One view and the objects (their positions in the list that was planned for) that it serves."""
 
     view: Letterbox
@@ -37,7 +37,7 @@ def crop_view(box: NDArray[np.float64], width: int, height: int, side: int, fact
 
 def plan_views(
     boxes: Sequence[NDArray[np.float64]], width: int, height: int, long_side: int, sides: Sides = SIDES
-) -> list[Look]:
+) -> list[SharedView]:
     """Views that serve objects last seen in ``boxes``. long_side: of the whole frame's view. sides: as SIDES."""
     order = sorted(range(len(boxes)), key=lambda i: -_side(boxes[i]))
     crops: list[tuple[NDArray[np.float64], Letterbox, list[int]]] = []
@@ -50,8 +50,8 @@ def plan_views(
             found.append(i)
     side = next((side for most, side in sides if len(crops) <= most), None)
     if side is None:
-        return [Look(letterbox(width, height, long_side), tuple(range(len(boxes))))]
-    return [Look(crop_view(box, width, height, side), tuple(members)) for box, _, members in crops]
+        return [SharedView(letterbox(width, height, long_side), tuple(range(len(boxes))))]
+    return [SharedView(crop_view(box, width, height, side), tuple(members)) for box, _, members in crops]
 
 
 def _side(box: NDArray[np.float64]) -> float:

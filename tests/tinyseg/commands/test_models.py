@@ -8,14 +8,16 @@ import pytest
 import tinyseg
 from tinyseg.cli import main
 from tinyseg.errors import ModelError
-from tinyseg.graphs.model import PACKAGED, model_place, open_model, packaged_models
+from tinyseg.graphs.model import PACKAGED, model_place, open_model, packaged_models, shown_place
 
 
 def test_packaged_models_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(iter(packaged_models())) == "base" and packaged_models()["base"] == PACKAGED
     (tmp_path / "base").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert model_place("base") == model_place(None) == PACKAGED
+    assert model_place("base") == model_place(None) == model_place("packaged") == PACKAGED
+    assert [shown_place(p) for p in packaged_models().values()] == ["packaged", "packaged: small"]
+    assert shown_place(tmp_path) == str(tmp_path)
     assert model_place("./base") == Path("base") and model_place(Path("base")) == Path("base")
     assert tinyseg.load("base", engine="fake").info.model_path == "packaged"
     with pytest.raises(ModelError, match="packaged one: base"):

@@ -142,7 +142,7 @@ def test_what_is_drawn_is_the_mask(open_page: Callable[..., Any], server: Served
         return [...paint(data, 320, 240, object, [1, 2, 3], false)].reduce((a, v, i) => v ? (a.push(i), a) : a, []) }""",
         {"box": one.box, "counts": one.counts},
     )
-    mask = server.live._objects[1].found.mask  # type: ignore[union-attr]
+    mask = server.live._objects[1].result.mask  # type: ignore[union-attr]
     assert found == mask.ravel().nonzero()[0].tolist()
 
 

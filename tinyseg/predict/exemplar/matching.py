@@ -198,11 +198,11 @@ def _whole_prompt(emb: Embedding, seen: _Map, logits: NDArray[np.float32]) -> Pr
     return Prompt(points=points, labels=labels, box=emb.geometry.boxes_to_frame(corners), mask=logits)
 
 
-def _together(found: Sequence[Masks], alike: NDArray[np.float64]) -> Masks:
+def _together(answers: Sequence[Masks], alike: NDArray[np.float64]) -> Masks:
     return Masks(
-        np.concatenate([f.masks for f in found]), np.clip(alike, 0, 1).astype(np.float32),
-        np.concatenate([f.logits for f in found]), np.concatenate([f.boxes for f in found]),
-        np.concatenate([f.areas for f in found]), np.concatenate([f.stability for f in found]),
+        np.concatenate([f.masks for f in answers]), np.clip(alike, 0, 1).astype(np.float32),
+        np.concatenate([f.logits for f in answers]), np.concatenate([f.boxes for f in answers]),
+        np.concatenate([f.areas for f in answers]), np.concatenate([f.stability for f in answers]),
     )  # fmt: skip
 
 

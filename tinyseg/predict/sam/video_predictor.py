@@ -297,12 +297,12 @@ def _nothing(state: VideoState) -> NDArray[np.float32]:
     return np.full((state.clip.height, state.clip.width), NO_OBJECT, np.float32)
 
 
-def _stacked(state: VideoState, frame: int, found: dict[Hashable, NDArray[np.float32]]) -> HostTensor:
+def _stacked(state: VideoState, frame: int, tracked: dict[Hashable, NDArray[np.float32]]) -> HostTensor:
     """(objects, 1, H, W) logits of a frame: those just found, else what is known of it, else -1024."""
     rows = []
     for obj_id, one in state.objects.items():
-        if obj_id in found:
-            rows.append(found[obj_id])
+        if obj_id in tracked:
+            rows.append(tracked[obj_id])
             continue
         packed = one.prompted.get(frame, one.tracked.get(frame))
         rows.append(

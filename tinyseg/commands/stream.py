@@ -1,0 +1,99 @@
+"""What commands share that carry a stream's frames to a sink: options, the line that lives, and how a loop ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tinyseg.arguments import parse_size
+from tinyseg.errors import DataError
+from tinyseg.loop import Loop, LoopStats
+from tinyseg.pixels import MAX_SIDE
+from tinyseg.sinks import SINK_HELP, Sink, open_sink
+from tinyseg.sources import Source, open_source
+from tinyseg.system.console import is_watched, tell
+from tinyseg.system.device import temperature_celsius
+
+EXIT_IN_PART, EXIT_INTERRUPTED = 1, 130
+
+
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """--sink, --drop, --raw-size, --raw-color and --json."""
+    parser.add_argument("--sink", default="null", metavar="SINK", help=f"{SINK_HELP} (default: null)")
+    parser.add_argument(
+        "--drop", choices=("auto", "latest", "none"), default="auto",
+        help="when frames come too fast: latest wins, or none is lost (default: latest for live sources)",
+    )  # fmt: skip
+    parser.add_argument("--raw-size", metavar="WxH", help="size of raw frames on standard input")
+    parser.add_argument(
+        "--raw-color", choices=("bgr", "rgb", "gray"), default="bgr", help="their colour (default: bgr)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the final figures as JSON, on standard error for --sink raw"
+    )
+
+
+def open_ends(args: argparse.Namespace) -> tuple[Source, Sink]:
+    """The source and the sink that the options name. Raises DataError, InputError."""
+    size = (0, 0) if args.raw_size is None else parse_size("--raw-size", args.raw_size, MAX_SIDE)
+    source = open_source(args.source, getattr(sys.stdin, "buffer", None), size, args.raw_color)
+    try:
+        return source, open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
+    except BaseException:
+        source.close()
+        raise
+
+
+def live_line(stats: LoopStats) -> str:
+    heat = temperature_celsius()
+    damaged = f", {stats.damaged} damaged" if stats.damaged else ""
+    shown = f", {heat:.0f} C" if heat is not None else ""
+    if stats.warm_up_seconds >= 0.05:
+        shown = f", warm-up of {stats.warm_up_seconds:.1f} s left out{shown}"
+    return (
+        f"{stats.frames} frames, {stats.fps:.1f}/s, latency p50 {stats.latency_p50_ms:.1f} p99 {stats.latency_p99_ms:.1f} ms, "
+        f"{stats.dropped} dropped{damaged}{shown}"
+    )
+
+
+def live_tick() -> Callable[[LoopStats], None] | None:
+    """For ``Loop(on_tick=)``: writes the line over itself where somebody watches, else None."""
+    return (lambda stats: tell(f"\r{live_line(stats)}\x1b[K", end="")) if is_watched() else None
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM stops the command as Ctrl-C does, so that files become whole."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def run_loop(loop: Loop, source: str) -> bool:
+    """Run a loop to its end; returns whether it was interrupted. Raises DataError where the source gave no frame."""
+    interrupted = False
+    stop_on_sigterm()
+    with loop:
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            interrupted = True
+    if is_watched():
+        tell("")
+    if loop.stats.frames == 0 and not interrupted:
+        raise DataError(f"{source} gave no frame")
+    return interrupted
+
+
+def tell_result(args: argparse.Namespace, facts: Mapping[str, Any], line: str) -> None:
+    """The final figures, as --json says; on standard error where results fill standard output."""
+    (tell if args.sink == "raw" else print)(json.dumps(facts) if args.json else line)
+
+
+def exit_code(loop: Loop, interrupted: bool) -> int:
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_IN_PART if loop.stats.damaged else 0
