@@ -36,7 +36,7 @@ def parse_address(text: str) -> CameraAddress:
     scheme, _, rest = text.partition(":")
     place, _, query = rest.removeprefix("//").partition("?")
     if scheme == "v4l2":
-        if not place.startswith("/dev/"):
+        if not place.startswith("/"):
             raise DataError(
                 f"a V4L2 camera is a device, such as v4l2:///dev/video0, but {shown(text)} names {shown(place)}"
             )

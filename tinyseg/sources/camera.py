@@ -58,7 +58,10 @@ class OpenCVCapture(Capture):
         self.frame_rate = float(capture.get(cv2.CAP_PROP_FPS)) or 0.0
 
     def read(self) -> tuple[NDArray[np.uint8], float] | None:
-        there, pixels = self._capture.read()
+        try:
+            there, pixels = self._capture.read()
+        except cv2.error as exc:
+            raise DataError(f"a frame cannot be decoded: {exc}") from exc
         if not there:
             return None
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if self._stamped else None
@@ -182,6 +185,12 @@ def open_v4l2(address: CameraAddress, patience: float = 30.0) -> LiveSource:
         capture = cv2.VideoCapture(path, cv2.CAP_V4L2, parameters)
         opened = OpenCVCapture(f"camera {path}", capture, stamped=True)
         _check_mode(path, capture, address)
+        if opened.read() is None:  # what a driver refuses only when it starts
+            opened.close()
+            raise DataError(
+                f"camera {path} opens but gives no frame: the USB bus may have no room left (ask for a smaller size or rate, for "
+                "format=MJPG, or use another port), or the cable is loose"
+            )
         return opened
 
     return LiveSource(f"camera {path}", opener, patience)

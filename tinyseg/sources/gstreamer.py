@@ -91,6 +91,8 @@ class PipelineCapture(Capture):
             raise
         there, top, bottom = self._waiting.get_caps().get_structure(0).get_fraction("framerate")
         self.frame_rate = top / bottom if there and bottom else 0.0
+        if self.live:
+            self._waiting = None  # it ages
 
     def _start(self) -> bool:
         """Start; whether the pipeline is live."""

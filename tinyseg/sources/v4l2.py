@@ -108,6 +108,20 @@ def lasting_path(path: str) -> str:
     return path
 
 
+def find_cameras() -> list[str]:
+    """Paths of the devices that give pictures, and of those that this user may not ask, by number; empty elsewhere than on Linux."""
+    places = [p for p in Path("/dev").glob("video*") if p.name.removeprefix("video").isdigit()]
+    return [str(p) for p in sorted(places, key=lambda p: int(p.name.removeprefix("video"))) if _may_film(str(p))]
+
+
+def _may_film(path: str) -> bool:
+    try:
+        with _opened(path):
+            return True
+    except DataError as exc:
+        return isinstance(exc.__cause__, OSError) and exc.__cause__.errno in (errno.EACCES, errno.EPERM, errno.EBUSY)
+
+
 def camera_name(path: str) -> str:
     """The name that the driver gives a camera. Raises DataError."""
     with _opened(path) as ask:
