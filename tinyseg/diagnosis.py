@@ -274,6 +274,16 @@ def find_traps(gpus: Sequence[str], governor: str | None, engines: Sequence[Engi
         for path in v4l2.find_cameras()
         if not os.access(path, os.R_OK | os.W_OK)
     )
+    modes = device.power_modes()
+    fastest = [n for n, name in modes.items() if name.startswith("MAXN")]
+    mode = device.power_mode()
+    if fastest and mode is not None and "MAXN" not in mode:
+        traps.append(
+            Trap(
+                f"this Jetson runs in power mode {mode}; {modes[fastest[-1]]} is faster",
+                f"sudo nvpmodel -m {fastest[-1]} && sudo jetson_clocks (it draws more power: mind supply and cooling)",
+            )
+        )
     if governor == "powersave":
         traps.append(
             Trap(

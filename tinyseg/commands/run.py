@@ -26,6 +26,7 @@ from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
 from tinyseg.system.console import is_watched, tell
 from tinyseg.system.device import temperature_celsius
+from tinyseg.system.service import Heartbeat
 
 EXIT_IN_PART, EXIT_INTERRUPTED = 1, 130
 MOST_PROMPT_BYTES = 256 << 20
@@ -146,13 +147,15 @@ def run(args: argparse.Namespace) -> int:
         source.close()
         raise
     watched = is_watched()
+    heartbeat = Heartbeat()
 
     def tick(stats: LoopStats) -> None:
-        tell(f"\r{live_line(stats)}\x1b[K", end="")
+        if watched:
+            tell(f"\r{live_line(stats)}\x1b[K", end="")
+        heartbeat.progress(stats.frames, live_line(stats))
 
     loop = Loop(
-        seg, source, sink, prompts, prompts_for=frame_prompts, drop=args.drop, zoom=args.zoom,
-        on_tick=tick if watched else None,
+        seg, source, sink, prompts, prompts_for=frame_prompts, drop=args.drop, zoom=args.zoom, on_tick=tick
     )  # fmt: skip
     interrupted = False
     if threading.current_thread() is threading.main_thread():

@@ -22,6 +22,7 @@ from tinyseg.prompts import Prompt
 from tinyseg.sinks import SINK_HELP, open_sink
 from tinyseg.sources import SOURCE_HELP, open_source
 from tinyseg.system.console import is_watched, tell
+from tinyseg.system.service import Heartbeat
 from tinyseg.track import ObjectId
 
 MOST_PROMPT_BYTES = 64 << 20
@@ -134,10 +135,14 @@ def run(args: argparse.Namespace) -> int:
         raise
     watched = is_watched()
 
-    def tick(stats: LoopStats) -> None:
-        tell(f"\r{live_line(stats)}\x1b[K", end="")
+    heartbeat = Heartbeat()
 
-    loop = Loop(tracker, source, sink, prompts, drop=args.drop, on_tick=tick if watched else None)
+    def tick(stats: LoopStats) -> None:
+        if watched:
+            tell(f"\r{live_line(stats)}\x1b[K", end="")
+        heartbeat.progress(stats.frames, live_line(stats))
+
+    loop = Loop(tracker, source, sink, prompts, drop=args.drop, on_tick=tick)
     for frame, id, prompt in later:
         if prompt is None:
             loop.remove(id, frame)
