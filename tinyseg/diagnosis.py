@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ from tinyseg.engines import ENGINES, cpu, is_installed, offered_precisions, why_
 from tinyseg.engines.cache import open_cache
 from tinyseg.errors import TinysegError
 from tinyseg.predict.load import load
+from tinyseg.sources import gstreamer, v4l2
 from tinyseg.system import device
 from tinyseg.version import __version__
 
@@ -177,15 +179,22 @@ def jetpack() -> tuple[int | None, str | None]:
 
 
 def cameras() -> list[str]:
-    """Video devices with the names that their drivers give (Linux)."""
-    places = sorted(Path("/sys/class/video4linux").glob("video*"))
-    return [f"/dev/{place.name} ({_text(str(place / 'name')) or 'unnamed'})" for place in places]
+    """Video devices that give pictures, with the names that their drivers give (Linux)."""
+    return [
+        f"{path} ({_text(f'/sys/class/video4linux/{Path(path).name}/name') or 'unnamed'})"
+        for path in v4l2.find_cameras()
+    ]
 
 
 def opencv_parts() -> tuple[list[str], list[str]]:
     """(video back ends, image formats) that this OpenCV was built with."""
     text = cv2.getBuildInformation()
     video = [n for n in ("FFMPEG", "GStreamer", "v4l/v4l2", "AVFoundation", "Media Foundation") if _yes(text, n)]
+    pipelines = gstreamer.version()
+    if pipelines is not None:
+        video.append(f"gst: pipelines (GStreamer {pipelines})")
+    if importlib.util.find_spec("picamera2") is not None:
+        video.append("picamera2")
     images = [
         n for n in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") if re.search(rf"^\s+{n}:\s+(?!NO)\S", text, re.MULTILINE)
     ]
@@ -255,6 +264,24 @@ def find_traps(gpus: Sequence[str], governor: str | None, engines: Sequence[Engi
                 f"JetPack {major} comes with TensorRT {wanted}, but version {tensorrt} was installed from elsewhere",
                 "remove it (pip uninstall tensorrt) and use the one of JetPack: a virtual environment made with "
                 "python3 -m venv --system-site-packages sees it",
+            )
+        )
+    traps.extend(
+        Trap(
+            f"you may not use the camera {path}",
+            "sudo usermod -aG video $USER, then log in again; in a container: docker run --device " + path,
+        )
+        for path in v4l2.find_cameras()
+        if not os.access(path, os.R_OK | os.W_OK)
+    )
+    modes = device.power_modes()
+    fastest = [n for n, name in modes.items() if name.startswith("MAXN")]
+    mode = device.power_mode()
+    if fastest and mode is not None and "MAXN" not in mode:
+        traps.append(
+            Trap(
+                f"this Jetson runs in power mode {mode}; {modes[fastest[-1]]} is faster",
+                f"sudo nvpmodel -m {fastest[-1]} && sudo jetson_clocks (it draws more power: mind supply and cooling)",
             )
         )
     if governor == "powersave":

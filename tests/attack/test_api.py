@@ -24,7 +24,7 @@ hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not install
 from hypothesis import strategies as st  # noqa: E402 - after the skip
 
 # What opens a camera or the network is slow, and nothing of ours.
-OUTSIDE = ("/dev/video", "rtsp", "http", "udp", "tcp")
+OUTSIDE = ("/dev/video", "gst:", "rtsp", "http", "udp", "tcp")
 
 
 class Caller:

@@ -33,7 +33,23 @@ LINES = [
     ["-v", "cache", "verify"],
 ]  # fmt: skip
 # Tokens that make a run endless, slow or leave the folder: not tried.
-LEFT_OUT = ("rtsp", "http", "udp", "tcp", "/dev/video", "--time", "-h", "--h", "~", "/", "..")
+LEFT_OUT = (
+    "gst:",
+    "v4l2",
+    "csi",
+    "picamera2",
+    "rtsp",
+    "http",
+    "udp",
+    "tcp",
+    "/dev/video",
+    "--time",
+    "-h",
+    "--h",
+    "~",
+    "/",
+    "..",
+)
 NUMBERS = [
     "-1",
     "0",

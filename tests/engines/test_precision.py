@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tinyseg.engines import PrecisionFacts, choose_precision, cpu
@@ -67,8 +69,26 @@ def test_without_figures_the_engine_chooses() -> None:
 def test_flags_are_those_of_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "flags\t: sse avx2 avx512_vnni\nmodel name : x\nflags\t: sse avx2\n"
     cpu.flags.cache_clear()
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr("tinyseg.engines.cpu.Path.read_text", lambda *_, **__: text)
     assert cpu.flags() == {"sse", "avx2"} and cpu.int8_instruction() is None
     cpu.flags.cache_clear()
     monkeypatch.undo()
     assert cpu.fingerprint() == cpu.fingerprint()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library tells it on Linux")
+def test_flags_of_arm_are_asked_of_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words as a Cortex-A76 and a Cortex-A72 have them; /proc/cpuinfo may be the host's."""
+
+    class Library:
+        def __init__(self, words: dict[int, int]) -> None:
+            self.getauxval = lambda kind: words[kind.value]
+
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
+    for words, told in (({16: 0x119FFF, 26: 0}, {"asimd", "asimdhp", "asimddp"}), ({16: 0xFF, 26: 0}, {"asimd"})):
+        monkeypatch.setattr(cpu.ctypes, "CDLL", lambda _, words=words: Library(words))
+        cpu.flags.cache_clear()
+        assert cpu.flags() == told
+    assert cpu.int8_instruction() is None and not cpu.int8_saturates()
+    cpu.flags.cache_clear()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tinyseg import Loop, Prompt
 from tinyseg.cli import main
 from tinyseg.loop import LoopStats
 from tinyseg.sinks import CallbackSink, FrameResult, JsonLinesSink, NullSink, Sink, VideoSink, open_sink
-from tinyseg.sources import ArraySource, LiveSource, RawSource, Source, SyntheticSource, open_source
+from tinyseg.sources import ArraySource, Capture, LiveSource, RawSource, Source, SyntheticSource, open_source
 
 BOX = Prompt(box=(10, 20, 60, 70))
 
@@ -160,42 +160,68 @@ def test_the_tick_tells_how_it_goes(seg: tinyseg.Segmenter) -> None:
     assert len(ticks) >= 3 and ticks[-1].frames > ticks[0].frames
 
 
-class Capture:
-    """A stand-in for cv2.VideoCapture: gives so many frames, then fails."""
+class Fails(Capture):
+    """Gives so many frames, then fails: with an error, or without a word."""
 
-    def __init__(self, count: int, opens: bool = True) -> None:
-        self.left, self.opens = count, opens
+    frame_rate = 25.0
 
-    def isOpened(self) -> bool:
-        return self.opens
+    def __init__(self, count: int, error: str = "") -> None:
+        self.left, self.error = count, error
 
-    def get(self, _property: int) -> float:
-        return 25.0
-
-    def read(self) -> tuple[bool, Any]:
+    def read(self) -> tuple[Any, float] | None:
         self.left -= 1
-        return (True, np.zeros((8, 8, 3), np.uint8)) if self.left >= 0 else (False, None)
+        if self.left >= 0:
+            return np.zeros((8, 8, 3), np.uint8), 10.0 + self.left
+        if self.error:
+            raise tinyseg.DataError(self.error)
+        return None
 
-    def release(self) -> None:
-        self.opens = False
+    def close(self) -> None:
+        self.left = 0
+
+
+def opener(*captures: Capture | None) -> Callable[[], Capture]:
+    """Opens one after the other; None does not open."""
+    left = iter(captures)
+
+    def opened() -> Capture:
+        capture = next(left)
+        if capture is None:
+            raise tinyseg.DataError("it does not open")
+        return capture
+
+    return opened
 
 
 def test_live_sources_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.001)
-    captures = iter([Capture(2), Capture(0, opens=False), Capture(0), Capture(3)])
-    source = LiveSource("camera", lambda: next(captures))  # type: ignore[arg-type,return-value]
+    source = LiveSource("camera", opener(Fails(2), None, Fails(0, "no signal"), Fails(3)))
     assert source.live and source.frame_rate == 25.0
     got = [source.next_frame() for _ in range(5)]
     assert [f.index for f in got if f] == [0, 1, 2, 3, 4] and source.reconnections == 1
+    assert [f.captured for f in got if f] == [11, 10, 12, 11, 10]  # as the capture says
 
 
 def test_live_sources_give_up_after_their_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.001)
-    source = LiveSource("camera", lambda: Capture(0), patience=0.05)  # type: ignore[arg-type,return-value]
-    with pytest.raises(tinyseg.DataError, match="no frame"):
+    source = LiveSource("camera", lambda: Fails(0, "the cable is out"), patience=0.05)
+    with pytest.raises(tinyseg.DataError, match=r"no frame for 0 s: the cable is out"):
         source.read()
     with pytest.raises(tinyseg.DataError, match="does not open"):
-        LiveSource("camera", lambda: Capture(0, opens=False))  # type: ignore[arg-type,return-value]
+        LiveSource("camera", opener(None))
+
+
+def test_a_live_source_that_is_closed_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.001)
+    late = Fails(5)
+
+    def closes() -> Capture:
+        source.close()
+        return late
+
+    makers = iter([lambda: Fails(0), closes])
+    source = LiveSource("camera", lambda: next(makers)())
+    assert source.read() is None and late.left == 0
 
 
 def test_raw_frames_are_read_whole() -> None:

@@ -62,7 +62,9 @@ def add_parser(commands: Any) -> None:
 
 def shown_name(source: str) -> str:
     """What viewers are told of a source: no folder of this machine, no password in a url."""
-    if "://" in source:
+    if source.startswith("gst:"):
+        return "gst"
+    if "://" in source and not source.startswith("file:"):
         scheme, _, rest = source.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
     return source if source.startswith("synthetic:") else Path(source).name or source

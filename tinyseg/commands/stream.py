@@ -18,6 +18,7 @@ from tinyseg.sinks import SINK_HELP, Sink, open_sink
 from tinyseg.sources import Source, open_source
 from tinyseg.system.console import is_watched, tell
 from tinyseg.system.device import temperature_celsius
+from tinyseg.system.service import Heartbeat
 
 EXIT_IN_PART, EXIT_INTERRUPTED = 1, 130
 
@@ -61,9 +62,18 @@ def live_line(stats: LoopStats) -> str:
     )
 
 
-def live_tick() -> Callable[[LoopStats], None] | None:
-    """For ``Loop(on_tick=)``: writes the line over itself where somebody watches, else None."""
-    return (lambda stats: tell(f"\r{live_line(stats)}\x1b[K", end="")) if is_watched() else None
+def live_tick() -> Callable[[LoopStats], None]:
+    """For ``Loop(on_tick=)``: writes the line over itself where somebody watches, and tells systemd that the loop is alive."""
+    watched = is_watched()
+    heartbeat = Heartbeat()
+
+    def tick(stats: LoopStats) -> None:
+        line = live_line(stats)
+        if watched:
+            tell(f"\r{line}\x1b[K", end="")
+        heartbeat.progress(stats.frames, line)
+
+    return tick
 
 
 def stop_on_sigterm() -> None:

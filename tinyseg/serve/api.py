@@ -178,9 +178,8 @@ class Api:
 
     async def health(self, request: Request) -> Response:
         snapshot = self._live.latest
-        well = self._live.running and (snapshot is None or snapshot.status != "failed")
         status = snapshot.status if snapshot is not None else "waiting"
-        return JSONResponse({"status": status if self._live.running else "stopped"}, 200 if well else 503)
+        return JSONResponse({"status": status if self._live.running else "stopped"}, 200 if self._live.well else 503)
 
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(description())

@@ -152,6 +152,11 @@ class Live:
         return self._thread.is_alive() and not self._stopping
 
     @property
+    def well(self) -> bool:
+        """Whether frames can be had: the live thread works, and its source has not failed."""
+        return self.running and (self._latest is None or self._latest.status != "failed")
+
+    @property
     def is_live(self) -> bool:
         """Whether the source is a camera or network stream."""
         return self._capture.live

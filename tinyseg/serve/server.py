@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from tinyseg.serve.live import Live, Tracker
 from tinyseg.serve.logs import log
 from tinyseg.serve.metrics import Metrics
 from tinyseg.sources import Source
+from tinyseg.system.service import Heartbeat
 
 SHORTEST_TOKEN = 12
 STOP_SECONDS = 5
@@ -145,6 +147,15 @@ def serve(
             wide=settings.wide, secure=settings.certificate is not None,
         )  # fmt: skip
         config = configure(app, settings)
+        heartbeat, beats = Heartbeat(), itertools.count(1)
+        if heartbeat.pause is not None:
+            config.timeout_notify = max(1, int(heartbeat.pause))
+
+        async def alive() -> None:  # called from the loop that serves: one that hangs is silent
+            if live.well:
+                heartbeat.progress(next(beats))
+
+        config.callback_notify = alive
         live.start()
         scheme = "https" if settings.certificate is not None else "http"
         host, port = sock.getsockname()[:2]

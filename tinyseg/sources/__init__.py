@@ -1,4 +1,4 @@
-"""Where frames come from: cameras, video files, streams, images, arrays, raw bytes, and drawn ones.
+"""Where frames come from: cameras, streams, pipelines, video files, images, arrays, raw bytes, and drawn ones.
 
 A source is an iterator of frames with a ``live`` flag and ``close()``; your own needs ``read()`` alone
 (:class:`Source`). Live sources do not wait for anybody: :class:`tinyseg.Loop` drops what comes too fast and counts it.
@@ -6,8 +6,9 @@ Files wait, so that no frame is lost.
 """
 
 from tinyseg.sources.base import ArraySource, Frame, Source
-from tinyseg.sources.camera import LiveSource, open_camera, open_stream
+from tinyseg.sources.camera import Capture, LiveSource, open_camera, open_stream
 from tinyseg.sources.folder import ImageSource
+from tinyseg.sources.gstreamer import open_pipeline
 from tinyseg.sources.raw import RawSource
 from tinyseg.sources.synthetic import SyntheticSource
 from tinyseg.sources.uri import SOURCE_HELP, open_source
@@ -16,6 +17,7 @@ from tinyseg.sources.video import VideoFileSource
 __all__ = [
     "SOURCE_HELP",
     "ArraySource",
+    "Capture",
     "Frame",
     "ImageSource",
     "LiveSource",
@@ -24,6 +26,7 @@ __all__ = [
     "SyntheticSource",
     "VideoFileSource",
     "open_camera",
+    "open_pipeline",
     "open_source",
     "open_stream",
 ]

@@ -25,7 +25,9 @@ class Frame:
 
     pixels: NDArray[np.uint8]
     index: int  # 0, 1, 2, ... as the source gave them; dropped frames leave gaps
-    captured: float  # time.perf_counter() when it was there, seconds
+    captured: (
+        float  # time.perf_counter() when the camera took it, where its driver says so, else when it was there; seconds
+    )
     color: str = "bgr"
     name: str = ""  # the file it came from, if any
 
@@ -52,7 +54,7 @@ class Source(ABC):
         pixels = self.read()
         if pixels is None:
             return None
-        frame = Frame(pixels, self._count, time.perf_counter(), self.color, self.name)
+        frame = Frame(pixels, self._count, self.captured, self.color, self.name)
         self._count += 1
         return frame
 
@@ -72,6 +74,11 @@ class Source(ABC):
     def name(self) -> str:
         """The name of what read() gave last, if it has one."""
         return ""
+
+    @property
+    def captured(self) -> float:
+        """When what read() gave last was taken, seconds on the clock of time.perf_counter(); now, where nobody tells."""
+        return time.perf_counter()
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Let go of devices and files; called once, also after an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -26,13 +27,25 @@ def temperature_celsius() -> float | None:
     return float(max(degrees)) if degrees else None
 
 
+# Arm's numbers of its own cores (CPU part in /proc/cpuinfo), by the names that people know.
+ARM_CORES = {
+    "0xd03": "Cortex-A53", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72", "0xd09": "Cortex-A73",
+    "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE",
+    "0xd49": "Neoverse-N2", "0xd4f": "Neoverse-V2", "0xd83": "Neoverse-V3AE",
+}  # fmt: skip
+
+
 def processor_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system gives it; on Arm the board's, with its cores'."""
+    rows: dict[str, str] = {}
     for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return platform.processor() or platform.machine()
+        rows.setdefault(key.strip(), value.strip())
+    if platform.machine() in ("aarch64", "arm64"):
+        board = (_read(Path("/proc/device-tree/model")) or rows.get("Model", "")).strip("\0")
+        named = [n for n in (board, ARM_CORES.get(rows.get("CPU part", "").lower(), "")) if n]
+        return ", ".join(named) or platform.processor() or platform.machine()
+    return rows.get("model name") or platform.processor() or platform.machine()
 
 
 def governor() -> str | None:
@@ -49,10 +62,20 @@ def clock_mhz() -> float | None:
     return float(clock.current) if clock is not None and clock.current else None
 
 
+def power_modes() -> dict[int, str]:
+    """The power modes of a Jetson by number (nvpmodel's configuration); empty elsewhere."""
+    text = _read(Path("/etc/nvpmodel.conf")) or ""
+    return {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text)}
+
+
 def power_mode() -> str | None:
-    """The power mode of a Jetson (nvpmodel's status file)."""
+    """The power mode of a Jetson, such as ``15W (0)`` (nvpmodel's status file)."""
     status = _read(Path("/var/lib/nvpmodel/status"))
-    return status or None
+    number = re.fullmatch(r"pmode:0*(\d+)", status or "")
+    if number is None:
+        return status or None
+    name = power_modes().get(int(number[1]))
+    return f"{name} ({int(number[1])})" if name else number[1]
 
 
 def busy_share(seconds: float = 0.3) -> float | None:

@@ -218,5 +218,7 @@ def test_without_the_extra_the_message_names_it(
 def test_viewers_are_told_no_folder_and_no_password() -> None:
     assert shown_name("/home/me/secret/film.mp4") == "film.mp4"
     assert shown_name("rtsp://user:pass@cam:554/stream?key=1") == "rtsp://cam:554/stream"
+    assert shown_name("gst:rtspsrc location=rtsp://u:p@cam ! decodebin") == "gst"
+    assert shown_name("file:///home/me/film.mp4") == "film.mp4"
     assert shown_name("0") == "0" and shown_name("synthetic:9x9") == "synthetic:9x9"
     assert os.sep not in shown_name("a/b/")
