@@ -10,22 +10,64 @@ from numpy.typing import NDArray
 
 from tinyseg.detect.boxes import Boxes, checked_boxes, only, require_known
 from tinyseg.detect.card import Card
-from tinyseg.engines import GraphSource, create_engine
+from tinyseg.detect.gate import ReadRows, require_parity
+from tinyseg.engines import CompiledGraph, GraphSource, create_engine
 from tinyseg.engines.base import SymbolicShape
+from tinyseg.engines.cache import entry_key, open_cache
 from tinyseg.errors import ModelError
+from tinyseg.graphs.compiled import UNCHECKED
 
 
 class DetectorGraph:
     """A compiled detector. Fixed shapes, fp32, one run a frame."""
 
-    def __init__(self, card: Card, engine: str, threads: int | None, inputs: Mapping[str, SymbolicShape]) -> None:
-        """inputs: beside the image. Raises EngineError."""
-        self.card = card
+    def __init__(
+        self, card: Card, engine: str, threads: int | None, inputs: Mapping[str, SymbolicShape],
+        probe: Mapping[str, NDArray[np.float32]], rows: ReadRows,
+    ) -> None:  # fmt: skip
+        """Built engines are kept in the cache, and compared with the graph on ONNX Runtime before they are used.
+
+        inputs: shapes of what is fed beside the image. probe: values of them to compare with. rows: boxes, as the card has
+        them, and scores of a run's outputs. Raises EngineError, ParityError or CacheError.
+        """
+        self.card, self._rows, self._probe = card, rows, dict(probe)
         shapes = {card.input: (1, 3, card.height, card.width), **inputs}
         # Their outputs' shapes are read off what comes; engines use the names, in the graph's order.
         source = GraphSource("detector", card.graph, shapes, {name: () for name in card.outputs}, "fp32", card.sha256)
         self.engine = create_engine(engine, "fp32", threads).engine
-        self._compiled = self.engine.compile(source, {})
+        self._compiled = self._open(source)
+
+    def _open(self, source: GraphSource) -> CompiledGraph:
+        engine = self.engine
+        if (engine.name, engine.precision) in UNCHECKED:
+            return engine.compile(source, {})
+        cache, _ = open_cache()
+        if cache is None:
+            return self._checked(source, engine.compile(source, {}))
+
+        def restore(blob: bytes) -> CompiledGraph:
+            return engine.restore(blob, source, {})
+
+        key = entry_key(engine.identity(), source.sha256, {})
+        return cache.get_or_build(key, lambda: self._build(source), restore, lambda found: self._checked(source, found))
+
+    def _build(self, source: GraphSource) -> bytes:
+        blob = self.engine.build(source, {})
+        self._checked(source, self.engine.restore(blob, source, {}))
+        return blob
+
+    def _checked(self, source: GraphSource, compiled: CompiledGraph) -> CompiledGraph:
+        def feeds(photograph: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+            return {self.card.input: image_input(photograph, self.card), **self._probe}
+
+        def rows(out: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            boxes, scores = self._rows(out)
+            return self._corners(boxes), scores
+
+        reference = create_engine("onnxruntime", "fp32", None).engine.compile(source, {})
+        longer = max(self.card.width, self.card.height)
+        require_parity(reference, compiled, feeds, rows, longer, f"on {self.engine.name} {self.engine.version}")
+        return compiled
 
     def run(self, frame: NDArray[np.uint8], feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for a frame (H, W, 3) BGR."""
@@ -33,6 +75,11 @@ class DetectorGraph:
 
     def to_frame(self, boxes: NDArray[np.float32], frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 4) boxes as the card describes them -> (N, 4) x0, y0, x1, y1 in the frame's pixels."""
+        scale, offset = _placement(frame.shape, self.card)
+        return np.asarray((self._corners(boxes) - np.tile(offset, 2)) / np.tile(scale, 2), np.float32)
+
+    def _corners(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 4) boxes as the card describes them -> (N, 4) x0, y0, x1, y1 in pixels of the input."""
         card = self.card
         corners = np.asarray(boxes, np.float32).reshape(-1, 4)
         if card.box_format == "cxcywh":
@@ -40,8 +87,7 @@ class DetectorGraph:
             corners = np.concatenate([corners[:, :2] - half, corners[:, :2] + half], 1)
         if card.unit == "share":
             corners = corners * np.array([card.width, card.height] * 2, np.float32)
-        scale, offset = _placement(frame.shape, card)
-        return np.asarray((corners - np.tile(offset, 2)) / np.tile(scale, 2), np.float32)
+        return corners
 
 
 def _placement(shape: tuple[int, ...], card: Card) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -79,7 +125,7 @@ class OnnxDetector:
     ) -> None:
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
-        self._graph = DetectorGraph(card, engine, threads, {})
+        self._graph = DetectorGraph(card, engine, threads, {}, {}, lambda out: _unpacked(card, out)[:2])
 
     def find(self, frame: NDArray[np.uint8], words: Sequence[str] = ()) -> Boxes:
         """As :class:`tinyseg.detect.BoxSource`; words must be among the card's labels."""

@@ -6,7 +6,7 @@ stands) has no ONNX operators; ``python -m tinyseg.distill export-detector`` mak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from tinyseg.detect.graph import DetectorGraph, sigmoid
 from tinyseg.errors import ModelError, NotInstalled, PromptError
 
 MOST_TOKENS = 256
+PROBE = ("cat", "cup")  # what the gate's photographs are asked for
 TEXT_INPUTS = ("ids", "tokens", "mask", "positions")
 
 
@@ -84,12 +85,19 @@ class GroundingDino:
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
         shapes = {n: (1, self._length) for n in TEXT_INPUTS} | {"mask": (1, self._length, self._length)}
-        self._graph = DetectorGraph(card, engine, threads, shapes)
+        text_inputs = self.text_inputs(PROBE)
+        probe = {n: getattr(text_inputs, n) for n in TEXT_INPUTS}
+        self._graph = DetectorGraph(card, engine, threads, shapes, probe, self._rows)
 
     def text_inputs(self, words: Sequence[str]) -> TextInputs:
         """Phrases as the graph takes them. Raises PromptError."""
         encoded = self._tokenizer.encode(" ".join(f"{w}." for w in words))
         return lay_out(encoded.ids, self._length, self._separators)
+
+    def _rows(self, out: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) as the card has them and the score of each one's surest token."""
+        certain = sigmoid(np.asarray(out[self.card.scores], np.float32)[0])
+        return np.asarray(out[self.card.boxes], np.float32)[0], certain.max(1)
 
     def find(self, frame: NDArray[np.uint8], words: Sequence[str] = ()) -> Boxes:
         """As :class:`tinyseg.detect.BoxSource`. A box's score is its surest token's, as transformers has it; its label is

@@ -15,9 +15,11 @@ from tinyseg.cli import main
 from tinyseg.detect import FunctionSource, open_detector, segment_words
 from tinyseg.detect.boxes import checked_boxes
 from tinyseg.detect.card import open_card
+from tinyseg.detect.gate import require_parity
 from tinyseg.detect.graph import image_input
 from tinyseg.detect.grounding import lay_out
-from tinyseg.errors import DataError, InputError, ModelError, PromptError
+from tinyseg.engines import GraphInfo
+from tinyseg.errors import DataError, InputError, ModelError, ParityError, PromptError
 from tinyseg.images import write_image
 from tinyseg.prompts.text import phrases
 
@@ -123,6 +125,68 @@ def test_boxes_with_scores_and_classes(tmp_path: Path) -> None:
     write_card(tmp_path, outputs=["xyxy", "conf", "cls"], boxes="conf", scores="xyxy")
     with pytest.raises(ModelError, match="graph's order"):
         open_detector(card, "onnxruntime").find(FRAME)
+
+
+def test_what_an_engine_built_is_kept_and_compared(
+    rf_detr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
+    first = open_detector(rf_detr, "openvino").find(FRAME)
+    expected = open_detector(rf_detr, "onnxruntime").find(FRAME)
+    assert first.labels == expected.labels == ("dog", "cup")
+    np.testing.assert_allclose(first.xyxy, expected.xyxy, atol=1e-3)
+    entries = list((tmp_path / "cache" / "engines").iterdir())
+    assert len(entries) == 1
+
+    def builds_again(*_: object) -> bytes:
+        raise AssertionError("it was built before")
+
+    from tinyseg.engines import ov  # noqa: PLC0415 - after the skip
+
+    monkeypatch.setattr(ov.OvEngine, "build", builds_again)
+    np.testing.assert_array_equal(open_detector(rf_detr, "openvino").find(FRAME).xyxy, first.xyxy)
+
+    # Another graph's engine in place of its own: what is built must answer as the graph does.
+    other = tmp_path / "other"
+    other.mkdir()
+    constant_graph(
+        other / "d.onnx", {"dets": shares(CUP, DOG, DOG), "labels": np.array([[[2.0, -4], [1, -5], [-4, -4]]])}
+    )
+    wrong = (entries[0] / "engine.bin").read_bytes()
+    monkeypatch.setattr(ov.OvEngine, "build", lambda *_: wrong)
+    with pytest.raises(ParityError, match="finds 0 of 9 boxes"):
+        open_detector(write_card(other), "openvino")
+
+
+def test_rows_that_change_places_are_the_same_boxes() -> None:
+    class Answers:
+        """A compiled graph whose answers are known."""
+
+        info = GraphInfo("fake", "1", "none", "fp32", 1)
+
+        def __init__(self, boxes: NDArray[Any], scores: NDArray[Any]) -> None:
+            self.out = {"boxes": boxes.astype(np.float32), "scores": scores.astype(np.float32)}
+
+        def runner(self) -> Answers:
+            return self
+
+        def run(self, feeds: object) -> dict[str, NDArray[np.float32]]:
+            return self.out
+
+    boxes = np.arange(40.0).reshape(10, 4) * 10
+    scores = np.linspace(0.9, 0.5, 10)
+    reference = Answers(boxes, scores)
+    rest = (lambda photograph: {}, lambda out: (out["boxes"], out["scores"]), 400, "here")
+    require_parity(reference, Answers(boxes[::-1], scores[::-1]), *rest)
+    require_parity(reference, Answers(boxes + 3, scores), *rest)
+    for changed in (Answers(boxes + 5, scores), Answers(boxes, scores - 0.02), Answers(boxes[:9], scores[:9])):
+        with pytest.raises(ParityError, match="here finds"):
+            require_parity(reference, changed, *rest)
+    nothing = Answers(np.zeros((0, 4)), np.zeros(0))
+    require_parity(nothing, nothing, *rest)
+    with pytest.raises(ParityError, match="finds 0 of"):
+        require_parity(nothing, reference, *rest)
 
 
 @pytest.mark.parametrize(
