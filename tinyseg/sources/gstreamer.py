@@ -186,7 +186,7 @@ class PipelineCapture(Capture):
 
 def _elements(group: Any) -> list[Any]:
     """All elements of a pipeline, those of its bins too."""
-    found = []
+    found: list[Any] = []
     iterator = group.iterate_recurse()
     while True:
         result, element = iterator.next()
