@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from tinyseg.detect import GroundingDino, open_detector
 from tinyseg.detect.graph import image_input
-from tinyseg.distill.__main__ import main
-from tinyseg.distill.detector import export_detector
 from tinyseg.errors import InputError, ModelError, PromptError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from tinyseg.distill.__main__ import main  # noqa: E402 - after the skip
+from tinyseg.distill.detector import export_detector  # noqa: E402
 
 WORDS = {200: "cat", 201: "dog", 202: "red", 203: "cup", 204: "a", 205: "##s", 1012: ".", 1029: "?"}
 THRESHOLD = 0.3
