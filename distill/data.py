@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinyseg.dataset import Photo
 from tinyseg.distill.flags import flag
 from tinyseg.errors import DataError, InputError
-from tinyseg.geometry import LOGIT_STRIDE, MEAN
+from tinyseg.geometry import HALF_PIXEL, LOGIT_STRIDE, MEAN
 
 VALIDATION_PERCENT = 3
 MIN_VISIBLE_PIXELS = 64  # in the sample; less is not worth a prompt
@@ -56,7 +56,7 @@ def fill_instance(polygons: Sequence[NDArray[np.float32]], crop: Crop) -> NDArra
     placed = []
     for polygon in polygons:
         # Annotations name pixels; half a pixel leads to continuous positions, and back for OpenCV's own habit.
-        xy = (polygon + 0.5) @ crop.matrix[:, :2].T + crop.matrix[:, 2] - 0.5
+        xy = (polygon + HALF_PIXEL) @ crop.matrix[:, :2].T + crop.matrix[:, 2] - HALF_PIXEL
         placed.append(np.round(np.clip(xy, -4e3, 4e3) * (1 << FILL_SHIFT)).astype(np.int32))
     cv2.fillPoly(mask, placed, 1, shift=FILL_SHIFT)
     return mask
@@ -105,7 +105,7 @@ def cut_image(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
         matrix[:, 1] *= h / small.shape[0]
         image = small
     # warpAffine maps pixel centres at integers.
-    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    matrix[:, 2] += matrix[:, :2] @ [HALF_PIXEL, HALF_PIXEL] - HALF_PIXEL
     fill = (round(MEAN),) * 3
     return cv2.warpAffine(
         image, matrix, (crop.size, crop.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill

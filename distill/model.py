@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from tinyseg.distill.shape import MOBILENET_V2_STAGES, SIZES, StudentShape
 from tinyseg.errors import InputError
-from tinyseg.geometry import MEAN, STD
+from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
 from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_POSITIVE
 
 TAPPED_STAGES = (1, 2, 4, 6)  # the last ones at strides 4, 8, 16 and 32
@@ -444,8 +444,8 @@ def rasterize_prompt(points: Tensor, labels: Tensor, mask: Tensor, has_mask: Ten
     the box's edge (0) to its centre (1), the earlier mask squashed to [-1, 1], and whether there is one.
     """
     h, w = mask.shape[-2:]
-    xs = (torch.arange(w, device=points.device, dtype=torch.float32) + 0.5) * 4.0  # (W,)
-    ys = (torch.arange(h, device=points.device, dtype=torch.float32) + 0.5) * 4.0
+    xs = (torch.arange(w, device=points.device, dtype=torch.float32) + 0.5) * float(LOGIT_STRIDE)  # (W,)
+    ys = (torch.arange(h, device=points.device, dtype=torch.float32) + 0.5) * float(LOGIT_STRIDE)
     # Squared distances in units of 32 px, so that they also fit half precision.
     dx = ((xs - points[..., :1]) / 32.0).square().unsqueeze(-2)  # (B, N, 1, W)
     dy = ((ys - points[..., 1:]) / 32.0).square().unsqueeze(-1)  # (B, N, H, 1)
@@ -467,8 +467,8 @@ def rasterize_prompt(points: Tensor, labels: Tensor, mask: Tensor, has_mask: Ten
     u = (xs - centre[:, :1]).abs()[:, None, None, :]  # (B, 1, 1, W)
     v = (ys - centre[:, 1:]).abs()[:, None, :, None]
     half_w, half_h = half[:, 0, None, None, None], half[:, 1, None, None, None]
-    inside_x = ((half_w - u) / 4.0 + 0.5).clamp(0.0, 1.0)  # a cell on the edge is covered in part
-    inside_y = ((half_h - v) / 4.0 + 0.5).clamp(0.0, 1.0)
+    inside_x = ((half_w - u) / float(LOGIT_STRIDE) + 0.5).clamp(0.0, 1.0)  # a cell on the edge is covered in part
+    inside_y = ((half_h - v) / float(LOGIT_STRIDE) + 0.5).clamp(0.0, 1.0)
     channels.append(inside_x * inside_y * has_box)
     channels.append(torch.minimum((1.0 - u / half_w).clamp(min=0.0), (1.0 - v / half_h).clamp(min=0.0)) * has_box)
 

@@ -16,7 +16,7 @@ from tinyseg.distill.data import cut_image
 from tinyseg.distill.model import Student, normalise
 from tinyseg.distill.validation import VIEW_SIZES, view
 from tinyseg.draw import overlay
-from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.geometry import HALF_PIXEL, LOGIT_STRIDE
 from tinyseg.images import write_image
 from tinyseg.masks import most_interior
 from tinyseg.prompts import Prompt
@@ -76,7 +76,7 @@ def draw_samples(student: Student, photos: Sequence[Photo], device: torch.device
         cv2.fillPoly(mask, [np.round(p).astype(np.int32) for p in photo.instances[0]], 1)
         scale = size / max(photo.width, photo.height)
         x, y, w, h = (v * scale for v in cv2.boundingRect(mask))
-        cx, cy = (v * scale for v in most_interior(mask > 0))
+        cx, cy = ((v + HALF_PIXEL) * scale for v in most_interior(mask > 0))
         features = student.encoder(normalise(torch.from_numpy(image[None, ..., ::-1].copy()).to(device)))
         points = torch.tensor([[[x, y], [x + w, y + h]], [[cx, cy], [0.0, 0.0]]], device=device)
         labels = torch.tensor(
@@ -85,7 +85,7 @@ def draw_samples(student: Student, photos: Sequence[Photo], device: torch.device
         empty = torch.zeros(2, 1, size // LOGIT_STRIDE, size // LOGIT_STRIDE, device=device)
         logits, _ = student.decoder(*features, points.float(), labels, empty, torch.zeros(2, device=device))
         full = torch.nn.functional.interpolate(logits[:, :1].float(), size=(size, size), mode="bilinear")[:, 0] > 0
-        prompts = (Prompt(box=[x, y, x + w, y + h]), Prompt(points=[[cx, cy]], labels=[1]))
+        prompts = (Prompt(box=[x, y, x + w, y + h]), Prompt(points=[[cx - HALF_PIXEL, cy - HALF_PIXEL]], labels=[1]))
         for row, answer, prompt in zip(rows, full.cpu().numpy(), prompts):
             picture = cv2.resize(overlay(image, [answer], [prompt]), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
             row.append(np.asarray(picture, np.uint8))

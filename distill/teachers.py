@@ -28,14 +28,14 @@ from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, Student, normalise
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.warm_start import folder_shape, load_folder
 from tinyseg.errors import InputError, NotInstalled
-from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
 from tinyseg.graphs.model import DEFAULT_MODEL, model_place
 from tinyseg.prompts.layout import LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_PADDING, LABEL_POSITIVE
 
 LOGIT_LIMIT = 12.0
 # Mean and spread on [0, 255] that a model is fed with: ImageNet's, or plain [-1, 1].
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-PLAIN = ((127.5,) * 3, (127.5,) * 3)
+PLAIN = ((MEAN,) * 3, (STD,) * 3)
 # The model type in a configuration -> the class that answers prompts on images, and its statistics. Published SAM 2, SAM 3 and
 # EdgeTAM name their video models there, whose weights hold the image model's.
 SAM_KINDS = {

@@ -21,7 +21,7 @@ from tinyseg.distill.losses import mask_iou
 from tinyseg.distill.model import Student
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.teachers import Encoded, StudentEncoded
-from tinyseg.geometry import LOGIT_STRIDE
+from tinyseg.geometry import HALF_PIXEL, LOGIT_STRIDE
 from tinyseg.masks import most_interior
 from tinyseg.prompts.layout import (
     LABEL_BOX_BOTTOM_RIGHT,
@@ -89,7 +89,7 @@ def score_encoders(
                     x, y, w, h = cv2.boundingRect(m)
                     corners.append([[x, y], [x + w, y + h]])
                     cx, cy = most_interior(m > 0)
-                    clicks.append([[cx + 0.5, cy + 0.5], [0.0, 0.0]])
+                    clicks.append([[cx + HALF_PIXEL, cy + HALF_PIXEL], [0.0, 0.0]])
                 n = len(masks)
                 empty = torch.zeros(n, 1, size // LOGIT_STRIDE, size // LOGIT_STRIDE, device=device)
                 none = torch.zeros(n, device=device)
@@ -132,7 +132,7 @@ def correct_twice(encoded: Encoded, target: Tensor, points: Tensor, labels: Tens
                 region, label[i] = (
                     (missing, LABEL_POSITIVE) if missing.sum() >= extra.sum() else (extra, LABEL_NEGATIVE)
                 )
-                xy[i, 0] = np.add(most_interior(region.astype(np.uint8)), 0.5)
+                xy[i, 0] = np.add(most_interior(region), HALF_PIXEL)
         points = torch.cat((points, torch.from_numpy(xy).to(points.device)), 1)
         labels = torch.cat((labels, torch.from_numpy(label).to(labels.device)), 1)
         given = torch.ones(len(truth), device=points.device)

@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyseg.engines.cache_place import find_place
 from tinyseg.errors import CacheError, EngineError
 from tinyseg.files import read_regular
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 T = TypeVar("T")
 LOG = logging.getLogger("tinyseg.cache")
@@ -261,6 +262,8 @@ class EngineCache:
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Held by one process at a time; where the system allows no lock (a read-only or foreign folder), by everyone."""
+        from filelock import Timeout  # noqa: PLC0415 - programs whose engine keeps nothing start sooner without it
+
         lock = self._lock(name) if self._writable else None
         try:
             if lock is not None:
@@ -285,6 +288,8 @@ class EngineCache:
                 lock.release()
 
     def _lock(self, name: str) -> FileLock | None:
+        from filelock import FileLock  # noqa: PLC0415
+
         path = self._locks / f"{name[:32]}.lock"
         try:
             self._locks.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from tinyseg.errors import CacheError
 
 LOG = logging.getLogger("tinyseg.cache")
@@ -37,7 +35,12 @@ class CachePlace:
 def cache_root() -> Path:
     """TINYSEG_CACHE, else the platform's folder for a user's caches. Raises RuntimeError where there is no home."""
     named = os.environ.get("TINYSEG_CACHE")
-    root = Path(named).expanduser() if named else platformdirs.user_cache_path("tinyseg", appauthor=False)
+    if named:
+        root = Path(named).expanduser()
+    else:
+        import platformdirs  # noqa: PLC0415 - programs whose engine keeps nothing start sooner without it
+
+        root = platformdirs.user_cache_path("tinyseg", appauthor=False)
     if root.parts[:1] == ("~",):
         raise RuntimeError("there is no home directory")
     return root

@@ -48,51 +48,126 @@ void make_taps(int source, int target, Taps& taps) {
   }
 }
 
+// Two rows of the output are made at a time: their values lie side by side, so that one load brings a pixel of both.
+
+constexpr int BLOCK = 64;  // bytes of a source row that are summed in registers
+
 // Vertical pass in 8.8 fixed point: sum += (value * 256 * weight) rounded down, weights in 1/65536. Every tap loses
-// less than 1/256 of a grey level, and 16-bit lanes are twice as many as floats. Two rows at once halve the traffic on
-// the sums.
-TINYSEG_CLONES
-void add_rows(const uint8_t* __restrict a, uint16_t wa, const uint8_t* __restrict b, uint16_t wb,
-              uint16_t* __restrict sum, int n) {
-  for (int x = 0; x < n; ++x) {
-    const uint16_t pa = uint16_t((uint32_t(uint16_t(a[x] << 8)) * wa) >> 16);
-    const uint16_t pb = uint16_t((uint32_t(uint16_t(b[x] << 8)) * wb) >> 16);
-    sum[x] = uint16_t(sum[x] + pa + pb);
+// less than 1/256 of a grey level, and 16-bit lanes are twice as many as floats. Bytes are taken in pairs: the lower one
+// times 256 is the pair shifted up, the higher one the pair without the lower.
+template <int Count>
+TINYSEG_INLINE void add_taps(const uint8_t* const* rows, const uint16_t* weights, int x, uint16_t* __restrict even,
+                             uint16_t* __restrict odd) {
+  const uint8_t* row[Count];
+  uint16_t weight[Count];
+  for (int k = 0; k < Count; ++k) {
+    row[k] = rows[k] + x;
+    weight[k] = weights[k];
+  }
+  for (int i = 0; i < BLOCK / 2; ++i) {
+    uint16_t e = even[i], o = odd[i];
+    for (int k = 0; k < Count; ++k) {
+      uint16_t pair;
+      std::memcpy(&pair, row[k] + 2 * i, sizeof(pair));
+      e = uint16_t(e + ((uint32_t(uint16_t(pair << 8)) * weight[k]) >> 16));
+      o = uint16_t(o + ((uint32_t(uint16_t(pair & 0xff00)) * weight[k]) >> 16));
+    }
+    even[i] = e;
+    odd[i] = o;
+  }
+}
+
+// n values of two rows, in turn. bias: half of what truncation loses on average, so that flat areas keep their value.
+template <int Count>
+TINYSEG_INLINE void sum_rows(const RowTaps& upper, const RowTaps& lower, int taps, int bias, float* __restrict out,
+                             int n) {
+  const uint8_t* const* rows[2] = {upper.rows.data(), lower.rows.data()};
+  const uint16_t* weights[2] = {upper.weights.data(), lower.weights.data()};
+  int x = 0;
+  for (; x + BLOCK <= n; x += BLOCK) {
+    uint16_t even[2][BLOCK / 2], odd[2][BLOCK / 2], all[2 * BLOCK];
+    for (int r = 0; r < 2; ++r) {
+      for (int i = 0; i < BLOCK / 2; ++i) even[r][i] = odd[r][i] = uint16_t(bias);
+      for (int k = 0; k < taps; k += Count) add_taps<Count>(rows[r] + k, weights[r] + k, x, even[r], odd[r]);
+    }
+    for (int i = 0; i < BLOCK / 2; ++i) {
+      all[4 * i] = even[0][i];
+      all[4 * i + 1] = even[1][i];
+      all[4 * i + 2] = odd[0][i];
+      all[4 * i + 3] = odd[1][i];
+    }
+    for (int i = 0; i < 2 * BLOCK; ++i) out[2 * x + i] = float(all[i]);
+  }
+  for (; x < n; ++x) {
+    for (int r = 0; r < 2; ++r) {
+      uint16_t sum = uint16_t(bias);
+      for (int k = 0; k < taps; ++k)
+        sum = uint16_t(sum + ((uint32_t(uint16_t(rows[r][k][x] << 8)) * weights[r][k]) >> 16));
+      out[2 * x + r] = float(sum);
+    }
+  }
+}
+
+using SumRows = void (*)(const RowTaps&, const RowTaps&, int, int, float*, int);
+
+// clang-format off
+TINYSEG_CLONES void sum_rows_2(const RowTaps& a, const RowTaps& b, int taps, int bias, float* out, int n) { sum_rows<2>(a, b, taps, bias, out, n); }
+TINYSEG_CLONES void sum_rows_3(const RowTaps& a, const RowTaps& b, int taps, int bias, float* out, int n) { sum_rows<3>(a, b, taps, bias, out, n); }
+TINYSEG_CLONES void sum_rows_4(const RowTaps& a, const RowTaps& b, int taps, int bias, float* out, int n) { sum_rows<4>(a, b, taps, bias, out, n); }
+TINYSEG_CLONES void sum_rows_5(const RowTaps& a, const RowTaps& b, int taps, int bias, float* out, int n) { sum_rows<5>(a, b, taps, bias, out, n); }
+// clang-format on
+
+// So many taps that they are whole groups of those that are summed in registers.
+int padded(int taps) { return taps <= 5 ? taps : (taps + 3) / 4 * 4; }
+
+SumRows sum_rows_for(int taps) {
+  switch (taps) {
+    case 2: return sum_rows_2;
+    case 3: return sum_rows_3;
+    case 5: return sum_rows_5;
+    default: return sum_rows_4;
   }
 }
 
 TINYSEG_CLONES
-void widen(const uint16_t* __restrict sum, float* __restrict out, int n) {
-  for (int x = 0; x < n; ++x) out[x] = float(sum[x]);
+void widen_rows(const uint8_t* __restrict upper, const uint8_t* __restrict lower, float* __restrict out, int n) {
+  for (int x = 0; x < n; ++x) {
+    out[2 * x] = float(upper[x]) * 256.0f;
+    out[2 * x + 1] = float(lower[x]) * 256.0f;
+  }
 }
 
-TINYSEG_CLONES
-void widen_bytes(const uint8_t* __restrict row, float* __restrict out, int n) {
-  for (int x = 0; x < n; ++x) out[x] = float(row[x]) * 256.0f;
-}
+// A pixel of two rows: channel 0 of both, 1 of both, 2 of both; the last two lanes are the next pixel's and are dropped.
+typedef float Lanes __attribute__((vector_size(32)));
 
-// Four channels of a pixel; the fourth is the next pixel's first and is dropped.
-typedef float Lanes __attribute__((vector_size(16)));
-
-inline Lanes load(const float* p) {
+template <int Count>
+TINYSEG_INLINE void weighted(Lanes& sum, const float* source, int pitch, const float* w, int count) {
   Lanes v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-template <int Count>
-inline Lanes weighted(const float* source, int pitch, const float* w, int count) {
-  Lanes sum = load(source) * w[0];
+  std::memcpy(&v, source, sizeof(v));
+  sum = v * w[0];
   const int n = Count > 0 ? Count : count;
-  for (int k = 1; k < n; ++k) sum += load(source + k * pitch) * w[k];
-  return sum;
+  for (int k = 1; k < n; ++k) {
+    std::memcpy(&v, source + k * pitch, sizeof(v));
+    sum += v * w[k];
+  }
 }
 
-// Horizontal pass of one row whose pixels are `pitch` floats apart; three planes out. Count > 0 fixes the number of
-// taps, so that the compiler unrolls them.
+TINYSEG_INLINE void store_halves(const Lanes& v, float* low, float* high) {
+  std::memcpy(low, &v, sizeof(v) / 2);
+  std::memcpy(high, reinterpret_cast<const char*>(&v) + sizeof(v) / 2, sizeof(v) / 2);
+}
+
+// Where two rows of the output go, by channel in the frame's order.
+struct RowPlanes {
+  float* upper[3];
+  float* lower[3];
+};
+
+// Horizontal pass of two rows whose pixels are `pitch` floats apart. Count > 0 fixes the number of taps, so that the
+// compiler unrolls them.
 template <int Count>
-void resample_row(const float* row, int pitch, const Taps& taps, int n, float scale, float shift, float* p0, float* p1,
-                  float* p2) {
+TINYSEG_INLINE void resample_rows(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift,
+                                  const RowPlanes& out) {
   const int count = Count > 0 ? Count : taps.count;
   const int* first = taps.first.data();
   const float* w = taps.weights.data();
@@ -100,47 +175,79 @@ void resample_row(const float* row, int pitch, const Taps& taps, int n, float sc
   for (; x + 4 <= n; x += 4, w += 4 * count) {
     Lanes s[4];
     for (int i = 0; i < 4; ++i)
-      s[i] = weighted<Count>(row + ptrdiff_t(first[x + i]) * pitch, pitch, w + i * count, count);
-    const Lanes a = Lanes{s[0][0], s[1][0], s[2][0], s[3][0]} * scale + shift;
-    const Lanes b = Lanes{s[0][1], s[1][1], s[2][1], s[3][1]} * scale + shift;
-    const Lanes c = Lanes{s[0][2], s[1][2], s[2][2], s[3][2]} * scale + shift;
-    std::memcpy(p0 + x, &a, sizeof(a));
-    std::memcpy(p1 + x, &b, sizeof(b));
-    std::memcpy(p2 + x, &c, sizeof(c));
+      weighted<Count>(s[i], rows + ptrdiff_t(first[x + i]) * pitch, pitch, w + i * count, count);
+    // Four pixels of six values each -> four values in each of six planes.
+    const Lanes outer_a = TINYSEG_SHUFFLE(s[0], s[1], 0, 1, 8, 9, 4, 5, 12, 13);
+    const Lanes outer_b = TINYSEG_SHUFFLE(s[2], s[3], 0, 1, 8, 9, 4, 5, 12, 13);
+    const Lanes inner_a = TINYSEG_SHUFFLE(s[0], s[1], 2, 3, 10, 11, 6, 7, 14, 15);
+    const Lanes inner_b = TINYSEG_SHUFFLE(s[2], s[3], 2, 3, 10, 11, 6, 7, 14, 15);
+    const Lanes upper_02 = TINYSEG_SHUFFLE(outer_a, outer_b, 0, 2, 8, 10, 4, 6, 12, 14) * scale + shift;
+    const Lanes lower_02 = TINYSEG_SHUFFLE(outer_a, outer_b, 1, 3, 9, 11, 5, 7, 13, 15) * scale + shift;
+    const Lanes both_1 = TINYSEG_SHUFFLE(inner_a, inner_b, 0, 2, 8, 10, 1, 3, 9, 11) * scale + shift;
+    store_halves(upper_02, out.upper[0] + x, out.upper[2] + x);
+    store_halves(lower_02, out.lower[0] + x, out.lower[2] + x);
+    store_halves(both_1, out.upper[1] + x, out.lower[1] + x);
   }
   for (; x < n; ++x, w += count) {
-    const Lanes s = weighted<Count>(row + ptrdiff_t(first[x]) * pitch, pitch, w, count) * scale + shift;
-    p0[x] = s[0];
-    p1[x] = s[1];
-    p2[x] = s[2];
+    Lanes s;
+    weighted<Count>(s, rows + ptrdiff_t(first[x]) * pitch, pitch, w, count);
+    s = s * scale + shift;
+    for (int c = 0; c < 3; ++c) {
+      out.upper[c][x] = s[2 * c];
+      out.lower[c][x] = s[2 * c + 1];
+    }
   }
 }
 
-using ResampleRow = void (*)(const float*, int, const Taps&, int, float, float, float*, float*, float*);
+using ResampleRows = void (*)(const float*, int, const Taps&, int, float, float, const RowPlanes&);
 
-ResampleRow resample_row_for(int taps) {
+// clang-format off
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_n(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<0>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_1(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<1>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_2(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<2>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_3(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<3>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_4(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<4>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_5(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<5>(rows, pitch, taps, n, scale, shift, out); }
+TINYSEG_CLONES_WITHOUT_FMA void resample_rows_6(const float* rows, int pitch, const Taps& taps, int n, float scale, float shift, const RowPlanes& out) { resample_rows<6>(rows, pitch, taps, n, scale, shift, out); }
+// clang-format on
+
+ResampleRows resample_rows_for(int taps) {
   switch (taps) {
-    case 1: return resample_row<1>;
-    case 2: return resample_row<2>;
-    case 3: return resample_row<3>;
-    case 4: return resample_row<4>;
-    case 5: return resample_row<5>;
-    case 6: return resample_row<6>;
-    default: return resample_row<0>;
+    case 1: return resample_rows_1;
+    case 2: return resample_rows_2;
+    case 3: return resample_rows_3;
+    case 4: return resample_rows_4;
+    case 5: return resample_rows_5;
+    case 6: return resample_rows_6;
+    default: return resample_rows_n;
   }
 }
 
 uint16_t fixed(float weight) { return uint16_t(std::min(65535.0f, std::round(weight * 65536.0f))); }
 
 // Rows that are not plain interleaved bytes (slices with steps, planar or transposed arrays) are gathered first.
-const uint8_t* packed_row(const FrameView& frame, int y, std::vector<uint8_t>& buffer) {
+const uint8_t* packed_row(const FrameView& frame, int y, uint8_t* gathered) {
   const uint8_t* row = frame.data + ptrdiff_t(y) * frame.row_stride;
   if (frame.column_stride == frame.channels && (frame.channels == 1 || frame.channel_stride == 1)) return row;
-  uint8_t* out = buffer.data();
+  uint8_t* out = gathered;
   for (int x = 0; x < frame.width; ++x)
     for (int c = 0; c < frame.channels; ++c)
       *out++ = row[x * frame.column_stride + c * frame.channel_stride];
-  return buffer.data();
+  return gathered;
+}
+
+// The source rows of row y of the output; those that pad them weigh nothing.
+void collect(const FrameView& frame, const Taps& down, int y, RowTaps& row) {
+  const size_t n = size_t(frame.width) * frame.channels;
+  const size_t taps = padded(down.count);
+  row.rows.resize(taps);
+  row.weights.assign(taps, 0);
+  row.gathered.resize(n * down.count);
+  for (int k = 0; k < down.count; ++k) {
+    row.rows[k] = packed_row(frame, down.first[y] + k, &row.gathered[n * k]);
+    row.weights[k] = fixed(down.weights[size_t(y) * down.count + k]);
+  }
+  for (size_t k = down.count; k < taps; ++k) row.rows[k] = row.rows[0];
 }
 
 }  // namespace
@@ -151,46 +258,40 @@ void prepare(const FrameView& frame, const InputView& input, float mean, float s
   make_taps(frame.width, input.content_width, scratch.across);
   make_taps(frame.height, input.content_height, scratch.down);
   const Taps &across = scratch.across, &down = scratch.down;
-  const ResampleRow resample = resample_row_for(across.count);
-  std::vector<uint16_t>& sum = scratch.sum;
+  const int taps = padded(down.count);
+  const SumRows sum = sum_rows_for(taps);
+  const ResampleRows resample = resample_rows_for(across.count);
   std::vector<float>& accumulator = scratch.accumulator;
-  sum.resize(n);
-  accumulator.resize(size_t(n) + 4);  // resample_row reads up to three floats past a pixel
-  std::fill(accumulator.end() - 4, accumulator.end(), 0.0f);
-  scratch.buffer_a.resize(n);
-  scratch.buffer_b.resize(n);
+  accumulator.resize(2 * size_t(n) + 8);  // resample_rows reads a little past the last pixel
+  std::fill(accumulator.end() - 8, accumulator.end(), 0.0f);
+  RowTaps &upper = scratch.upper, &lower = scratch.lower;
   const float scale = 1.0f / (256.0f * std), shift = -mean / std;
 
-  for (int y = 0; y < input.content_height; ++y) {
-    const float* w = &down.weights[size_t(y) * down.count];
-    const int first = down.first[y], count = down.count;
-    if (count == 1) {
-      widen_bytes(packed_row(frame, first, scratch.buffer_a), accumulator.data(), n);
-    } else {
-      // Half of what truncation loses on average, so that flat areas keep their value.
-      std::fill(sum.begin(), sum.end(), uint16_t(count / 2));
-      for (int k = 0; k < count; k += 2) {
-        const bool pair = k + 1 < count;
-        const uint8_t* a = packed_row(frame, first + k, scratch.buffer_a);
-        const uint8_t* b = pair ? packed_row(frame, first + k + 1, scratch.buffer_b) : a;
-        add_rows(a, fixed(w[k]), b, pair ? fixed(w[k + 1]) : uint16_t(0), sum.data(), n);
-      }
-      widen(sum.data(), accumulator.data(), n);
-    }
+  for (int y = 0; y < input.content_height; y += 2) {
+    const int last = std::min(y + 1, input.content_height - 1);  // of an odd number, the last row is made twice
+    collect(frame, down, y, upper);
+    collect(frame, down, last, lower);
+    if (down.count == 1)
+      widen_rows(upper.rows[0], lower.rows[0], accumulator.data(), n);
+    else
+      sum(upper, lower, taps, down.count / 2, accumulator.data(), n);
 
-    float* red = input.data + size_t(y) * input.width;
-    float* green = red + plane;
-    float* blue = green + plane;
-    float* first_plane = frame.bgr ? blue : red;
-    float* third_plane = frame.bgr ? red : blue;
-    resample(accumulator.data(), frame.channels, across, input.content_width, scale, shift, first_plane, green,
-             third_plane);
-    if (frame.channels == 1) {  // the other two lanes held neighbouring pixels
-      std::memcpy(green, first_plane, sizeof(float) * input.content_width);
-      std::memcpy(third_plane, first_plane, sizeof(float) * input.content_width);
+    float* red[2] = {input.data + size_t(y) * input.width, input.data + size_t(last) * input.width};
+    RowPlanes planes;
+    for (int c = 0; c < 3; ++c) {
+      const size_t offset = plane * (frame.bgr ? 2 - c : c);
+      planes.upper[c] = red[0] + offset;
+      planes.lower[c] = red[1] + offset;
     }
-    for (float* row : {red, green, blue})
-      std::fill(row + input.content_width, row + input.width, 0.0f);
+    resample(accumulator.data(), 2 * frame.channels, across, input.content_width, scale, shift, planes);
+    for (float* first_plane : red) {
+      const float* grey = first_plane + (frame.bgr ? 2 * plane : 0);
+      for (float* row : {first_plane, first_plane + plane, first_plane + 2 * plane}) {
+        // Of a grey frame, the other lanes held neighbouring pixels.
+        if (frame.channels == 1 && row != grey) std::memcpy(row, grey, sizeof(float) * input.content_width);
+        std::fill(row + input.content_width, row + input.width, 0.0f);
+      }
+    }
   }
   for (int c = 0; c < 3; ++c)
     std::fill(input.data + c * plane + size_t(input.content_height) * input.width, input.data + (c + 1) * plane, 0.0f);

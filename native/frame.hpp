@@ -30,12 +30,18 @@ struct Taps {
   int count = 0, source = 0;
 };
 
+// What one row of the output is made of: `taps` source rows and their weights.
+struct RowTaps {
+  std::vector<const uint8_t*> rows;
+  std::vector<uint16_t> weights;
+  std::vector<uint8_t> gathered;  // rows of a frame whose bytes do not lie side by side
+};
+
 // Memory that calls use again: it grows to the largest sizes asked for.
 struct FrameScratch {
   Taps across, down;
-  std::vector<uint16_t> sum;
+  RowTaps upper, lower;
   std::vector<float> accumulator;
-  std::vector<uint8_t> buffer_a, buffer_b;
 };
 
 // Resize with a triangle filter that widens when shrinking (bilinear when enlarging), write

@@ -84,6 +84,11 @@ def check_path(name: str, value: Any) -> Path:
     return Path(text)
 
 
+def is_url(text: str) -> bool:
+    """Whether a text is an http(s) address."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def path_kind(path: Path) -> str | None:
     """What lies at a path: "file", "folder", "other" (a device, pipe or socket); None for nothing. Links are followed.
 

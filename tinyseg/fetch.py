@@ -9,6 +9,7 @@ import urllib.request
 from http.client import HTTPException, HTTPMessage
 from typing import IO
 
+from tinyseg.arguments import is_url
 from tinyseg.errors import DataError
 from tinyseg.version import __version__
 
@@ -16,11 +17,6 @@ MAX_BYTES = 64 << 20
 SILENCE_SECONDS = 10.0  # without a byte from the server
 TOTAL_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
-
-
-def is_url(text: str) -> bool:
-    """Whether a text is an http(s) address."""
-    return text.lower().startswith(("http://", "https://"))
 
 
 def fetch(url: str) -> bytes:

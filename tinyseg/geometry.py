@@ -21,6 +21,8 @@ from tinyseg.core import core
 # The encoder takes RGB scaled to [-1, 1]: (value - MEAN) / STD. Padding is 0 after this.
 MEAN = 127.5
 STD = 127.5
+# What leads from a pixel that somebody names, by its column and row, to the continuous position of its centre.
+HALF_PIXEL = 0.5
 # Side lengths of the encoder's input are multiples of its deepest stride.
 INPUT_MULTIPLE = 32
 # Mask logits live on a grid four times coarser than the encoder's input.
@@ -72,7 +74,7 @@ class Letterbox:
 
     def points_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) pixel positions in the frame -> continuous positions in the model's input."""
-        return self._to_model(xy, 0.5)
+        return self._to_model(xy, HALF_PIXEL)
 
     def edges_to_model(self, xy: ArrayLike) -> NDArray[np.float32]:
         """(..., 2) continuous positions in the frame -> continuous positions in the model's input."""

@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, clipped, path_kind, shown
+from tinyseg.arguments import check_path, clipped, is_url, path_kind, shown
 from tinyseg.errors import DataError, FrameError
-from tinyseg.fetch import fetch, is_url
 from tinyseg.files import write_bytes
 from tinyseg.image_headers import is_cut_off, stated_size
 from tinyseg.pixels import MAX_SIDE
@@ -58,6 +57,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     An address may hold at most 64 MiB and take 60 s. Raises DataError.
     """
     if isinstance(path, str) and is_url(path):
+        from tinyseg.fetch import fetch  # noqa: PLC0415 - the network's modules, which most programs never need
+
         return decode_image(fetch(path), clipped(path))
     place = check_path("an image's name", path)
     try:

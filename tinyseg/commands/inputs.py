@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import is_url
 from tinyseg.errors import DataError
-from tinyseg.fetch import MAX_BYTES, is_url
+from tinyseg.fetch import MAX_BYTES
 from tinyseg.images import SUFFIXES, decode_image, find_images, read_image
 
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, clipped, path_kind
+from tinyseg.arguments import check_path, clipped, is_url, path_kind
 from tinyseg.draw import overlay, readings
 from tinyseg.errors import DataError, InputError
-from tinyseg.fetch import is_url
 from tinyseg.files import write_bytes
 from tinyseg.images import SUFFIXES, encode_image
 from tinyseg.masks import Masks

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from tinyseg.system.console import is_watched
 
 T = TypeVar("T")
@@ -20,8 +18,12 @@ LOGGER = logging.getLogger("tinyseg")
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items; on a terminal, keep a line on stderr with count, share, rate and time left."""
-    watched = is_watched()  # standard error may be closed, which tqdm does not expect
-    yield from tqdm(items, desc=what, total=total, dynamic_ncols=True, leave=True) if watched else items
+    if not is_watched():  # standard error may be closed, which tqdm does not expect
+        yield from items
+        return
+    from tqdm import tqdm  # noqa: PLC0415 - every program starts sooner without it
+
+    yield from tqdm(items, desc=what, total=total, dynamic_ncols=True, leave=True)
 
 
 @contextmanager
