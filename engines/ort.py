@@ -5,19 +5,24 @@ Only the CPU provider was run here; the others go through the same code, bound t
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tinyseg.engines import cpu
 from tinyseg.engines.base import Arrays, DeviceTensor, GraphInfo, GraphSource
 from tinyseg.engines.lower import to_fp16
+from tinyseg.engines.quiet import CPUINFO, held_back
 from tinyseg.errors import EngineError, EngineNotInstalled, engine_errors
+
+with held_back(CPUINFO) if platform.machine() == "aarch64" else nullcontext():
+    import onnxruntime as ort
 
 # ONNX Runtime's execution providers under our names, and the wheel that brings each.
 PROVIDERS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import tinyseg
 from tinyseg.engines import create_engine, ort
+from tinyseg.engines.quiet import CPUINFO, held_back
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.model import open_model
 from tinyseg.graphs.shapes import graph_shapes
@@ -91,3 +94,25 @@ def test_exact_int8_sums_are_part_of_what_a_built_engine_depends_on() -> None:
     """Without the option every int8 graph fails the gate on processors without VNNI (seen on AVX2 alone)."""
     engine = create_engine("onnxruntime", "int8", 1).engine
     assert engine.identity()["session.x64quantprecision"] == "1"
+
+
+def test_noise_while_loading_is_held_back_and_nothing_else(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lines that ONNX Runtime writes on an Arm machine whose /sys is hidden; from C, past Python's own stream."""
+    noise = [
+        "Error in cpuinfo: failed to parse both lists of possible and present processors",
+        "onnxruntime cpuid_info warning: Unknown CPU vendor. cpuinfo_vendor value: 0",
+    ]
+    with caplog.at_level("DEBUG", logger="tinyseg.engines"), held_back(CPUINFO):
+        for line in (*noise, "something else", "Error in cpuinfo"):
+            os.write(2, f"{line}\n".encode())
+    told = capfd.readouterr().err.splitlines()
+    if sys.platform == "linux":
+        assert told == ["something else", "Error in cpuinfo"] and all(
+            line in caplog.text for line in noise
+        )
+    with pytest.raises(ImportError), held_back(CPUINFO):
+        os.write(2, b"why\n")
+        raise ImportError
+    assert "why" in capfd.readouterr().err

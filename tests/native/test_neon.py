@@ -19,6 +19,7 @@ LOOPS = [
     ("frame", "resample_rowILi6E", r"fmla\s+v\d+\.4s", "the same for strong shrinking"),
     ("mask", "9threshold", r"fmla\s+v\d+\.4s", "interpolated logits"),
     ("mask", "9threshold", r"fcmg[te]\s+v\d+\.4s", "their comparison with the threshold"),
+    ("resample", "10blend_rows", r"fmul\s+v\d+\.4s", "grids of logits at another size"),
     ("grid", "10grid_stats", r"fcmg[te]\s+v\d+\.4s", "stability counts"),
 ]
 
@@ -34,12 +35,24 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     made = compiler()
     if made is None:
         pytest.skip("no compiler for 64-bit Arm (Debian: g++-aarch64-linux-gnu)")
-    flags = re.search(r"target_compile_options\(_native PRIVATE ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    build = (ROOT / "native" / "CMakeLists.txt").read_text()
+    flags = re.search(r"target_compile_options\(tinyseg_core PRIVATE ([^)]*)\)", build)
     assert flags is not None
+    contracted = dict(re.findall(r"set_source_files_properties\(([^)]*?) PROPERTIES COMPILE_OPTIONS ([^)]*)\)", build))
     folder, texts = tmp_path_factory.mktemp("neon"), {}
-    for name in ("frame", "mask", "grid"):
+    for name in sorted({file for file, *_ in LOOPS}):
+        own = next(option for files, option in contracted.items() if f"{name}.cpp" in files.split())
         out = folder / f"{name}.s"
-        command = [made, "-std=c++17", *flags[1].split(), "-S", "-o", str(out), str(ROOT / "native" / f"{name}.cpp")]
+        command = [
+            made,
+            "-std=c++17",
+            *flags[1].split(),
+            own,
+            "-S",
+            "-o",
+            str(out),
+            str(ROOT / "native" / f"{name}.cpp"),
+        ]
         subprocess.run(command, check=True)
         texts[name] = out.read_text()
     return texts
