@@ -399,6 +399,21 @@ def test_missing_and_wrong_libraries(installed: Installed, tmp_path: Path) -> No
         assert "another library, or too old" in told(engine, str(installed.library))
 
 
+def test_the_wheels_engine_is_found(installed: Installed, tmp_path: Path) -> None:
+    place = engine_place("onnxruntime")
+    site = tmp_path / "site-packages"
+    (site / "tinyseg" / "lib").mkdir(parents=True)
+    shutil.copy(installed.library, site / "tinyseg" / "lib")
+    (site / "onnxruntime").symlink_to(place.parent.parent)
+    code = (
+        "import ctypes, sys\n"
+        "calls, model = ctypes.CDLL(sys.argv[1]), ctypes.c_void_p()\n"
+        "print(calls.tinyseg_open(sys.argv[2].encode(), None, ctypes.byref(model)))\n"
+    )
+    library = site / "tinyseg" / "lib" / NAME
+    assert run(sys.executable, "-S", "-c", code, library, MODEL, TINYSEG_ONNXRUNTIME="").strip() == "0"
+
+
 def test_the_header_is_c_and_cpp(installed: Installed, tmp_path: Path) -> None:
     source = tmp_path / "only.c"
     source.write_text('#include "tinyseg.h"\nint main(void) { return TINYSEG_OK; }\n')
