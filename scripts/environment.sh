@@ -20,7 +20,7 @@ environment() {
   local stamp="$venv/installed" wanted
   torch=none
   case "$1" in test*) torch="${TINYSEG_TORCH:-requirements/torch.txt}" ;; esac
-  wanted="$(cat pyproject.toml CMakeLists.txt native/*.cpp native/*.hpp requirements/build.txt "$locked" | cksum) $torch $PWD \
+  wanted="$(cat pyproject.toml CMakeLists.txt native/CMakeLists.txt native/*.cpp native/*.hpp native/capi/* native/include/* requirements/build.txt "$locked" | cksum) $torch $PWD \
 $("$python" -c 'import sys; print(sys.base_prefix, sys.version)')"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing tinyseg into $venv (a few minutes the first time)"

@@ -39,6 +39,10 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
         assert f"tinyseg/{module}" in names
     for model in ("base", "small"):
         assert f"tinyseg/models/{model}/encoder.onnx" in names and f"tinyseg/models/{model}/decoder.int8.onnx" in names
+    if sys.platform == "linux":
+        for part in ("libtinyseg.so.1", "cmake/tinyseg/tinyseg-config.cmake", "pkgconfig/tinyseg.pc"):
+            assert f"tinyseg/lib/{part}" in names
+        assert "tinyseg/include/tinyseg.h" in names
     assert any(n.startswith("tinyseg/_native.") and n.endswith((".so", ".pyd")) for n in names)
     unwanted = (".tar", ".jpg", ".png", ".npz", ".pt", ".cpp")
     assert not [
@@ -60,7 +64,9 @@ def test_it_works_from_another_directory(wheel: Path, tmp_path: Path) -> None:
         f"sys.path.insert(0, {str(target)!r}); import numpy, tinyseg;"
         "assert tinyseg.__file__.startswith(sys.path[0]), tinyseg.__file__;"
         "seg = tinyseg.load(engine='onnxruntime');"
-        "print(seg.embed(numpy.zeros((90, 120, 3), 'uint8')).predict(box=(9, 9, 80, 80)).masks.shape)"
+        "print(seg.embed(numpy.zeros((90, 120, 3), 'uint8')).predict(box=(9, 9, 80, 80)).masks.shape);"
+        "from tinyseg.cli import main; sys.exit(main(['cmake-dir']) if sys.platform == 'linux' else 0)"
     )
-    printed = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
-    assert printed.strip() == "(3, 90, 120)"
+    printed = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True).splitlines()
+    assert printed[0] == "(3, 90, 120)"
+    assert printed[1:] in ([], [str(target / "tinyseg")])

@@ -10,7 +10,20 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from tinyseg.commands import bench, cache, cameras, cutout, doctor, export, find, info, models, segment, track
+from tinyseg.commands import (
+    bench,
+    cache,
+    cameras,
+    cmake_dir,
+    cutout,
+    doctor,
+    export,
+    find,
+    info,
+    models,
+    segment,
+    track,
+)
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
@@ -40,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
         segment, everything_command, find, cutout, run_command, track, serve_command, eval_command, bench, compile_command,
-        export, cache, models, cameras, doctor, info,
+        export, cache, models, cameras, doctor, info, cmake_dir,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

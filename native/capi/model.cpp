@@ -256,7 +256,7 @@ Model open_model(const std::string& folder, const std::string& precision) {
   struct stat facts;
   if (stat(folder.c_str(), &facts) != 0)
     fail(TINYSEG_MODEL_ERROR, "there is no model at ", shown(folder),
-         "; give a folder with model.json and its graphs (`tinyseg models` prints where the packaged ones lie)");
+         "; give a folder with model.json and its graphs (`tinyseg info` prints where the packaged one lies)");
   if (!S_ISDIR(facts.st_mode))
     fail(TINYSEG_MODEL_ERROR, shown(folder), " is no folder; a zipped model is unpacked first: python3 -m zipfile -e MODEL.zip DIR");
   std::string data = read_file(folder, kCard, kMostCardBytes);

@@ -112,7 +112,7 @@ TINYSEG_API const char *tinyseg_last_error(void);
 /* "TINYSEG_MODEL_ERROR" and so on; never NULL. */
 TINYSEG_API const char *tinyseg_status_name(tinyseg_status status);
 
-/* Open a model folder (`tinyseg models` prints where the packaged ones lie) on an engine. options NULL: the defaults. Graphs
+/* Open a model folder (`tinyseg info` prints where the packaged one lies) on an engine. options NULL: the defaults. Graphs
  * are compiled when a size is first used, or by tinyseg_warm_up. */
 TINYSEG_API tinyseg_status tinyseg_open(const char *folder, const tinyseg_options *options, tinyseg_model **model);
 /* Sessions made from the model stay usable. NULL is allowed. */

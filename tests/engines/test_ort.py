@@ -109,9 +109,7 @@ def test_noise_while_loading_is_held_back_and_nothing_else(
             os.write(2, f"{line}\n".encode())
     told = capfd.readouterr().err.splitlines()
     if sys.platform == "linux":
-        assert told == ["something else", "Error in cpuinfo"] and all(
-            line in caplog.text for line in noise
-        )
+        assert told == ["something else", "Error in cpuinfo"] and all(line in caplog.text for line in noise)
     with pytest.raises(ImportError), held_back(CPUINFO):
         os.write(2, b"why\n")
         raise ImportError

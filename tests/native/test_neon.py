@@ -13,10 +13,10 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 # Function of the core, an instruction on vectors that its loop must hold, and what it is.
 LOOPS = [
-    ("frame", "7prepare", r"umull2?\s+v\d+\.4s", "vertical sums in fixed point, four products at a time"),
-    ("frame", "7prepare", r"(ucvtf|scvtf)\s+v\d+\.4s", "bytes and sums to floats"),
-    ("frame", "resample_rowILi2E", r"fmla\s+v\d+\.4s", "horizontal pass, a pixel's channels at once"),
-    ("frame", "resample_rowILi6E", r"fmla\s+v\d+\.4s", "the same for strong shrinking"),
+    ("frame", "10sum_rows_3", r"umull2?\s+v\d+\.4s", "vertical sums in fixed point, four products at a time"),
+    ("frame", "10sum_rows_3", r"(ucvtf|scvtf)\s+v\d+\.4s", "bytes and sums to floats"),
+    ("frame", "15resample_rows_2", r"fmla\s+v\d+\.4s", "horizontal pass, a pixel's channels at once"),
+    ("frame", "15resample_rows_6", r"fmla\s+v\d+\.4s", "the same for strong shrinking"),
     ("mask", "9threshold", r"fmla\s+v\d+\.4s", "interpolated logits"),
     ("mask", "9threshold", r"fcmg[te]\s+v\d+\.4s", "their comparison with the threshold"),
     ("resample", "10blend_rows", r"fmul\s+v\d+\.4s", "grids of logits at another size"),
