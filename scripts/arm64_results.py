@@ -1,6 +1,6 @@
 """What the pixel core and the engines answer here, and whether another machine answers the same.
 
-python scripts/arm64_results.py make FILE.npz            everything below, on this machine
+python scripts/arm64_results.py make FILE.npz [MODEL]    everything below, on this machine, of a packaged model (small)
 python scripts/arm64_results.py compare HERE.npz THERE.npz    differences beside what is tolerated; exit code 1 where one is larger
 
 What is compared: prepared pixels of a photograph, also turned and cut out of a larger one (the paths of strided frames); masks
@@ -33,7 +33,7 @@ MASK_IOU = {"fp32": 0.999, "fp16": 0.99, "bf16": 0.98, "int8": 0.98}
 SCORES_APART = {"fp32": 2e-3, "fp16": 0.01, "bf16": 0.02, "int8": 0.02}
 
 
-def make(path: Path) -> None:
+def make(path: Path, model: str = "small") -> None:
     """Write the answers of this machine."""
     frame = tinyseg.read_image(ROOT / "examples" / "coffee.jpg")
     answers: dict[str, Any] = {}
@@ -48,10 +48,10 @@ def make(path: Path) -> None:
             answers[f"pixels {name} {side}"] = prepare(check_frame(view, "bgr"), letterbox(width, height, side))
     for engine in ("onnxruntime", "openvino"):
         for precision in offered_precisions(engine) if is_installed(engine) else ():
-            seg = tinyseg.load(engine=engine, precision=precision)
+            seg = tinyseg.load(model, engine=engine, precision=precision)
             embedding = seg.embed(frame)
             for name, prompt in PROMPTS.items():
-                masks = embedding.predict(**prompt)
+                masks = embedding.predict(**prompt, zoom="off")
                 answers[f"{engine} {precision} {name} masks"] = np.packbits(masks.masks, axis=-1)
                 answers[f"{engine} {precision} {name} scores"] = masks.scores
     with path.open("wb") as file:
@@ -83,8 +83,8 @@ def compare(here: Path, there: Path) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["make"] and len(sys.argv) == 3:
-        make(Path(sys.argv[2]))
+    if sys.argv[1:2] == ["make"] and len(sys.argv) in (3, 4):
+        make(Path(sys.argv[2]), *sys.argv[3:])
     elif sys.argv[1:2] == ["compare"] and len(sys.argv) == 4:
         sys.exit(1 if compare(Path(sys.argv[2]), Path(sys.argv[3])) else 0)
     else:

@@ -19,7 +19,7 @@ LOOPS = [
     ("frame", "15resample_rows_6", r"fmla\s+v\d+\.4s", "the same for strong shrinking"),
     ("mask", "9threshold", r"fmla\s+v\d+\.4s", "interpolated logits"),
     ("mask", "9threshold", r"fcmg[te]\s+v\d+\.4s", "their comparison with the threshold"),
-    ("resample", "13resample_grid", r"fmul\s+v\d+\.4s", "grids of logits at another size"),
+    ("resample", "13resample_grid", r"fmla\s+v\d+\.4s", "grids of logits at another size"),
     ("grid", "10grid_stats", r"fcmg[te]\s+v\d+\.4s", "stability counts"),
 ]
 
