@@ -10,7 +10,21 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from tinyseg.commands import bench, cache, cameras, cutout, doctor, export, find, info, models, segment, track
+from tinyseg.commands import (
+    bench,
+    cache,
+    cameras,
+    cutout,
+    doctor,
+    export,
+    find,
+    info,
+    label,
+    models,
+    review,
+    segment,
+    track,
+)
 from tinyseg.commands import compile as compile_command
 from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
@@ -39,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        segment, everything_command, find, cutout, run_command, track, serve_command, eval_command, bench, compile_command,
-        export, cache, models, cameras, doctor, info,
+        segment, everything_command, find, cutout, run_command, track, label, review, serve_command, eval_command, bench,
+        compile_command, export, cache, models, cameras, doctor, info,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser
