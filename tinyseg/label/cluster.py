@@ -8,7 +8,10 @@ names of files are functions of the shard, so nothing is doubled, and shards tha
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +24,7 @@ from tinyseg.label.worker import Setup, Worker
 LOCAL = "local"
 GROUP = 16  # shards of one video or tar that an actor is given at once
 BLOCKS_AN_ACTOR = 64
+CONNECT_SECONDS = 10.0
 
 
 def import_ray() -> Any:
@@ -76,7 +80,8 @@ def label_on_ray(
         parts = [list(g[i : i + GROUP]) for g in groups for i in range(0, len(g), GROUP)]
         size = min(actors or room, len(parts))
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # its own progress, among ours
         rows = [{"shards": pickle.dumps(tuple(part))} for part in parts]
         blocks = min(len(rows), size * BLOCKS_AN_ACTOR)
         labelled = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
@@ -96,6 +101,7 @@ def _connect(ray: Any, address: str) -> bool:
     """Join or start a cluster; whether we are to leave it at the end. Raises InputError."""
     if ray.is_initialized():
         return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start reports to nobody
     try:
         if address == LOCAL:
             ray.init(
@@ -103,6 +109,7 @@ def _connect(ray: Any, address: str) -> bool:
                 logging_level="error",
             )  # fmt: skip
         else:
+            _require_somebody(address)
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
         first = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
@@ -110,6 +117,13 @@ def _connect(ray: Any, address: str) -> bool:
             f"--ray {address} cannot be reached: {first}; give the address of a running head (ray start --head), or local"
         ) from exc
     return True
+
+
+def _require_somebody(address: str) -> None:
+    """Ray itself waits for minutes where nobody listens. Raises OSError or ValueError."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _told(exc: Any) -> Exception:

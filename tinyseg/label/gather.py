@@ -29,7 +29,10 @@ from tinyseg.system.folders import ResultFolder
 
 ANNOTATIONS, ERRORS, WRITTEN = "annotations.json", "errors.jsonl", ".written.json"
 LABELS, DATA_YAML = "labels", "data.yaml"
+FINER, MOST_FINE_PIXELS = 4, 1 << 24  # polygons that cover more pixels are drawn as coarse as their picture
 YOLO_TOLERANCE = 0.5  # pixels by which an outline's corners may be thinned
+# What is added to a pixel's index: its readers cut it off (Ultralytics) or round it (supervision), and both get the index back.
+YOLO_OFFSET = 0.25
 
 
 @dataclass
@@ -110,8 +113,10 @@ def gather_coco(
         tail = json.dumps([{"id": number, "name": name} for number, name in categories])
         digest = parts.finish(info, tail)
         # Before the name is given, and with the one before: a kill in between must not look like somebody's change.
-        write_bytes(folder.place(WRITTEN), json.dumps({ANNOTATIONS: [digest, *digests[:1]]}).encode())
+        written = folder.place(WRITTEN)
+        write_bytes(written, json.dumps({ANNOTATIONS: [digest, *digests]}).encode())
         parts.commit()
+        write_bytes(written, json.dumps({ANNOTATIONS: [digest]}).encode())
 
 
 class Parts:
@@ -272,30 +277,46 @@ def to_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
             return mask
         if height * width > MOST_PIXELS:
             raise DataError(f"a picture of {width} x {height} pixels")
-        drawn = np.zeros((height, width), np.uint8)
+        mask = np.zeros((height, width), np.bool_)
         for polygon in segmentation:
-            # COCO's corners lie on pixel edges, OpenCV's name pixels.
-            points = np.asarray(polygon, np.float64).reshape(-1, 2) - 0.5
+            points = np.asarray(polygon, np.float64).reshape(-1, 2)
             if not np.isfinite(points).all():
                 raise ValueError("a corner that is no finite number")
-            part = np.round(np.clip(points, -(1 << 20), 1 << 20)).astype(np.int32)
-            if len(part):
-                cv2.fillPoly(drawn, [part], 1)
-        return drawn.astype(bool)
+            if len(points):
+                _fill(mask, points)
+        return mask
     except (TypeError, ValueError) as exc:
         if isinstance(exc, DataError):
             raise
         raise DataError(f"no segmentation that COCO knows: {exc}") from exc
 
 
+def _fill(mask: NDArray[np.bool_], points: NDArray[np.float64]) -> None:
+    """Draw a polygon (n, 2) whose corners lie on pixel edges: the pixels whose middle it holds."""
+    height, width = mask.shape
+    points = np.clip(points, -width - height, 2 * (width + height))
+    x0, y0 = np.clip(np.floor(points.min(0)), 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(points.max(0)), 0, [width, height]).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return
+    # OpenCV fills the pixels of the outline too: drawn finer than it is, and looked at in the middle of each pixel.
+    fine = FINER if (x1 - x0) * (y1 - y0) <= MOST_FINE_PIXELS else 1
+    drawn = np.zeros(((y1 - y0) * fine, (x1 - x0) * fine), np.uint8)
+    corners = np.round((points - [x0, y0]) * fine - 0.5).astype(np.int32)
+    cv2.fillPoly(drawn, [corners], 1)
+    mask[y0:y1, x0:x1] |= drawn[fine // 2 :: fine, fine // 2 :: fine] > 0
+
+
 def yolo_outline(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """One closed outline (n, 2) of a mask on pixel edges, None for one without area. YOLO's format knows neither holes nor parts.
+    """One closed outline (n, 2) of a mask through its outer pixels, None for one without area. YOLO's format knows neither holes nor parts.
 
     Holes are filled. Parts are joined by lines there and back between their nearest corners, as Ultralytics' own converter does.
     """
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     thinned = [cv2.approxPolyDP(c, YOLO_TOLERANCE, True).reshape(-1, 2) for c in found]
-    parts = sorted((p.astype(np.float64) + 0.5 for p in thinned if len(p) >= 3), key=lambda p: -np.ptp(p, 0).prod())
+    parts = sorted(
+        (p.astype(np.float64) + YOLO_OFFSET for p in thinned if len(p) >= 3), key=lambda p: -np.ptp(p, 0).prod()
+    )
     if not parts:
         return None
     whole = parts[0]

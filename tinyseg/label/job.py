@@ -22,7 +22,7 @@ from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
 from tinyseg.label.inputs import FILES, TAR, Plan, Shard, make_plan, require_apart
 from tinyseg.label.processes import label_in_processes
-from tinyseg.label.shard import SHARDS, STATS, TEMPORARY, Journal, ShardStats, read_stats, shards_done
+from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
 from tinyseg.label.worker import AUTO, COPY, NONE, Setup, Worker
 from tinyseg.predict.load import MOST_THREADS, load
 from tinyseg.predict.segmenter import Segmenter
@@ -136,6 +136,7 @@ def label(
         done = shards_done(place, kind)
         pending = [n for n in range(len(plan.shards)) if n not in done]
         clear(place, [plan.shards[n] for n in pending])
+        forget(place, [plan.shards[n] for n in pending])
         if ray is not None:
             found = label_on_ray(setup, plan.groups(pending), ray, processes if processes > 1 else None, bool(devices))
         elif processes > 1:
@@ -144,6 +145,7 @@ def label(
         else:
             found = _in_here(setup, segmenter, [plan.shards[n] for n in pending])
         labelled = run(found if pending else iter(()), plan, len(done), watch)
+        clear(place, [plan.shards[n] for n in pending])  # of workers that died
         missing = set(range(len(plan.shards))) - shards_done(place, kind)
         if missing:
             raise DataError(f"{len(missing)} of {len(plan.shards)} shards are missing; run again to go on")
@@ -276,10 +278,13 @@ def clear(out: Path, pending: Sequence[Shard]) -> None:
             if TEMPORARY.fullmatch(name) or (folder.name == SHARDS and name.endswith(Journal.SUFFIX)):
                 with suppress(OSError):
                     (folder / name).unlink()
-    done = {shard.number for shard in pending}
-    for number in done:  # stats without rows: somebody deleted these
+
+
+def forget(out: Path, pending: Sequence[Shard]) -> None:
+    """Take away stats without rows: somebody deleted these."""
+    for shard in pending:
         with suppress(OSError):
-            (out / SHARDS / f"{number:05d}{STATS}").unlink()
+            stats_path(out, shard.number).unlink()
 
 
 def require_one_picture_each(boxes: BoxFile, plan: Plan) -> None:
