@@ -25,6 +25,7 @@ from tinyseg.bench.rows import markdown_table
 from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import InputError
 from tinyseg.graphs.probes import PHOTOGRAPHS
+from tinyseg.images import read_image
 from tinyseg.label import BoxFile, Everything, LabelReport, label
 from tinyseg.system.device import processor_name, resident_megabytes
 
@@ -36,13 +37,16 @@ SAMPLE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a folder was labelled. start_s: what the run took beside its images."""
+    """How fast a folder was labelled; None where twice as many images took no longer, which says nothing.
+
+    start_s: what the run took beside its images.
+    """
 
     how: str
     workers: int
     threads: int
-    images_per_s: float
-    start_s: float
+    images_per_s: float | None
+    start_s: float | None
     masks_per_image: float
     bytes_per_image: float  # of the shards' rows
 
@@ -51,7 +55,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int] = SIZE) -> Path:
     """Different parts of the packaged photographs as JPEG files of one size."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    known = [cv2.imread(str(p)) for p in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+    known = [read_image(p) for p in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     for number in range(count):
         photo = known[number % len(known)]
         height, width = photo.shape[:2]
@@ -92,13 +96,22 @@ def measure(root: Path, how: str, engine: str, workers: int, threads: int, ray: 
     """The rate on root/whole, of which root/half holds the half."""
     half, first = timed(root / "half", root / "out", engine, workers, threads, ray)
     whole, second = timed(root / "whole", root / "out", engine, workers, threads, ray)
-    more = whole.images - half.images
-    rate = more / max(second - first, 1e-9)
+    rate = (whole.images - half.images) / (second - first) if second > first else None
     size = sum(p.stat().st_size for p in (root / "out" / "shards").glob("*.jsonl.gz"))
     return Rate(
-        how, workers, threads, round(rate, 2), round(first - half.images / rate, 1),
-        round(whole.annotations / whole.images, 1), round(size / whole.images, 1),
+        how, workers, threads, None if rate is None else round(rate, 3),
+        None if rate is None else round(first - half.images / rate, 1), round(whole.annotations / whole.images, 1),
+        round(size / whole.images, 1),
     )  # fmt: skip
+
+
+def shown(value: float | None, digits: int) -> str:
+    """A figure, or that there is none."""
+    return "give more images" if value is None else f"{value:.{digits}f}"
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
 
 
 def rates(root: Path, engine: str, workers: int, with_ray: bool) -> list[Rate]:
@@ -169,28 +182,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{processor_name()}, {available_cores()} cores; photographs of {SIZE[0]} x {SIZE[1]}, everything, {SHARD} a shard"
     )
+    one, *_ = real
     headings = ["how", "workers of one thread", "images/s", "scaling", "start, s"]
     table = [
         [
-            r.how,
-            str(r.workers),
-            f"{r.images_per_s:.2f}",
-            f"{r.images_per_s / real[0].images_per_s:.2f}",
-            f"{r.start_s:.1f}",
+            r.how, str(r.workers), shown(r.images_per_s, 2), shown(ratio(r.images_per_s, one.images_per_s), 2),
+            shown(r.start_s, 1),
         ]
         for r in real
-    ]
+    ]  # fmt: skip
     print("\n".join(markdown_table([headings, *table])))
     print(
-        f"\n{1e3 / real[0].images_per_s:.1f} ms an image and core; {real[0].masks_per_image:.1f} masks and "
-        f"{real[0].bytes_per_image / 1e3:.2f} kB of rows an image"
+        f"\n{shown(ratio(1e3, one.images_per_s), 1)} ms an image and core; {one.masks_per_image:.1f} masks and "
+        f"{one.bytes_per_image / 1e3:.2f} kB of rows an image"
     )
-    per_image = [1e3 / r.images_per_s for r in fake]
+    per_image = [ratio(1e3, r.images_per_s) for r in fake]
     print("\nTiny pictures in which nothing is looked for: reading, writing and handing out shards")
-    told = [[r.how, str(r.workers), f"{ms:.3f}"] for r, ms in zip(fake, per_image)]
+    told = [[r.how, str(r.workers), shown(ms, 3)] for r, ms in zip(fake, per_image)]
     print("\n".join(markdown_table([["how", "workers", "ms an image"], *told])))
     if with_ray:
-        print(f"\nRay adds {per_image[2] - per_image[1]:.2f} ms to an image beside processes ({SHARD} a shard)")
+        more = None if per_image[2] is None or per_image[1] is None else per_image[2] - per_image[1]
+        print(f"\nRay adds {shown(more, 2)} ms to an image beside processes ({SHARD} a shard)")
     else:
         print("\nRay: left out" if args.no_ray else "\nRay: not installed (pip install 'tinyseg[ray]')")
     if used:

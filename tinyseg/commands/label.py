@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import check_path, clipped
-from tinyseg.commands.find import add_like_options, read_reference
+from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.segment import add_word_options
+from tinyseg.commands.words import add_word_options
 from tinyseg.errors import InputError, PromptError
 from tinyseg.label import BoxFile, Everything, Like, Wanted, Words, label, merge
 from tinyseg.label.finding import reference_digest
