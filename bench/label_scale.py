@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import pickle
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,11 @@ from tinyseg.errors import InputError
 from tinyseg.graphs.probes import PHOTOGRAPHS
 from tinyseg.images import read_image
 from tinyseg.label import BoxFile, Everything, LabelReport, label
+from tinyseg.label.inputs import make_plan
+from tinyseg.label.job import gather
+from tinyseg.shard_rows import ROWS
 from tinyseg.system.device import processor_name, resident_megabytes
+from tinyseg.system.folders import ResultFolder
 
 SIZE = (640, 480)
 SHARD = 16
@@ -147,6 +152,69 @@ def tenths(samples: Sequence[tuple[float, float]]) -> list[float]:
     return [round(max((m for s, m in samples if i <= s * 10 < i + 1), default=0.0), 1) for i in range(10)]
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What one image costs where work is not shared out: on the machine that runs the command.
+
+    plan_us: finding it and cutting shards. gather_us: its place in annotations.json. plan_bytes: of memory. sent_bytes: through Ray.
+    """
+
+    plan_us: float
+    gather_us: float
+    plan_bytes: float
+    sent_bytes: float
+    annotations_bytes: float
+
+
+def costs(root: Path) -> Costs:
+    """Measured on the folder of photographs and its labels."""
+    start = time.perf_counter()
+    plan = make_plan([root / "whole"], SHARD)
+    planned = time.perf_counter() - start
+    images = plan.images or 1
+    packed = sum(len(pickle.dumps(shard)) for shard in plan.shards)
+    held = sum(sys.getsizeof(name) + 8 for shard in plan.shards for name in shard.files)
+    stats = sum(p.stat().st_size for p in (root / "out" / "shards").glob("*_stats.json"))
+    start = time.perf_counter()
+    gather(ResultFolder(root / "out"), "coco", ROWS, len(plan.shards), ("object",))
+    gathered = time.perf_counter() - start
+    size = (root / "out" / "annotations.json").stat().st_size
+    return Costs(
+        round(1e6 * planned / images, 1), round(1e6 * gathered / images, 1), round(held / images, 1),
+        round((packed + stats) / images, 1), round(size / images, 1),
+    )  # fmt: skip
+
+
+def added_up(total: int, shard: int, one: Rate, ray_ms: float | None, each: Costs) -> list[list[str]]:
+    """What so many images come to, line by line: what, how it is reckoned, how much."""
+    seconds = ratio(1.0, one.images_per_s)
+    shards = -(-total // shard)
+    days = None if seconds is None else total * seconds / 86400
+    extra = None if ray_ms is None else total * ray_ms / 1e3 / 86400
+    return [
+        ["work, core-days", "images x s/image", shown(days, 0)],
+        ["days on 1000 cores", "the same / 1000", shown(ratio(days, 1000.0), 2)],
+        ["Ray beside processes, worker-days", "images x ms/image", shown(extra, 1)],
+        [f"shards of {shard}", "images / shard", f"{shards:,}"],
+        ["files in shards/", "2 a shard", f"{2 * shards:,}"],
+        ["rows, GB", "images x bytes/image", f"{total * one.bytes_per_image / 1e9:,.0f}"],
+        [
+            "the same as one annotations.json, GB",
+            "images x bytes/image",
+            f"{total * each.annotations_bytes / 1e9:,.0f}",
+        ],
+        ["gathering that, hours on one core", "images x us/image", f"{total * each.gather_us / 3.6e9:,.1f}"],
+        ["planning, minutes (one file an image)", "images x us/image", f"{total * each.plan_us / 6e7:,.1f}"],
+        ["plan in memory, GB (one file an image)", "images x bytes/image", f"{total * each.plan_bytes / 1e9:,.1f}"],
+        ["sent through Ray, GB", "images x bytes/image", f"{total * each.sent_bytes / 1e9:,.1f}"],
+        [
+            "lost by a kill, s a worker at most",
+            "shard x s/image",
+            shown(None if seconds is None else shard * seconds, 0),
+        ],
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tinyseg.bench.label_scale", description="What labelling costs.")
     parser.add_argument("--images", type=int, default=64, metavar="N", help="photographs of 640 x 480 (default: 64)")
@@ -156,6 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--overhead-images", type=int, default=1024, metavar="N", help="for what a scheduler adds to an image"
     )
     parser.add_argument("--memory-images", type=int, default=20_000, metavar="N", help="0: leave memory out")
+    parser.add_argument(
+        "--add-up", type=int, default=100_000_000, metavar="N", help="images to reckon for (default: 100 million)"
+    )
+    parser.add_argument(
+        "--add-up-shard", type=int, default=1000, metavar="N", help="images a shard in that (default: 1000)"
+    )
     parser.add_argument("--no-ray", action="store_true", help="leave Ray out")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
@@ -169,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tiny_pictures(root / "tiny" / part, args.overhead_images // share, 1)
         real = rates(root / "real", args.engine, args.workers, with_ray)
         fake = rates(root / "tiny", "fake", args.workers, with_ray)
+        each = costs(root / "real")
         (root / "memory").mkdir()
         used = tenths(memory(root / "memory", args.memory_images)) if args.memory_images else []
     if args.json:
@@ -177,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rates": [asdict(r) for r in real],
             "without_network": [asdict(r) for r in fake],
         }
-        print(json.dumps({**facts, "memory_mb": used}))
+        print(json.dumps({**facts, "each": asdict(each), "memory_mb": used}))
         return 0
     print(
         f"{processor_name()}, {available_cores()} cores; photographs of {SIZE[0]} x {SIZE[1]}, everything, {SHARD} a shard"
@@ -200,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\nTiny pictures in which nothing is looked for: reading, writing and handing out shards")
     told = [[r.how, str(r.workers), shown(ms, 3)] for r, ms in zip(fake, per_image)]
     print("\n".join(markdown_table([["how", "workers", "ms an image"], *told])))
+    more = None
     if with_ray:
         more = None if per_image[2] is None or per_image[1] is None else per_image[2] - per_image[1]
         print(f"\nRay adds {shown(more, 2)} ms to an image beside processes ({SHARD} a shard)")
@@ -207,6 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nRay: left out" if args.no_ray else "\nRay: not installed (pip install 'tinyseg[ray]')")
     if used:
         print(f"\nMost resident memory in each tenth of {args.memory_images} images, MB: {', '.join(map(str, used))}")
+    print(f"\n{args.add_up:,} images like these:")
+    rows = added_up(args.add_up, args.add_up_shard, one, more, each)
+    print("\n".join(markdown_table([["what", "how", "how much"], *rows])))
     return 0
 
 
