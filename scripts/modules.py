@@ -18,7 +18,8 @@ BEGIN, END = "<!-- modules: made by scripts/modules.py -->", "<!-- end of module
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "ground",
-        ("arguments", "core", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels", "version"),
+        ("arguments", "core", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels",
+         "rle", "shard_rows", "version"),
     ),
     ("system", ("system",)),
     ("sources", ("sources",)),
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sinks", ("sinks",)),
     ("cutout", ("cutout",)),
     ("loop", ("loop",)),
+    ("label", ("label",)),
     ("serve", ("serve",)),
     ("diagnosis", ("diagnosis",)),
     ("bench", ("bench",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 
 import tinyseg
 from tests.tinyseg.commands.test_export import clients_python
+from tests.tinyseg.label.conftest import Job
 
 
 def example(path: Path, name: str) -> ModuleType:
@@ -107,6 +109,29 @@ def test_label_studio_takes_our_masks(root: Path, tmp_path: Path, scene: Any) ->
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "ok" in done.stdout, done.stderr[-2000:]
+
+
+def test_annotation_tools_read_our_labels_and_give_them_back(root: Path, tmp_path: Path) -> None:
+    """CVAT by datumaro, Label Studio by its SDK; what comes back is what was there."""
+    python = clients_python(root, "label-studio")
+    job, out = Job(tmp_path, 4), tmp_path / "out"
+    job.label(out)
+    before = json.loads((out / "annotations.json").read_text())["annotations"]
+    folder = root / "examples" / "label_studio"
+    command = [
+        python,
+        root / "tests" / "clients" / "check_labels.py",
+        folder,
+        out,
+        job.inputs,
+        tmp_path / "corrected.json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 0 and "ok, 4 masks" in done.stdout, done.stderr[-2000:]
+    assert tinyseg.label.merge(tmp_path / "corrected.json", out).after == 4
+    after = json.loads((out / "annotations.json").read_text())["annotations"]
+    same = ("segmentation", "bbox", "area", "category_id")
+    assert [[a[k] for k in same] for a in after] == [[a[k] for k in same] for a in before]
 
 
 def test_the_notebook_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

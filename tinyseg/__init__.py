@@ -131,6 +131,7 @@ _MODULES = frozenset(
         "geometry",
         "graphs",
         "images",
+        "label",
         "loop",
         "masks",
         "pixels",

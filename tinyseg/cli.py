@@ -20,7 +20,9 @@ from tinyseg.commands import (
     export,
     find,
     info,
+    label,
     models,
+    review,
     segment,
     track,
 )
@@ -52,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        segment, everything_command, find, cutout, run_command, track, serve_command, eval_command, bench, compile_command,
-        export, cache, models, cameras, doctor, info, cmake_dir,
+        segment, everything_command, find, cutout, run_command, track, label, review, serve_command, eval_command, bench,
+        compile_command, export, cache, models, cameras, doctor, info, cmake_dir,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

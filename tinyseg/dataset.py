@@ -3,7 +3,7 @@
 A dataset is a tar file or a folder with ``annotations.jsonl.gz`` and ``images/``. Every line of the annotations is
 an image: ``{"file", "width", "height", "source", "instances": [[polygon, ...], ...]}`` and optionally ``"set"``, a
 polygon being a list of [x, y] pixel positions. All polygons of an instance are filled together (even-odd), so inner
-ones are holes. COCO's instance JSON and folders of SA-1B are read too.
+ones are holes. COCO's instance JSON, folders of ``tinyseg label`` and of SA-1B are read too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, path_kind
-from tinyseg.errors import DataError, NotInstalled
+from tinyseg.errors import DataError
+from tinyseg.rle import decode_rle
+from tinyseg.shard_rows import ROWS, TAR, find_picture, read_samples
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,19 @@ def read_photos(path: Path) -> list[Photo]:
     """All photos of a dataset, in the order of its annotations. Raises DataError.
 
     path: a tar file or folder with annotations.jsonl.gz and images/; COCO's instances JSON with its images beside it, in
-    images/ or in a folder named like the JSON's split (instances_val2017.json: val2017/, also one level up); or a folder
-    of SA-1B (name.jpg and name.json side by side).
+    images/ or in a folder named like the JSON's split (instances_val2017.json: val2017/, also one level up); a folder
+    that ``tinyseg label`` wrote; or a folder of SA-1B (name.jpg and name.json side by side).
     """
     if path_kind(check_path("a data set", path)) is None:
         raise DataError(
             f"there is no data set at {path}; give a tar file or folder with annotations.jsonl.gz and images/, a COCO "
-            "instances JSON, or a folder of SA-1B"
+            "instances JSON, a folder of tinyseg label, or a folder of SA-1B"
         )
     try:
         if path.suffix == ".json":
             return _read_coco(path)
+        if path.is_dir() and (path / "label.json").exists():
+            return _read_labels(path)
         if path.is_dir() and not (path / "annotations.jsonl.gz").exists() and any(path.glob("*.json")):
             return [_sa1b_photo(p) for p in sorted(path.glob("*.json"))]
         lines, places = _open_folder(path) if path.is_dir() else _open_tar(path)
@@ -153,6 +157,27 @@ def _read_coco(path: Path) -> list[Photo]:
     return photos
 
 
+def _read_labels(path: Path) -> list[Photo]:
+    """What ``tinyseg label`` wrote: its shards, with the pictures in them, in images/, or where they were labelled."""
+    root = Path(json.loads((path / "label.json").read_text())["root"])
+    photos = []
+    for shard in sorted([*(path / "shards").glob("*" + ROWS), *(path / "shards").glob("*" + TAR)]):
+        for row, place in read_samples(shard):
+            image = row["image"]
+            name = str(image["file_name"])
+            file, offset, size = (shard, *place) if place is not None else (find_picture(path, root, name), None, 0)
+            if file is None:
+                raise DataError(
+                    f"{path} has labels of {name}, which is neither in its images/ nor in {root}; put it back, or label again "
+                    "with --images copy"
+                )
+            instances = [_polygons_of(a["segmentation"]) for a in row["annotations"]]
+            kept = tuple(i for i in instances if i)
+            length = size or file.stat().st_size
+            photos.append(Photo(name, "labels", "", image["width"], image["height"], kept, file, offset, length))
+    return photos
+
+
 def _sa1b_photo(path: Path) -> Photo:
     content = json.loads(path.read_text())
     image = content["image"]
@@ -168,13 +193,6 @@ def _polygons_of(segmentation: Any) -> tuple[NDArray[np.float32], ...]:
         # COCO's corners lie on pixel edges, ours name pixels.
         flat = [np.array(p, np.float32).reshape(-1, 2) - 0.5 for p in segmentation]
         return tuple(p for p in flat if len(p) >= 3)
-    try:
-        from pycocotools import mask as coco  # noqa: PLC0415 - only data sets with run lengths need it
-    except ModuleNotFoundError as exc:
-        raise NotInstalled("masks as run lengths are read with pycocotools; run: pip install pycocotools") from exc
-    rle = segmentation
-    if isinstance(rle["counts"], list):
-        rle = coco.frPyObjects(rle, *rle["size"])
-    mask = np.asarray(coco.decode(rle), np.uint8)
+    mask = decode_rle(segmentation).astype(np.uint8)
     found, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return tuple(np.asarray(c, np.float32).reshape(-1, 2) for c in found if len(c) >= 3)

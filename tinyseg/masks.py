@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,16 +16,10 @@ from tinyseg.errors import FrameError, InputError, NotInstalled
 from tinyseg.images import ImageInput, open_image, write_image
 from tinyseg.pixels import FrameLayout, check_frame
 from tinyseg.prompts import Prompt
+from tinyseg.rle import CocoRle, encode_rle
 
 if TYPE_CHECKING:
     import supervision
-
-
-class CocoRle(TypedDict):
-    """A mask as COCO's compressed run-length encoding, which pycocotools reads."""
-
-    size: list[int]  # [height, width]
-    counts: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,32 +138,6 @@ class Masks:
             raise FrameError(
                 f"the frame has shape {layout.pixels.shape[:2]}, but the masks were made for {self.masks.shape[1:]}"
             )
-
-
-def encode_rle(mask: NDArray[np.bool_]) -> CocoRle:
-    """COCO's compressed RLE of a (H, W) mask (the format of pycocotools' ``maskApi.c``)."""
-    height, width = mask.shape
-    flat = np.ascontiguousarray(mask.T).ravel()  # column by column
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], changes, [flat.size]])
-    runs = np.diff(edges).tolist()
-    if flat.size and flat[0]:  # the first run counts zeros
-        runs.insert(0, 0)
-    return {"size": [height, width], "counts": compress_runs(runs)}
-
-
-def compress_runs(runs: list[int]) -> str:
-    """Lengths of runs, the first of zeros -> the text that COCO stores (pycocotools' ``rleToString``)."""
-    text = bytearray()
-    for i, run in enumerate(runs):
-        value = run - runs[i - 2] if i > 2 else run
-        more = True
-        while more:
-            bits = value & 0x1F
-            value >>= 5
-            more = value != (-1 if bits & 0x10 else 0)
-            text.append((bits | 0x20 if more else bits) + 48)
-    return text.decode("ascii")
 
 
 def coco_box(box: ArrayLike) -> list[int]:

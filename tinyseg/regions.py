@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from tinyseg.errors import FrameError, InputError, NotInstalled
 from tinyseg.geometry import Letterbox
-from tinyseg.masks import CocoRle, Masks, coco_box, compress_runs
+from tinyseg.masks import Masks, coco_box
 from tinyseg.pixels import resample_grid, threshold_window
+from tinyseg.rle import CocoRle, compress_runs
 
 if TYPE_CHECKING:
     import supervision

@@ -35,12 +35,19 @@ def prediction_of(
     mask: NDArray[np.bool_], score: float, label: str, from_name: str, to_name: str, version: str
 ) -> dict[str, Any]:
     """A mask (H, W) as a prediction of one brush label."""
+    result = brush_of(mask, score, label, from_name, to_name, "tinyseg-1")
+    return {"result": [result], "score": score, "model_version": version}
+
+
+def brush_of(
+    mask: NDArray[np.bool_], score: float, label: str, from_name: str, to_name: str, id: str
+) -> dict[str, Any]:
+    """A mask (H, W) as one brush label of a prediction."""
     from label_studio_sdk.converter.brush import mask2rle  # noqa: PLC0415 - reading contexts does not need it
 
     height, width = mask.shape
-    result = {
-        "id": "tinyseg-1", "from_name": from_name, "to_name": to_name, "type": "brushlabels", "score": score,
+    return {
+        "id": id, "from_name": from_name, "to_name": to_name, "type": "brushlabels", "score": score,
         "original_width": width, "original_height": height, "image_rotation": 0, "readonly": False,
         "value": {"format": "rle", "rle": mask2rle(mask.astype(np.uint8) * 255), "brushlabels": [label]},
     }  # fmt: skip
-    return {"result": [result], "score": score, "model_version": version}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.draw import COLORS
-from tinyseg.masks import encode_rle
+from tinyseg.rle import encode_rle
 from tinyseg.serve.picture import bgr_to_hex
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tinyseg.arguments import clipped
 from tinyseg.errors import DataError
-from tinyseg.masks import coco_box, encode_rle
+from tinyseg.masks import coco_box
+from tinyseg.rle import encode_rle
 from tinyseg.sinks.base import FrameResult, Sink
 from tinyseg.sinks.target import Target
 

@@ -45,6 +45,11 @@ class VideoFileSource(Source):
         self._given = 0
         self._time = 0.0  # of the last frame, seconds from the start
 
+    @property
+    def stated_frames(self) -> int:
+        """How many frames the file says it has, before it was read to its end; 0 where it does not say."""
+        return self._stated
+
     def read(self) -> NDArray[np.uint8] | None:
         failures = 0
         while failures < self._patience():

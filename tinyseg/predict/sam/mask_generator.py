@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_choice
 from tinyseg.errors import InputError
-from tinyseg.masks import CocoRle
 from tinyseg.predict.everything import SAM_CROP_OVERLAP, Search
 from tinyseg.predict.sam.model import Sam, as_sam
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.regions import Regions
+from tinyseg.rle import CocoRle
 
 
 class UncompressedRle(TypedDict):

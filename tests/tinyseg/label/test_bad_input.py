@@ -1,0 +1,212 @@
+"""Pictures that are none, and places that cannot be written: noted or told, never fatal in between."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from tests.tinyseg.label.conftest import Job, contents, write_pictures
+from tinyseg.cli import main
+from tinyseg.errors import DataError, EngineError
+from tinyseg.label import Everything, label
+from tinyseg.label import shard as shard_room
+from tinyseg.label import worker as worker_room
+
+
+def wide_png(width: int) -> bytes:
+    """A PNG whose header states a width; its pixels are not there."""
+    header = struct.pack(">IIBBBBB", width, 8, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0" * 40
+
+
+def test_bad_pictures_are_noted_and_odd_ones_read(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    folder = tmp_path / "in"
+    names = write_pictures(folder, 2)
+    good = (folder / names[0]).read_bytes()
+    noise = np.random.default_rng(5).integers(0, 255, (64, 96, 3), np.uint8)
+    (folder / "copy.png").write_bytes(good)
+    (folder / "cut.png").write_bytes(good[: len(good) // 2])
+    cut = cv2.imencode(".jpg", noise)[1].tobytes()
+    (folder / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("no picture")
+    (folder / "wide.png").write_bytes(wide_png(20_000))
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "film.mp4").write_bytes(b"no film")
+    (folder / "part.tar").write_bytes(b"no tar" * 300)
+    image.fromarray(noise).convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    cv2.imwrite(str(folder / "deep.png"), noise.astype(np.uint16) * 257)
+    frames = [image.fromarray(np.full((64, 96, 3), v, np.uint8)) for v in (40, 200)]
+    frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    report = label([folder], tmp_path / "out", Everything(points_per_side=1), engine="fake", shard=4, images="copy")
+    errors = {
+        e["name"]: e["error"] for e in map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
+    }
+    told = {
+        "cut.jpg": "without its end", "empty.jpg": "not an image", "text.png": "not an image", "wide.png": "20000 x 8",
+        "gone.png": "cannot be read", "film.mp4": "not a video", "part.tar": "no tar",
+    }  # fmt: skip
+    for name, part in told.items():
+        assert part in errors[name], name
+    assert set(errors) - set(told) <= {"cut.png"}  # some versions of OpenCV fill the missing half
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    labelled = {i["file_name"]: i for i in content["images"]}
+    assert {*names, "copy.png", "cmyk.jpg", "deep.png", "moving.webp"} <= set(labelled)
+    assert report.copies == 1 and labelled["copy.png"]["duplicate_of"] == labelled[names[0]]["id"]
+    assert report.failed == len(errors) and report.images == len(labelled)
+    assert (tmp_path / "out" / "images" / "moving.webp").read_bytes() == (folder / "moving.webp").read_bytes()
+
+
+def test_the_command_ends_with_1_and_says_where_to_look(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.inputs / "bad.png").write_bytes(b"")
+    arguments = [
+        "label",
+        str(job.inputs),
+        "--out",
+        str(tmp_path / "out"),
+        "--boxes",
+        str(job.boxes),
+        "--engine",
+        "fake",
+    ]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "10 images, 10 masks" in said.out and "1 failed, see" in said.out and not said.err
+
+
+def test_a_failing_engine_is_no_matter_of_the_picture(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks:
+        def find(self, frame: Any, name: str) -> Any:
+            if name != "004.png":
+                raise EngineError("out of memory on the device")
+            raise ValueError("of this picture alone")
+
+    monkeypatch.setattr(worker_room.Worker, "_finder", Breaks(), raising=False)
+    monkeypatch.setattr(worker_room.Worker, "__init__", lambda self, setup, seg: setattr(self, "setup", setup))
+    with pytest.raises(EngineError, match="no picture of shard 0 could be labelled: out of memory"):
+        job.label(tmp_path / "out")
+
+
+def test_a_full_disk_keeps_what_is_whole(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(shard_room.os, "fsync", full)
+    with pytest.raises(DataError, match=r"No space left.*run again to go on"):
+        job.label(tmp_path / "out")
+    assert not [p for p in (tmp_path / "out").rglob("*.tmp")]
+    report = job.label(tmp_path / "out")
+    assert report.shards_before == 2 and report.images == 10
+    job.label(tmp_path / "other")
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_limit_of_the_system_is_one_line(job: Job, tmp_path: Path) -> None:
+    """The kernel refuses, not a stand-in: files may have so many bytes."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, 1200))
+
+    arguments = [
+        sys.executable,
+        "-m",
+        "tinyseg",
+        "label",
+        str(job.inputs),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "fake",
+    ]
+    arguments += ["--boxes", str(job.boxes), "--shard", "3", "--images", "copy"]
+    done = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not [p for p in (tmp_path / "out").rglob("*.tmp")]
+
+
+def test_a_place_that_cannot_be_written(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        job.label(job.inputs / "000.png" / "out")
+    with monkeypatch.context() as patch:  # root may write into every folder, so the refusal is made
+        patch.setattr(
+            Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        )
+        with pytest.raises(DataError, match="Read-only file system"):
+            job.label(tmp_path / "out")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "annotations.json").write_text("mine")
+    with pytest.raises(DataError, match="not written by tinyseg"):  # before any work
+        job.label(tmp_path / "own")
+    assert (tmp_path / "own" / "annotations.json").read_text() == "mine"
+    assert not (tmp_path / "own" / "shards").exists()
+
+
+def test_two_jobs_on_one_folder(job: Job, tmp_path: Path) -> None:
+    job.label(tmp_path / "out")
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(DataError, match="another job is writing"):
+        job.label(tmp_path / "out")
+    assert job.label(tmp_path / "out").shards_before == 4
+
+
+def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
+    job.label(tmp_path / "out")
+    with pytest.raises(DataError, match="inputs is"):
+        job.label(tmp_path / "out", shard=4)
+    with pytest.raises(DataError, match=r"wanted is .*boxes.* there and .*everything"):
+        label([job.inputs], tmp_path / "out", engine="fake", shard=3)
+    with pytest.raises(DataError, match=r'output is "coco" there and "webdataset"'):
+        job.label(tmp_path / "out", format="webdataset")
+
+
+def test_changed_annotations_are_not_lost(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out)
+    path = out / "annotations.json"
+    path.write_text(path.read_text().replace("cup", "mug"))
+    with pytest.raises(DataError, match="was changed since tinyseg wrote it"):
+        job.label(out)
+    assert "mug" in path.read_text()
+    path.unlink()
+    assert job.label(out).images == 10 and "cup" in path.read_text()
+
+
+def test_damaged_shards_say_what_to_do(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out)
+    wanted = contents(out)
+    (out / "shards" / "00001.jsonl.gz").write_bytes(b"\x1f\x8bno")
+    with pytest.raises(DataError, match=r"00001\.jsonl\.gz is damaged .*delete it and run"):
+        job.label(out)
+    (out / "shards" / "00001.jsonl.gz").unlink()
+    assert job.label(out).shards_before == 3 and contents(out) == wanted
+    (out / "shards" / "00002_stats.json").write_text("{}")
+    with pytest.raises(DataError, match=r"00002_stats\.json cannot be read"):
+        job.label(out)

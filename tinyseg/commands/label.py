@@ -1,0 +1,183 @@
+"""``tinyseg label``: folders, videos and tars of pictures into a labelled data set, in one process, several, or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tinyseg.arguments import check_path, clipped
+from tinyseg.commands.like import add_like_options, read_reference
+from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.words import add_word_options
+from tinyseg.errors import InputError, PromptError
+from tinyseg.label import BoxFile, Everything, Like, Wanted, Words, label, merge
+from tinyseg.label.finding import reference_digest
+from tinyseg.label.job import FORMATS, IMAGES
+from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD
+from tinyseg.predict.second_look import ZOOM_CHOICES
+from tinyseg.system.folders import ResultFolder
+
+EXAMPLES = """examples:
+  tinyseg label photos/ --out labels                                          # everything in every picture
+  tinyseg label photos/ --text "dog. red cup" --detector grounding-dino --out labels --processes 2
+  tinyseg label film.mp4 --every 10 --tracks 5 --out labels                   # followed through the video, with ids
+  tinyseg label photos/ --boxes detections.json --format yolo --out labels
+  tinyseg label 'tars/*.tar' --format webdataset --shard 1000 --out labels --ray auto
+  tinyseg label --merge corrected.json --out labels                           # what people corrected comes back
+
+Run the same command again to go on where it stopped. Pictures that cannot be labelled are listed in errors.jsonl.
+
+exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "label", help="folders, videos and tars into a labelled data set, at any scale", epilog=EXAMPLES,
+        description="Label pictures into a folder that annotation tools and training read. Without another prompt everything "
+        "that is found in a picture is labelled.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT",
+        help="folders (with the folders in them), images, videos, WebDataset tars, quoted globs",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the labels")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="coco",
+        help="coco: annotations.json; yolo: outlines in labels/ beside images/; webdataset: images and masks in "
+        "shards/NNNNN.tar (default: coco)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", choices=IMAGES, default="auto",
+        help="pictures kept in DIR: auto: those that are no file of their own (frames, members of tars), for yolo and "
+        "webdataset all; copy: all; none (default: auto)",
+    )  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, every Nth frame (default: 1)")
+    parser.add_argument(
+        "--tracks", type=int, default=0, metavar="N",
+        help="find up to N objects in a video's first frame and follow them, with ids (default: every frame by itself)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", metavar="FILE", help="put what a corrected COCO file says in the place of its pictures' labels"
+    )
+    parser.add_argument("--json", action="store_true", help="print the final figures as JSON")
+    add_everything_options(parser)
+    add_word_options(parser)
+    group = parser.add_argument_group("boxes")
+    group.add_argument("--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask")
+    add_like_options(parser)
+    group = parser.add_argument_group("likeness")
+    group.add_argument(
+        "--most", type=int, default=MAX_FOUND, metavar="N", help=f"of the most alike (default: {MAX_FOUND})"
+    )
+    group.add_argument(
+        "--threshold", type=float, default=THRESHOLD, metavar="T", help=f"least likeness (default: {THRESHOLD})"
+    )
+    parser.add_argument(
+        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
+    )
+    group = parser.add_argument_group("scale")
+    group.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="workers, each on its share of the cores (default: 1; with --ray as many as there is room for)",
+    )  # fmt: skip
+    group.add_argument(
+        "--devices", default="", metavar="N,N", help="CUDA devices that the workers take in turn, such as 0,1"
+    )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="label on a Ray cluster; local starts one on this machine, auto joins the running one",
+    )
+    group.add_argument(
+        "--shard", type=int, default=64, metavar="N", help="pictures a shard, which is what a kill loses (default: 64)"
+    )
+    add_engine_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_everything_options(parser: argparse.ArgumentParser) -> None:
+    """Thresholds of everything; the rest of them are the model's own."""
+    group = parser.add_argument_group("everything")
+    group.add_argument(
+        "--points-per-side", type=int, metavar="N", help="clicks of the fine grid (default: the model's)"
+    )
+    group.add_argument("--score", type=float, metavar="S", help="least predicted IoU of a region")
+    group.add_argument("--stability", type=float, metavar="S", help="least stability of a region")
+    group.add_argument(
+        "--crop-layers", type=int, default=0, metavar="N", help="look again at 4 crops (1), 16 more (2), ..."
+    )
+    group.add_argument(
+        "--min-area", type=int, default=0, metavar="PIXELS", help="take out smaller islands and holes (default: 0)"
+    )
+
+
+def wanted_of(args: argparse.Namespace) -> Wanted:
+    """What the options ask for. Raises PromptError, and what making a reference raises."""
+    given = [name for name in ("text", "boxes", "like") if getattr(args, name)]
+    if args.detector is not None and "text" not in given:
+        given.append("detector")
+    if len(given) > 1:
+        raise PromptError(
+            f"give one of --text or --detector, --boxes and --like, not {' and '.join('--' + g for g in given)}"
+        )
+    everything = [n for n in ("points_per_side", "score", "stability") if getattr(args, n) is not None]
+    everything += [n for n in ("crop_layers", "min_area") if getattr(args, n)]
+    if given and everything:
+        raise PromptError(f"--{everything[0].replace('_', '-')} is of everything; leave it out, or --{given[0]}")
+    if args.text and args.detector is None:
+        raise PromptError("--text needs a --detector to find boxes: a folder of export-detector, or a detector.json")
+    if args.detector is not None:
+        return Words(args.text, args.detector, args.text_threshold, args.zoom)
+    if args.boxes:
+        return BoxFile(args.boxes, args.zoom)
+    if args.like:
+        reference = read_reference(args, load_segmenter(args))
+        # In the folder, where all workers see it, under a name of its own: another job must not change it.
+        place = ResultFolder(check_path("--out", args.out)).place(f"reference-{reference_digest(reference)[:12]}.npz")
+        if not place.exists():
+            reference.save(place)
+        return Like(str(place), args.most, args.threshold, args.zoom)
+    return Everything(args.points_per_side, args.score, args.stability, args.crop_layers, args.min_area)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.merge:
+        if args.inputs:
+            raise InputError("--merge takes no inputs: it changes the labels that are in --out")
+        return run_merge(args)
+    if not args.inputs:
+        raise InputError("name what to label: folders, images, videos, tars or globs")
+    devices = [d for d in args.devices.split(",") if d]
+    if not all(d.isascii() and d.isdigit() for d in devices):
+        raise InputError(f"--devices takes numbers with commas, such as 0,1, but got {args.devices!r}")
+    report = label(
+        args.inputs, args.out, wanted_of(args), format=args.format, images=args.images, shard=args.shard, every=args.every,
+        tracks=args.tracks, processes=args.processes, devices=devices, ray=args.ray, model=args.model, engine=args.engine,
+        precision=args.precision, threads=args.threads, watch=True,
+    )  # fmt: skip
+    if args.json:
+        print(json.dumps(report.to_json()))
+    else:
+        before = f", {report.shards_before} of {report.shards} shards were there" if report.shards_before else ""
+        copies = f", {report.copies} are copies of others" if report.copies else ""
+        failed = f"; {report.failed} failed, see {clipped(report.out / 'errors.jsonl')}" if report.failed else ""
+        print(
+            f"{report.images} images, {report.annotations} masks -> {clipped(report.out)} ({report.labelled} now in "
+            f"{report.seconds:.1f} s, {report.rate:.2f}/s{before}{copies}{failed}); {report.engine}, {report.precision}"
+        )
+    return 1 if report.failed else 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    report = merge(Path(args.merge), args.out)
+    if args.json:
+        print(json.dumps(report.__dict__))
+    else:
+        unknown = f"; {report.unknown} of its images are not in the folder" if report.unknown else ""
+        print(
+            f"{report.images} images corrected: {report.before} masks before, {report.after} now -> {args.out}{unknown}"
+        )
+    return 1 if report.unknown else 0
