@@ -35,12 +35,13 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loop", ("loop",)),
     ("label", ("label",)),
     ("serve", ("serve",)),
+    ("web", ("web",)),
     ("diagnosis", ("diagnosis",)),
     ("bench", ("bench",)),
     ("distill", ("distill",)),
     ("commands", ("commands", "cli", "__main__")),
 )  # fmt: skip
-FOLDERS = ("tinyseg", "engines", "distill", "bench")  # the last three are reached through links in the first
+FOLDERS = ("tinyseg", "engines", "distill", "bench", "web")  # all but the first are reached through links in the first
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 
 

@@ -33,6 +33,10 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
         "distill/train.py",
         "bench/accuracy.py",
         "commands/segment.py",
+        "web/core.wasm",
+        "web/package-lock.json",
+        "web/page/index.html",
+        "web/src/core.js",
         "py.typed",
         "_native.pyi",
     ):
@@ -44,6 +48,7 @@ def test_its_only_top_level_name_is_tinyseg(wheel: Path) -> None:
             assert f"tinyseg/lib/{part}" in names
         assert "tinyseg/include/tinyseg.h" in names
     assert any(n.startswith("tinyseg/_native.") and n.endswith((".so", ".pyd")) for n in names)
+    assert not any("node_modules" in n for n in names)
     unwanted = (".tar", ".jpg", ".png", ".npz", ".pt", ".cpp")
     assert not [
         n for n in names if (n.endswith(unwanted) and not n.startswith("tinyseg/graphs/photographs/")) or "tests/" in n

@@ -31,6 +31,7 @@ from tinyseg.commands import eval as eval_command
 from tinyseg.commands import everything as everything_command
 from tinyseg.commands import run as run_command
 from tinyseg.commands import serve as serve_command
+from tinyseg.commands import web as web_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, NotInstalled, TinysegError
 from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
 from tinyseg.version import __version__
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
         segment, everything_command, find, cutout, run_command, track, label, review, serve_command, eval_command, bench,
-        compile_command, export, cache, models, cameras, doctor, info, cmake_dir,
+        compile_command, export, web_command, cache, models, cameras, doctor, info, cmake_dir,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

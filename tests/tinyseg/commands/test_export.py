@@ -16,6 +16,7 @@ import tinyseg
 from tests.conftest import mask_iou
 from tinyseg import pixels
 from tinyseg.cli import main
+from tinyseg.draw import overlay
 from tinyseg.graphs.model import open_model
 from tinyseg.images import read_image
 
@@ -27,6 +28,9 @@ from tinyseg.graphs.sam_onnx import sam_decoder, sam_encoder  # noqa: E402
 SAME_MASK = 0.995
 # A client resizes the picture in its own way first, and rounds prompts.
 CLIENT_MASK = 0.97
+
+# Where the picture of docs/clients.md is written; nowhere by default.
+SHOTS = os.environ.get("TINYSEG_SCREENSHOTS")
 
 PROMPTS: list[dict[str, Any]] = [
     {"box": [30, 14, 370, 512]},
@@ -195,3 +199,11 @@ def test_real_clients_find_our_masks(root: Path, tmp_path: Path, photo: NDArray[
             found = cv2.imread(str(tmp_path / f"{client}-{i}.png"), cv2.IMREAD_GRAYSCALE) > 0
             assert found.shape == photo.shape[:2]
             assert mask_iou(found, expected) > CLIENT_MASK, (client, i)
+    if SHOTS:
+        clients = ("rembg", "samexporter", "x-anylabeling")
+        masks = [cv2.imread(str(tmp_path / f"{client}-0.png"), cv2.IMREAD_GRAYSCALE) > 0 for client in clients]
+        prompt = tinyseg.Prompt(box=PROMPTS[0]["box"])
+        shown = [overlay(photo, [mask], [prompt]) for mask in (*masks, ours(seg, photo, PROMPTS[0])[0])]
+        for picture, name in zip(shown, (*clients, "tinyseg")):
+            cv2.putText(picture, name, (150, 500), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 2, cv2.LINE_AA)
+        cv2.imwrite(str(Path(SHOTS) / "clients.jpg"), cv2.resize(np.hstack(shown), None, fx=0.5, fy=0.5))

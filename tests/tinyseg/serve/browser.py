@@ -21,8 +21,8 @@ def missing(reason: str) -> None:
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A Playwright browser."""
+def chromium(*flags: str) -> Iterator[Any]:
+    """A Playwright browser; flags are added to the usual ones."""
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415 - an extra
     except ImportError:
@@ -31,7 +31,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         missing("chromium is not installed (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

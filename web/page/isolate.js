@@ -1,0 +1,43 @@
+// The service worker: it keeps the page for use without a network, and adds the headers that threads need where the host
+// does not send them. A page gets them only when it is loaded through it, so the first visit loads twice.
+
+const TRIED = "tinyseg-isolated";
+
+/** Resolves when the page may start; a reload may come first. Gives what the page has to do without, or "". */
+export async function isolate() {
+  if (!window.isSecureContext || !navigator.serviceWorker) {
+    return "this address is not https: one thread, and not offline";
+  }
+  try {
+    const registration = await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
+    if (registration.waiting && navigator.serviceWorker.controller) {
+      // A newer version has come since the last visit: it takes over before anything of the old one has started.
+      await take(registration.waiting);
+      return reload();
+    }
+    await navigator.serviceWorker.ready;
+  } catch (error) {
+    return `the service worker does not start (${error.message}): ${crossOriginIsolated ? "" : "one thread, and "}not offline`;
+  }
+  if (navigator.serviceWorker.controller && crossOriginIsolated) {
+    sessionStorage.removeItem(TRIED);
+    return "";
+  }
+  // Once only: where the browser isolates nothing, the page works on one thread.
+  if (sessionStorage.getItem(TRIED)) return crossOriginIsolated ? "" : "this browser gives the page one thread";
+  sessionStorage.setItem(TRIED, "1");
+  return reload();
+}
+
+function take(worker) {
+  const taken = new Promise((resolve) => {
+    navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+  });
+  worker.postMessage("take over");
+  return taken;
+}
+
+function reload() {
+  location.reload();
+  return new Promise(() => {});
+}

@@ -1,0 +1,3 @@
+export { checkOverlap, checkPicture } from "./check.js";
+export { TinysegError } from "./errors.js";
+export { Segmenter } from "./segmenter.js";
