@@ -68,14 +68,13 @@ def main() -> int:
         print("chromium is not installed" if chromium is None else f"{args.site} holds no site", file=sys.stderr)
         return 2
     url = serve(args.site)
-    rows: list[dict[str, Any]] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page()
         page.goto(url)
         page.wait_for_selector("#link[data-good]", timeout=300_000)
-        for threads in dict.fromkeys(args.threads):
-            rows.append(page.evaluate(MEASURE, [list(args.picture.read_bytes()), threads, args.rounds]))
+        picture = list(args.picture.read_bytes())
+        rows = [page.evaluate(MEASURE, [picture, threads, args.rounds]) for threads in dict.fromkeys(args.threads)]
         browser.close()
     print(f"{processor_name()}, {rows[0]['agent'].split()[-2]}, {rows[0]['model']} {rows[0]['precision']}, picture {rows[0]['size']}\n")
     print("| threads | load | picture | click | box |\n|---|---|---|---|---|")
