@@ -395,7 +395,7 @@ def test_locks_of_another_user_stop_nobody(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tinyseg.engines.cache.FileLock.acquire", refuses)
+        patch.setattr("filelock.FileLock.acquire", refuses)
         assert cache.get_or_build(KEY, lambda: b"engine", bytes.decode) == "engine"
     (tmp_path / "precious").write_text("years")
     for lock in (tmp_path / "locks").iterdir():
