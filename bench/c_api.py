@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinyseg.arguments import check_whole, parse_size
 from tinyseg.bench.measure import WARM_UP
@@ -161,10 +161,10 @@ def c_prompt(prompt: Prompt) -> tuple[list[NDArray[np.generic]], CPrompt]:
     """(the arrays that have to stay, the structure that points at them)."""
     held: list[NDArray[np.generic]] = []
 
-    def address(value: object, dtype: type) -> int | None:
+    def address(value: ArrayLike | None, dtype: type[np.generic]) -> int | None:
         if value is None:
             return None
-        array = np.ascontiguousarray(value, dtype)
+        array: NDArray[np.generic] = np.ascontiguousarray(value, dtype)
         held.append(array)
         return int(array.ctypes.data)
 

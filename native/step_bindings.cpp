@@ -239,8 +239,11 @@ void bind_step(nb::module_& m) {
   m.attr("OUTSIDE_LOGIT") = tinyseg::kOutsideLogit;
   m.attr("HINT_LIMIT") = tinyseg::kHintLimit;
   m.attr("FIRST_LOOK_WEIGHT") = tinyseg::kFirstLookWeight;
-  m.attr("LABELS") = nb::make_tuple(tinyseg::kLabelPadding, tinyseg::kLabelNegative, tinyseg::kLabelPositive,
-                                    tinyseg::kLabelTopLeft, tinyseg::kLabelBottomRight);
+  m.attr("LABEL_PADDING") = tinyseg::kLabelPadding;
+  m.attr("LABEL_NEGATIVE") = tinyseg::kLabelNegative;
+  m.attr("LABEL_POSITIVE") = tinyseg::kLabelPositive;
+  m.attr("LABEL_BOX_TOP_LEFT") = tinyseg::kLabelTopLeft;
+  m.attr("LABEL_BOX_BOTTOM_RIGHT") = tinyseg::kLabelBottomRight;
   // Views are (frame, region, content, input): (width, height), (x0, y0, x1, y1), (width, height), (width, height).
   m.def("letterbox", &letterbox, "frame"_a, "region"_a, "long_side"_a, "square"_a, "The view of a region of a frame.");
   m.def("crop_around", &crop_around, "box"_a, "factor"_a, "frame"_a, "least_side"_a,

@@ -17,7 +17,6 @@ import statistics
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -76,7 +75,9 @@ def main() -> int:
         picture = list(args.picture.read_bytes())
         rows = [page.evaluate(MEASURE, [picture, threads, args.rounds]) for threads in dict.fromkeys(args.threads)]
         browser.close()
-    print(f"{processor_name()}, {rows[0]['agent'].split()[-2]}, {rows[0]['model']} {rows[0]['precision']}, picture {rows[0]['size']}\n")
+    print(
+        f"{processor_name()}, {rows[0]['agent'].split()[-2]}, {rows[0]['model']} {rows[0]['precision']}, picture {rows[0]['size']}\n"
+    )
     print("| threads | load | picture | click | box |\n|---|---|---|---|---|")
     for row in rows:
         medians = [statistics.median(row["times"][name][1:]) for name in ("encode", "click", "box")]

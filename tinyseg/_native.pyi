@@ -63,7 +63,15 @@ HINT_LIMIT: float = 16.0
 
 FIRST_LOOK_WEIGHT: float = 0.30000001192092896
 
-LABELS: tuple = (-1.0, 0.0, 1.0, 2.0, 3.0)
+LABEL_PADDING: float = -1.0
+
+LABEL_NEGATIVE: float = 0.0
+
+LABEL_POSITIVE: float = 1.0
+
+LABEL_BOX_TOP_LEFT: float = 2.0
+
+LABEL_BOX_BOTTOM_RIGHT: float = 3.0
 
 def letterbox(frame: tuple[int, int], region: tuple[int, int, int, int], long_side: int, square: bool) -> tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
     """The view of a region of a frame."""

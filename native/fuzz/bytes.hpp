@@ -15,7 +15,7 @@ struct Bytes {
   T take() {
     T value{};
     const size_t n = left < sizeof(T) ? left : sizeof(T);
-    std::memcpy(&value, data, n);
+    if (n) std::memcpy(&value, data, n);  // an input of no bytes may have no address
     data += n;
     left -= n;
     return value;

@@ -37,10 +37,8 @@ def test_constants_are_pythons() -> None:
     for name in ("MEAN", "STD", "INPUT_MULTIPLE", "LOGIT_STRIDE"):
         assert getattr(_native, name) == getattr(geometry, name)
     assert _native.OUTSIDE_LOGIT == OUTSIDE_LOGIT and _native.HINT_LIMIT == layout.HINT_LIMIT
-    assert _native.LABELS == (
-        layout.LABEL_PADDING, layout.LABEL_NEGATIVE, layout.LABEL_POSITIVE, layout.LABEL_BOX_TOP_LEFT,
-        layout.LABEL_BOX_BOTTOM_RIGHT,
-    )  # fmt: skip
+    for name in ("PADDING", "NEGATIVE", "POSITIVE", "BOX_TOP_LEFT", "BOX_BOTTOM_RIGHT"):
+        assert getattr(_native, f"LABEL_{name}") == getattr(layout, f"LABEL_{name}")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
