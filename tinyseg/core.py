@@ -1,4 +1,4 @@
-"""The compiled core (``tinyseg._native``), loaded when it is first needed: training runs from a checkout without it."""
+"""The compiled core (``tinyseg._native``), loaded when it is first needed: what needs none of it runs without."""
 
 from __future__ import annotations
 
