@@ -13,7 +13,7 @@ import pytest
 from tests.tinyseg.serve.browser import missing
 from tinyseg.web.runtime import PACKAGE
 
-LARGEST = 100_000
+LARGEST = 200_000
 
 
 @pytest.fixture(scope="module")
