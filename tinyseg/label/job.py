@@ -94,8 +94,8 @@ def label(
     (outlines in labels/, with the images) or "webdataset" (images and masks in shards/NNNNN.tar). images: which pictures are kept in
     ``out``: "auto" frames of videos and members of tars, for yolo and webdataset all; "copy" all; "none". shard: pictures a shard,
     which is what a kill loses. every: of a video, every so many frames. tracks: follow up to so many objects through each video,
-    under ids; 0: every frame by itself. processes: workers, each on its share of the cores; None with ray for all that the cluster
-    has room for. devices: CUDA devices for them, in turn. ray: the address of a Ray cluster, or "local". model, engine, precision,
+    under ids; 0: every frame by itself. processes: workers, each on its share of the cores; 1 with ray for all that the cluster has
+    room for. devices: CUDA devices for them, in turn. ray: the address of a Ray cluster, or "local". model, engine, precision,
     threads (of each worker) as of :func:`tinyseg.load`. watch: show progress on a terminal.
 
     A picture that cannot be labelled is noted in errors.jsonl. Raises DataError where the folder cannot be written, is locked by
