@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tinyseg.engines.cpu import available_cores
-from tinyseg.errors import DataError, EngineError, InputError, NotInstalled
+from tinyseg.errors import EngineError, InputError, NotInstalled, TinysegError
 from tinyseg.label.inputs import Shard
 from tinyseg.label.shard import ShardStats, is_done, read_stats
 from tinyseg.label.worker import Setup, Worker
@@ -43,19 +43,21 @@ class LabelActor:
     def __init__(self, setup: Setup) -> None:
         self._worker = Worker(setup)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        done: list[bytes] = []
-        for packed in batch["shards"]:
-            for shard in pickle.loads(packed):
-                setup = self._worker.setup
-                if is_done(setup.out, shard.number, setup.kind):  # by an actor that died afterwards
-                    done.append(pickle.dumps(read_stats(setup.out, shard.number)))
-                    continue
-                stats: ShardStats | None = None
-                for stats in self._worker.label(shard):  # noqa: B007
-                    pass
-                done.append(pickle.dumps(stats))
-        return {"stats": done}  # type: ignore[dict-item]
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        shards = [shard for packed in batch["shards"] for shard in pickle.loads(packed)]
+        try:
+            return {"told": [pickle.dumps(self._label(shard)) for shard in shards]}
+        except TinysegError as exc:  # as a row: what Ray makes of an exception is no longer one of ours
+            return {"told": [pickle.dumps(exc)]}
+
+    def _label(self, shard: Shard) -> ShardStats | None:
+        setup = self._worker.setup
+        if is_done(setup.out, shard.number, setup.kind):  # by an actor that died afterwards
+            return read_stats(setup.out, shard.number)
+        stats: ShardStats | None = None
+        for stats in self._worker.label(shard):  # noqa: B007 - the last one is of the whole shard
+            pass
+        return stats
 
 
 def label_on_ray(
@@ -89,9 +91,15 @@ def label_on_ray(
             compute=ray.data.ActorPoolStrategy(size=size), num_cpus=cpus, num_gpus=devices or None,
         )  # fmt: skip
         for row in labelled.iter_rows():
-            yield pickle.loads(row["stats"])
+            told = pickle.loads(row["told"])
+            if isinstance(told, TinysegError):
+                raise told
+            yield told
     except ray.exceptions.RayError as exc:
-        raise _told(exc) from exc
+        lines = str(exc).strip().splitlines() or [type(exc).__name__]
+        # The last error of ours in what an actor printed, else Ray's own words.
+        ours = next((line for line in reversed(lines) if line.startswith(TinysegError.__module__)), lines[-1])
+        raise EngineError(f"Ray gave up: {ours.removeprefix(TinysegError.__module__ + '.')}") from exc
     finally:
         if started:
             ray.shutdown()
@@ -124,18 +132,3 @@ def _require_somebody(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-
-
-def _told(exc: Any) -> Exception:
-    """What happened in an actor, as it was raised there."""
-    seen: BaseException | None = exc
-    while seen is not None:
-        for one in (seen, getattr(seen, "cause", None)):
-            if isinstance(one, (InputError, EngineError, NotInstalled)):
-                return type(one)(str(one).strip().splitlines()[-1])
-        seen = seen.__cause__
-    text = str(exc).strip()
-    for line in text.splitlines():
-        if "tinyseg.errors." in line:
-            return DataError(line.partition(": ")[2])
-    return EngineError(f"Ray gave up: {(text.splitlines() or [type(exc).__name__])[-1]}")

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tinyseg.arguments import check_path, check_whole, clipped, path_kind, shown
 from tinyseg.errors import DataError, InputError
@@ -84,8 +85,7 @@ def make_plan(
     """
     check_whole("shard", shard_size, 1, MOST_SHARD)
     check_whole("every", every, 1, 1 << 30)
-    if isinstance(inputs, (str, bytes, os.PathLike)):
-        raise DataError(f"inputs must be a list of files, folders or globs, but is {shown(inputs)}")
+    inputs = input_list(inputs)
     files = list(dict.fromkeys(path for given in inputs for path in _found(given, {a.absolute() for a in avoid})))
     if not files:
         raise DataError("nothing to label: name images, folders, videos, tars or globs")
@@ -129,6 +129,16 @@ def make_plan(
         told = (shard.kind, *shard.files, shard.place, shard.first, shard.count)
         digest.update("\0".join(map(str, told)).encode(errors="surrogateescape") + b"\n")
     return Plan(root, tuple(shards), known, digest.hexdigest())
+
+
+def input_list(inputs: Any) -> list[str | Path]:
+    """Inputs as a list of paths or patterns. Raises DataError."""
+    if not isinstance(inputs, (str, bytes, os.PathLike)):
+        try:
+            return list(inputs)
+        except TypeError:
+            pass
+    raise DataError(f"inputs must be a list of files, folders or globs, but is {shown(inputs)}")
 
 
 def _found(given: str | Path, avoid: set[Path]) -> Iterator[Path]:

@@ -13,14 +13,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tinyseg.arguments import check_choice, check_path, check_whole, clipped, path_kind
-from tinyseg.errors import DataError
+from tinyseg.arguments import check_choice, check_path, check_whole, clipped, path_kind, shown
+from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.label.cluster import import_ray, label_on_ray
 from tinyseg.label.coco import read_coco
 from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
-from tinyseg.label.inputs import FILES, TAR, Plan, Shard, make_plan, require_apart
+from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, require_apart
 from tinyseg.label.processes import label_in_processes
 from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
 from tinyseg.label.worker import AUTO, COPY, NONE, Setup, Worker
@@ -94,14 +94,19 @@ def label(
     (outlines in labels/, with the images) or "webdataset" (images and masks in shards/NNNNN.tar). images: which pictures are kept in
     ``out``: "auto" frames of videos and members of tars, for yolo and webdataset all; "copy" all; "none". shard: pictures a shard,
     which is what a kill loses. every: of a video, every so many frames. tracks: follow up to so many objects through each video,
-    under ids; 0: every frame by itself. processes: workers, each on its share of the cores; None with ray for all that the cluster
-    has room for. devices: CUDA devices for them, in turn. ray: the address of a Ray cluster, or "local". model, engine, precision,
+    under ids; 0: every frame by itself. processes: workers, each on its share of the cores; 1 with ray for all that the cluster has
+    room for. devices: CUDA devices for them, in turn. ray: the address of a Ray cluster, or "local". model, engine, precision,
     threads (of each worker) as of :func:`tinyseg.load`. watch: show progress on a terminal.
+
+    A script that asks for processes begins with the usual ``if __name__ == "__main__":``, as each of them imports it.
 
     A picture that cannot be labelled is noted in errors.jsonl. Raises DataError where the folder cannot be written, is locked by
     another job, or holds labels of another one; InputError, NotInstalled, and what :func:`tinyseg.load` raises.
     """
     wanted = Everything() if wanted is None else wanted
+    if not (hasattr(wanted, "open") and hasattr(wanted, "facts")):
+        raise InputError(f"wanted must be an Everything, Words, BoxFile or Like, but is {shown(wanted)}")
+    inputs = input_list(inputs)
     check_choice("format", format, FORMATS)
     check_choice("images", images, IMAGES)
     check_whole("processes", processes, 1, MOST_PROCESSES)
@@ -113,8 +118,11 @@ def label(
     start = time.monotonic()
     place = check_path("out", out).absolute()
     kept = [place / name for name in (PICTURES, SHARDS, "labels")]
-    avoid = kept if any(path_kind(Path(i)) == "folder" and Path(i).absolute() == place for i in inputs) else [place]
+    named = [check_path("an input", given) for given in inputs]
+    avoid = kept if any(path_kind(i) == "folder" and i.absolute() == place for i in named) else [place]
     plan = make_plan(inputs, shard, every, tracks > 0, avoid)
+    if tracks and not any(s.kind == VIDEO for s in plan.shards):
+        raise InputError("tracks follow objects through videos, and there is none among the inputs")
     if format == YOLO:
         require_apart(plan)
     if isinstance(wanted, BoxFile):

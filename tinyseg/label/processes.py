@@ -5,6 +5,7 @@ No queue is shared: a process that is killed can block nobody. One that dies is 
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -93,7 +94,8 @@ def label_in_processes(
 def _start(seat: _Seat, setup: Setup, context: Any) -> None:
     ours, theirs = context.Pipe()
     one = replace(setup, threads=setup.threads or len(seat.cores))
-    process = context.Process(target=_work, args=(theirs, one, seat.cores, seat.device), daemon=True)
+    loudness = logging.getLogger("tinyseg").getEffectiveLevel()
+    process = context.Process(target=_work, args=(theirs, one, seat.cores, seat.device, loudness), daemon=True)
     process.start()
     seat.process = process
     theirs.close()
@@ -153,9 +155,10 @@ def _end(seat: _Seat) -> None:
         process.join()
 
 
-def _work(pipe: Any, setup: Setup, cores: tuple[int, ...], device: str | None) -> None:
+def _work(pipe: Any, setup: Setup, cores: tuple[int, ...], device: str | None, loudness: int) -> None:
     """A process: shards from a pipe until None comes, and their stats back. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("tinyseg").setLevel(loudness)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):

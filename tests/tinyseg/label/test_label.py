@@ -297,6 +297,15 @@ def test_bad_options_are_told_in_one_line(
 def test_api_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be a list"):
         label("photos", tmp_path / "out")
+    with pytest.raises(DataError, match="must be a list"):
+        label(None, tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="an input must be a path"):
+        label([7], tmp_path / "out")  # type: ignore[list-item]
+    with pytest.raises(InputError, match="wanted must be an Everything"):
+        label([tmp_path], tmp_path / "out", "dog")  # type: ignore[arg-type]
+    write_pictures(tmp_path / "in", 1)
+    with pytest.raises(InputError, match="there is none among the inputs"):
+        label([tmp_path / "in"], tmp_path / "out", tracks=3)
     with pytest.raises(InputError, match="threshold"):
         Like("x.npz", threshold=2)
     with pytest.raises(InputError, match="crop_layers"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from tests.tinyseg.label.conftest import Job, contents, write_boxes
 from tinyseg.cli import main
-from tinyseg.errors import InputError
+from tinyseg.errors import DataError, InputError
 from tinyseg.label import BoxFile, label
 from tinyseg.label.shard import stats_path
 
@@ -106,6 +107,28 @@ def test_a_node_lost_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     assert report.images == 60 and not thread.is_alive()
     job.label(tmp_path / "one")
     assert contents(out) == contents(tmp_path / "one")
+
+
+@dataclass(frozen=True)
+class Wrecking(Deadly):
+    """Takes the folder away under the job."""
+
+    def open(self, *given: Any) -> Any:
+        return WreckingFinder(self.boxes.open(*given), self.flag)
+
+
+class WreckingFinder(DeadlyFinder):
+    def find(self, frame: Any, name: str) -> Any:
+        shutil.rmtree(self.flag, ignore_errors=True)
+        return []
+
+
+def test_what_an_actor_raises_is_told_as_it_is(cluster: Any, job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wanted = Wrecking(BoxFile(str(job.boxes)), str(out / "shards"))
+    with pytest.raises(DataError, match=r"shards.*cannot be written"):
+        label([job.inputs], out, wanted, engine="fake", shard=3, ray=cluster.address, threads=1)  # type: ignore[arg-type]
+    assert not ray.is_initialized()
 
 
 def test_what_cannot_be(cluster: Any, job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
