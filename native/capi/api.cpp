@@ -64,7 +64,7 @@ TINYSEG_API int tinyseg_abi(void) { return TINYSEG_ABI; }
 
 TINYSEG_API const char* tinyseg_last_error(void) { return last_error; }
 
-TINYSEG_API const char* tinyseg_status_name(tinyseg_status status) {
+TINYSEG_API const char* tinyseg_status_name(int status) {
   switch (status) {
     case TINYSEG_OK: return "TINYSEG_OK";
     case TINYSEG_INVALID_ARGUMENT: return "TINYSEG_INVALID_ARGUMENT";
@@ -142,7 +142,7 @@ TINYSEG_API tinyseg_status tinyseg_embed(tinyseg_session* session, const tinyseg
   });
 }
 
-TINYSEG_API tinyseg_status tinyseg_predict(tinyseg_session* session, const tinyseg_prompt* prompt, tinyseg_zoom zoom,
+TINYSEG_API tinyseg_status tinyseg_predict(tinyseg_session* session, const tinyseg_prompt* prompt, int zoom,
                                            tinyseg_mask* masks, size_t count) {
   return guarded([&] {
     require(session != nullptr, "session is NULL; make one with tinyseg_session_new");
@@ -153,7 +153,7 @@ TINYSEG_API tinyseg_status tinyseg_predict(tinyseg_session* session, const tinys
 }
 
 TINYSEG_API tinyseg_status tinyseg_run(tinyseg_session* session, const tinyseg_image* image, const tinyseg_prompt* prompts,
-                                       size_t count, tinyseg_zoom zoom, tinyseg_mask* masks) {
+                                       size_t count, int zoom, tinyseg_mask* masks) {
   return guarded([&] {
     require(session != nullptr, "session is NULL; make one with tinyseg_session_new");
     require(image != nullptr, "image is NULL");

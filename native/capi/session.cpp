@@ -46,7 +46,7 @@ FrameView frame_of(const tinyseg_image& image) {
   static constexpr int kChannels[] = {1, 3, 3, 4, 4};
   require(image.data != nullptr, "image.data is NULL; give the frame's first pixel");
   if (image.format < TINYSEG_GRAY || image.format > TINYSEG_RGBA)
-    fail(TINYSEG_INVALID_ARGUMENT, "image.format must be one of tinyseg_format, but is ", std::to_string(int(image.format)));
+    fail(TINYSEG_INVALID_ARGUMENT, "image.format must be one of tinyseg_format, but is ", std::to_string(image.format));
   if (image.width < 1 || image.height < 1 || image.width > kMostSide || image.height > kMostSide)
     fail(TINYSEG_INVALID_ARGUMENT, "a frame has 1 to 16384 pixels a side, but this one is ", std::to_string(image.width), " x ",
          std::to_string(image.height));

@@ -76,7 +76,7 @@ typedef struct tinyseg_image {
   const uint8_t *data;
   int width, height;     /* 1 to 16384 pixels */
   ptrdiff_t row_stride;  /* bytes from a row to the next, 0 where rows follow each other; negative: bottom up */
-  tinyseg_format format;
+  int format;            /* of tinyseg_format */
 } tinyseg_image;
 
 /* One question about a frame: points, a box, the logits of an earlier answer, or any mixture. */
@@ -100,7 +100,8 @@ typedef struct tinyseg_mask {
   int zoom[4];
 } tinyseg_mask;
 
-/* Whether an object that is small in the frame is encoded again, from a crop around it: better masks at twice the cost. */
+/* Whether an object that is small in the frame is encoded again, from a crop around it: better masks at twice the cost. (What
+ * comes in is an int: an enum of a value that it does not have could not be refused.) */
 typedef enum tinyseg_zoom { TINYSEG_ZOOM_OFF = 0, TINYSEG_ZOOM_AUTO = 1 } tinyseg_zoom;
 
 /* "1.2.3", of the library. */
@@ -110,7 +111,7 @@ TINYSEG_API int tinyseg_abi(void);
 /* What the last failed call of this thread had to say; "" if none failed. Valid until the next failure in this thread. */
 TINYSEG_API const char *tinyseg_last_error(void);
 /* "TINYSEG_MODEL_ERROR" and so on; never NULL. */
-TINYSEG_API const char *tinyseg_status_name(tinyseg_status status);
+TINYSEG_API const char *tinyseg_status_name(int status);
 
 /* Open a model folder (`tinyseg info` prints where the packaged one lies) on an engine. options NULL: the defaults. Graphs
  * are compiled when a size is first used, or by tinyseg_warm_up. */
@@ -134,13 +135,13 @@ TINYSEG_API tinyseg_status tinyseg_embed(tinyseg_session *session, const tinyseg
 
 /* Masks of the embedded frame for one prompt. count is 1 for the mask that answers an unambiguous prompt best, or 3 for three
  * readings of a click that may mean a part, an object or a group. */
-TINYSEG_API tinyseg_status tinyseg_predict(tinyseg_session *session, const tinyseg_prompt *prompt, tinyseg_zoom zoom,
+TINYSEG_API tinyseg_status tinyseg_predict(tinyseg_session *session, const tinyseg_prompt *prompt, int zoom,
                                            tinyseg_mask *masks, size_t count);
 
 /* One whole step, for loops: a frame and its prompts in, one mask each out. The frame is not copied, and tinyseg allocates
  * nothing once the session has seen a frame of this size with as many prompts and points (engines have memory of their own). */
 TINYSEG_API tinyseg_status tinyseg_run(tinyseg_session *session, const tinyseg_image *image, const tinyseg_prompt *prompts,
-                                       size_t count, tinyseg_zoom zoom, tinyseg_mask *masks);
+                                       size_t count, int zoom, tinyseg_mask *masks);
 
 #ifdef __cplusplus
 }
