@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from tinyseg.engines.lower import to_fp16
 from tinyseg.engines.quiet import CPUINFO, held_back
 from tinyseg.errors import EngineError, EngineNotInstalled, engine_errors
 
-with held_back(CPUINFO) if platform.machine() == "aarch64" else nullcontext():
+LOADING: AbstractContextManager[None] = held_back(CPUINFO) if platform.machine() == "aarch64" else nullcontext()
+with LOADING:
     import onnxruntime as ort
 
 # ONNX Runtime's execution providers under our names, and the wheel that brings each.

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import cv2
@@ -222,12 +222,10 @@ def shown_url(url: str) -> str:
 def open_stream(url: str, patience: float = 30.0) -> LiveSource:
     """An RTSP or HTTP stream, through FFmpeg inside OpenCV."""
     label = shown_url(url)
-    options: Sequence[int] = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS,
-    ]  # fmt: skip
 
     def opener() -> Capture:
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
+        waits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [n for wait in waits for n in (wait, NETWORK_TIMEOUT_MS)])
         if not capture.isOpened():
             raise DataError(
                 f"{label} does not open within {NETWORK_TIMEOUT_MS / 1e3:.0f} s; is the server up, are address, user and password "

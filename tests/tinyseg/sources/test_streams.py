@@ -92,11 +92,6 @@ def test_missing_bindings_are_told_with_the_command(monkeypatch: pytest.MonkeyPa
 def test_a_stream_is_killed_and_stalled_and_comes_back(
     through: str, rtsp_server: RtspServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tinyseg.sources.camera.NETWORK_TIMEOUT_MS", 1500)
-    monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.05)
-    monkeypatch.setattr("tinyseg.sources.camera.LAST_BACK_OFF", 0.2)
-    monkeypatch.setattr("tinyseg.sources.gstreamer.SILENT_SECONDS", 1.0)
-    monkeypatch.setattr("tinyseg.sources.gstreamer.OPEN_SECONDS", 1.5)
     url = rtsp_server.url
     if through == "gstreamer":
         url = f"gst:rtspsrc location={url} latency=50 protocols=tcp ! decodebin"
@@ -106,18 +101,25 @@ def test_a_stream_is_killed_and_stalled_and_comes_back(
         for _ in range(5):
             frame = source.next_frame()
             assert frame is not None and frame.pixels.shape == (240, 320, 3)
+        # From here on attempts may fail and are repeated.
+        monkeypatch.setattr("tinyseg.sources.camera.NETWORK_TIMEOUT_MS", 2500)
+        monkeypatch.setattr("tinyseg.sources.camera.FIRST_BACK_OFF", 0.05)
+        monkeypatch.setattr("tinyseg.sources.camera.LAST_BACK_OFF", 0.2)
+        monkeypatch.setattr("tinyseg.sources.gstreamer.SILENT_SECONDS", 1.5)
+        monkeypatch.setattr("tinyseg.sources.gstreamer.OPEN_SECONDS", 4.0)
         rtsp_server.kill()
         threading.Timer(0.5, rtsp_server.start).start()
         for _ in range(40):
             frame = source.next_frame()
             assert frame is not None
-        assert source.reconnections == 1
+        before = source.reconnections
+        assert before >= 1  # more, where the machine is so busy that an attempt gave a frame and no second one
         rtsp_server.stall(True)
-        threading.Timer(3.0, rtsp_server.stall, [False]).start()
+        threading.Timer(4.0, rtsp_server.stall, [False]).start()
         start = time.monotonic()
-        while time.monotonic() - start < 20 and source.reconnections < 2:
+        while time.monotonic() - start < 60 and source.reconnections == before:
             assert source.next_frame() is not None
-        assert source.reconnections == 2 and caplog.text.count("is back after") == 2
+        assert source.reconnections > before and caplog.text.count("is back after") == source.reconnections
     finally:
         source.close()
 
