@@ -123,6 +123,7 @@ class Report:
         self._rows: Mapping[str, Any] = {row["scenario"]: row for row in rows}
         self._rivals = read(folder / "rivals.json")
         self.device, self.frame = f"{rows[0]['cores']} cores of {rows[0]['device']}", rows[0]["frame_size"]
+        self._precision = rows[0]["precision"]
         self.title = f"{ENGINES.get(rows[0]['engine'], rows[0]['engine'])} {rows[0]['precision']}"
 
     def milliseconds(self, scenario: str) -> str:
@@ -144,9 +145,12 @@ class Report:
     def rivals_in_fp32(self) -> str:
         """Of a run of its own, where there is one; int8 against fp32 would be two effects in one figure."""
         path = self._folder / "rivals-fp32.json"
-        if not path.exists():
+        if self._precision == "fp32":
+            found = self._rivals
+        elif path.exists():
+            found = read(path)
+        else:
             return "not measured"
-        found = read(path)
         return " / ".join(_times(found[rival]["times_faster"]["value"]) for rival in RIVALS)
 
 

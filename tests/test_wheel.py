@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LARGEST_MEGABYTES = 16.5  # the README says 16
+LARGEST_MEGABYTES = 17.0  # the README says 17
 
 
 @pytest.fixture(scope="module")

@@ -97,14 +97,14 @@ def test_run_and_serve_tell_and_a_hanging_camera_goes_silent(manager: Manager) -
 import sys, time
 import numpy as np
 from tinyseg import cli
-from tinyseg.commands import run
+from tinyseg.commands import stream
 from tinyseg.sources import Source
 class Hangs(Source):
     live = True
     def read(self):
         time.sleep(0.3 if self._count < 5 else 60)
         return np.zeros((48, 64, 3), np.uint8)
-run.open_source = lambda *_: Hangs()
+stream.open_source = lambda *_: Hangs()
 cli.main(["run", "0", "--box", "1,1,9,9", "--engine", "fake"])
 """
     here = {**os.environ, "NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1000000"}
