@@ -85,9 +85,11 @@ def precisions(model: str) -> str:
 
 
 def speed(*folders: str) -> str:
-    """The scenarios of some reports, a column each, and the rivals of the same runs."""
+    """The scenarios of some reports, a column each, and the rivals of the same runs; a column of another device names it."""
     reports = [Report(ROOT / folder) for folder in folders]
-    lines = [[f"{reports[0].device}, {reports[0].frame} frames", *(r.title for r in reports)]]
+    first = reports[0]
+    titles = [r.title if r.device == first.device else f"{r.title}, {r.device}" for r in reports]
+    lines = [[f"{first.device}, {first.frame} frames", *titles]]
     names: dict[str, Callable[[Report], str]] = {
         "frame to full-resolution mask, one box (`predict`)": lambda r: r.milliseconds("predict"),
         "one more prompt (`prompt`)": lambda r: r.milliseconds("prompt"),
