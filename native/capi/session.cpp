@@ -212,7 +212,7 @@ void Session::embed(const tinyseg_image& image) {
 }
 
 void Session::predict(const tinyseg_prompt& prompt, bool zoom, tinyseg_mask* masks, size_t count) {
-  if (!embedded_) fail(TINYSEG_NOT_READY, "no frame is embedded in this session; call tinyseg_embed before tinyseg_predict");
+  if (!embedded_) fail(TINYSEG_NOT_READY, "no frame is embedded yet; call tinyseg_embed before tinyseg_predict");
   if (count != 1 && count != size_t(kReadings))
     fail(TINYSEG_INVALID_ARGUMENT, "count must be 1 (one mask) or 3 (three readings), but is ", std::to_string(count));
   place(&prompt, 1, zoom, masks, count);
