@@ -37,6 +37,13 @@ class _Formatter(logging.Formatter):
         return f"{time[11:19]} {record.levelname.lower()} {record.getMessage()} {shown}".rstrip()
 
 
+class _HungUp(logging.Filter):
+    """Drops uvicorn's error about a response that was cut off: streams do so to a viewer that takes nothing, and log it themselves."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.getMessage() != "ASGI callable returned without completing response."
+
+
 def start_logging(kind: LogFormat, level: str = "info") -> None:
     """Log to standard error; uvicorn's own warnings come the same way."""
     handler = logging.StreamHandler(sys.stderr)
@@ -47,3 +54,6 @@ def start_logging(kind: LogFormat, level: str = "info") -> None:
         logger.propagate = False
     LOGGER.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    errors = logging.getLogger("uvicorn.error")
+    if not any(isinstance(each, _HungUp) for each in errors.filters):
+        errors.addFilter(_HungUp())

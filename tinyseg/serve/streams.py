@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import anyio
 from starlette.concurrency import run_in_threadpool
@@ -11,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from tinyseg.serve.limits import KEEP_ALIVE_SECONDS, SEND_SECONDS
 from tinyseg.serve.live import Live, Snapshot
+from tinyseg.serve.logs import log
 from tinyseg.serve.picture import Picture
 from tinyseg.serve.viewers import Viewer, Viewers
 
@@ -44,9 +44,13 @@ class MjpegStream:
                     group.cancel_scope.cancel()
 
                 group.start_soon(until_gone)
-                # A viewer that takes nothing, or has gone: the connection is closed with the response.
-                with suppress(TimeoutError, OSError):
+                # ASGI has no way to hang up but to return before the response is complete, which the server then does.
+                try:
                     await self._send_pictures(viewer, send)
+                except TimeoutError:
+                    log("viewer let go", path=scope["path"], reason=f"took nothing for {SEND_SECONDS:g} s")
+                except OSError:
+                    pass  # gone
                 group.cancel_scope.cancel()
 
     async def _send_pictures(self, viewer: Viewer, send: Send) -> None:

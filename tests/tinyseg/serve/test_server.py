@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from tests.tinyseg.serve.conftest import Served, app_of, until
 from tinyseg.cli import main
 from tinyseg.commands.serve import shown_name
 from tinyseg.serve.live import Live
+from tinyseg.serve.logs import start_logging
 from tinyseg.sources import ArraySource
 
 websockets = pytest.importorskip(
@@ -102,10 +104,17 @@ def test_who_reads_slowly_gets_new_pictures_and_holds_nobody_up(
         server.stop()
 
 
-def test_who_takes_nothing_is_let_go(
-    make_live: Callable[..., Live], fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch
+def test_who_takes_nothing_is_let_go_and_the_log_says_so_once(
+    make_live: Callable[..., Live],
+    fake: tinyseg.Segmenter,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("tinyseg.serve.streams.SEND_SECONDS", 0.3)
+    for name in ("tinyseg.serve", "uvicorn"):  # as they were, afterwards
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", False)
+    start_logging("text")
 
     def make() -> tuple[Live, Any]:
         live = make_live(noise_source, playing=True)
@@ -123,6 +132,10 @@ def test_who_takes_nothing_is_let_go(
             until(lambda: viewers() == 0)  # the socket is still open on our side
     finally:
         server.stop()
+    lines = [line for line in capsys.readouterr().err.splitlines() if " request " not in line]
+    assert [line[9:] for line in lines] == [
+        "info viewer let go path='/api/stream.mjpg' reason='took nothing for 0.3 s'"
+    ]
 
 
 def test_garbage_ends_only_its_own_connection(served: Served) -> None:
