@@ -1,7 +1,7 @@
 """``python -m tinyseg.bench.label_scale``: what labelling costs, from one process to a cluster, as docs/label.md adds it up.
 
 Rates are those of the second half of a folder: half of it and all of it are labelled, and the difference counts, so that starting
-processes and opening models is left out and told by itself. Run it while nothing else does.
+processes and opening models is left out and told by itself; engines are built before. Run it while nothing else does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from tinyseg.system.device import processor_name, resident_megabytes
 from tinyseg.system.folders import ResultFolder
 
 SIZE = (640, 480)
-SHARD = 16
+SHARD = 16  # where nothing is looked for: what a scheduler costs is spent once a shard
+SMALL_SHARD = 2  # of photographs: enough shards that every worker is busy to the end
+FIRST_IMAGES = 4  # before anything is timed: their engines are built then
 MEMORY_SHARD = 64
 SAMPLE_SECONDS = 0.25
 
@@ -86,21 +88,21 @@ def tiny_pictures(folder: Path, count: int, boxed: int) -> Path:
 
 
 def timed(
-    folder: Path, out: Path, engine: str, workers: int, threads: int, ray: str | None
+    folder: Path, out: Path, engine: str, workers: int, threads: int, shard: int, ray: str | None = None
 ) -> tuple[LabelReport, float]:
     """Label a folder anew; what it gave, and the seconds it took."""
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     boxes = folder.parent / "boxes.json"
     wanted = BoxFile(str(boxes)) if boxes.exists() else Everything()
-    report = label([folder], out, wanted, processes=workers, ray=ray, engine=engine, threads=threads, shard=SHARD)
+    report = label([folder], out, wanted, processes=workers, ray=ray, engine=engine, threads=threads, shard=shard)
     return report, time.perf_counter() - start
 
 
-def measure(root: Path, how: str, engine: str, workers: int, threads: int, ray: str | None = None) -> Rate:
+def measure(root: Path, how: str, engine: str, workers: int, threads: int, shard: int, ray: str | None = None) -> Rate:
     """The rate on root/whole, of which root/half holds the half."""
-    half, first = timed(root / "half", root / "out", engine, workers, threads, ray)
-    whole, second = timed(root / "whole", root / "out", engine, workers, threads, ray)
+    half, first = timed(root / "half", root / "out", engine, workers, threads, shard, ray)
+    whole, second = timed(root / "whole", root / "out", engine, workers, threads, shard, ray)
     rate = (whole.images - half.images) / (second - first) if second > first else None
     size = sum(p.stat().st_size for p in (root / "out" / "shards").glob("*.jsonl.gz"))
     return Rate(
@@ -119,11 +121,12 @@ def ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
 
-def rates(root: Path, engine: str, workers: int, with_ray: bool) -> list[Rate]:
+def rates(root: Path, engine: str, workers: int, shard: int, with_ray: bool) -> list[Rate]:
     """One process, several, and Ray with as many workers, on the same folders."""
-    found = [measure(root, "one process", engine, 1, 1), measure(root, "processes", engine, workers, 1)]
+    timed(root / "first", root / "out", engine, 1, 1, shard)
+    found = [measure(root, "one process", engine, 1, 1, shard), measure(root, "processes", engine, workers, 1, shard)]
     if with_ray:
-        found.append(measure(root, "Ray", engine, workers, 1, "local"))
+        found.append(measure(root, "Ray", engine, workers, 1, shard, "local"))
     return found
 
 
@@ -241,8 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part, share in (("whole", 1), ("half", 2)):
             photographs(root / "real" / part, args.images // share)
             tiny_pictures(root / "tiny" / part, args.overhead_images // share, 1)
-        real = rates(root / "real", args.engine, args.workers, with_ray)
-        fake = rates(root / "tiny", "fake", args.workers, with_ray)
+        photographs(root / "real" / "first", FIRST_IMAGES)
+        tiny_pictures(root / "tiny" / "first", FIRST_IMAGES, 1)
+        real = rates(root / "real", args.engine, args.workers, SMALL_SHARD, with_ray)
+        fake = rates(root / "tiny", "fake", args.workers, SHARD, with_ray)
         each = costs(root / "real")
         (root / "memory").mkdir()
         used = tenths(memory(root / "memory", args.memory_images)) if args.memory_images else []
@@ -255,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({**facts, "each": asdict(each), "memory_mb": used}))
         return 0
     print(
-        f"{processor_name()}, {available_cores()} cores; photographs of {SIZE[0]} x {SIZE[1]}, everything, {SHARD} a shard"
+        f"{processor_name()}, {available_cores()} cores; photographs of {SIZE[0]} x {SIZE[1]}, everything, {SMALL_SHARD} a shard"
     )
     one, *_ = real
     headings = ["how", "workers of one thread", "images/s", "scaling", "start, s"]

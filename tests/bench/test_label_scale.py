@@ -13,7 +13,7 @@ from tinyseg.errors import InputError
 def test_rates_and_what_they_add_up_to(tmp_path: Path) -> None:
     for part, count in (("whole", 24), ("half", 12)):
         label_scale.tiny_pictures(tmp_path / part, count, 6)
-    rate = label_scale.measure(tmp_path, "one process", "fake", 1, 1)
+    rate = label_scale.measure(tmp_path, "one process", "fake", 1, 1, 16)
     assert (rate.workers, rate.threads) == (1, 1) and rate.masks_per_image == 0.2 and rate.bytes_per_image > 10
     each = label_scale.costs(tmp_path)
     assert each.plan_bytes > 10 and each.annotations_bytes > 50 and each.gather_us > 0 and each.sent_bytes > 5
