@@ -95,6 +95,7 @@ def test_sam2_runs_beside_us(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_wrong_baselines_are_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (TINYSEG_TORCH=none)")
     pytest.importorskip("transformers", reason="transformers is not installed (pip install 'tinyseg[baseline]')")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["bench", "--baseline", "huge", "--random-weights", "--engine", "fake"]) == 2

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -92,6 +93,15 @@ def test_a_start_can_be_stopped(delay: float) -> None:
     assert (code, told) == (130, "tinyseg: interrupted\n")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as Python begins with it: a shell's background jobs, and what they start, have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     from tinyseg import cli  # noqa: PLC0415
 
@@ -105,6 +115,7 @@ def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.M
     assert cli.main(["models"]) == 130 and signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_renames_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
