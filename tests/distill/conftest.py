@@ -41,10 +41,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples of 64 pixels: the loop, not the result, is tested."""
+    """Samples of 64 pixels, validation to match and no drawn curves: the loop, not the result, is tested."""
     torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
-    from tinyseg.distill import data  # noqa: PLC0415
+    from tinyseg.distill import data, validation  # noqa: PLC0415
 
     monkeypatch.setattr(data.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
     monkeypatch.setattr(data.TrainingBatches, "NOMINAL_SIZE", 64)
     monkeypatch.setattr("tinyseg.distill.train.calibration_images", lambda _: torch.zeros(1, 3, 64, 64))
+    for kind, size in (("frame", 128), ("zoom", 64)):
+        monkeypatch.setitem(validation.VIEW_SIZES, kind, size)
+    monkeypatch.setattr("tinyseg.distill.train.draw_curves", lambda _: None)
