@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "instances": instances,
             }
             file.write(json.dumps(row) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two of them, to measure on."""
+    folder = tmp_path_factory.mktemp("few-shapes")
+    (folder / "images").symlink_to(shapes / "images")
+    with (
+        gzip.open(shapes / "annotations.jsonl.gz", "rt") as rows,
+        gzip.open(folder / "annotations.jsonl.gz", "wt") as few,
+    ):
+        few.writelines(itertools.islice(rows, 2))
     return folder
 
 
