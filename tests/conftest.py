@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither read nor fill the cache of whoever runs them."""
+    """Tests neither read nor fill the cache of whoever runs them; all workers of a run share one, so each engine is built once."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "engines"
+    cache.mkdir(mode=0o700, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINYSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TINYSEG_CACHE", str(cache))
         yield
 
 
@@ -41,6 +45,12 @@ def real(request: pytest.FixtureRequest) -> tinyseg.Segmenter:
     if request.param == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed (pip install 'tinyseg[openvino]')")
     return tinyseg.load(engine=request.param, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def reference() -> tinyseg.Segmenter:
+    """The packaged model as the parity gate has it, fp32 on ONNX Runtime: where the network matters and the engine does not."""
+    return tinyseg.load(engine="onnxruntime", precision="fp32")
 
 
 def ellipse(width: int, height: int, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:

@@ -185,4 +185,4 @@ def test_public_calls(
     cases = st.builds(Case, st.lists(values(), max_size=12), st.integers(0, 2**32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        attack("public calls", cases, check, 10_000, each=100)
+        attack("public calls", cases, check, 5_000, each=100)

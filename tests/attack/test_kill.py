@@ -7,15 +7,15 @@ itself before the n-th, for every n.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.killed import dies
 from tinyseg.engines.cache import EngineCache, entry_key
 from tinyseg.files import write_bytes
 from tinyseg.system.folders import ResultFolder, new_folder
@@ -64,21 +64,6 @@ def read_cache(root: Path) -> set[bytes]:
     return {cache.get_or_build({**KEY, "version": str(NEW[:3])}, lambda: OLD, bytes)}
 
 
-def _dies(write: Callable[[Path, bytes], None], root: Path, at: int) -> None:
-    inside, counted = str(root), [0]
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        acts = event == "open" or event.startswith(("os.", "shutil."))
-        if acts and any(inside in os.fsdecode(a) for a in arguments if isinstance(a, (str, bytes, os.PathLike))):
-            if counted[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            counted[0] += 1
-
-    sys.addaudithook(hook)
-    write(root, NEW)
-    os._exit(0)
-
-
 @pytest.mark.parametrize(
     ("write", "read"),
     [(write_file, read_file), (write_folder, read_folder), (write_result, read_result), (write_cache, read_cache)],
@@ -92,7 +77,7 @@ def test_old_or_new_never_half(
         root = tmp_path / str(at)
         root.mkdir()
         write(root, OLD)
-        child = context.Process(target=_dies, args=(write, root, at))
+        child = context.Process(target=dies, args=(partial(write, root, NEW), root, at))
         child.start()
         child.join(60)
         assert child.exitcode in (0, -signal.SIGKILL)
@@ -110,7 +95,7 @@ def test_what_a_killed_write_leaves_is_in_nobodys_way(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     write_folder(tmp_path, OLD)
     for at in range(4, 12):
-        child = context.Process(target=_dies, args=(write_folder, tmp_path, at))
+        child = context.Process(target=dies, args=(partial(write_folder, tmp_path, NEW), tmp_path, at))
         child.start()
         child.join(60)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["out"]

@@ -11,11 +11,6 @@ from tinyseg.cli import main
 from tinyseg.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
-
-
 def row(precision: str, lost: float | None) -> PrecisionRow:
     return PrecisionRow(
         "onnxruntime", "1", precision, 6.1, 10.0, 1.5, 1.4, 1.6, lost, {"coco": {"box": 0.7, "click1": 0.4}}
@@ -63,7 +58,9 @@ def test_table_and_card() -> None:
 
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["bench", "--precisions", "--rounds", "3", "--json", str(tmp_path / "rows.json")]) == 0
+    assert (
+        main(["bench", "--precisions", "--model", "small", "--rounds", "3", "--json", str(tmp_path / "rows.json")]) == 0
+    )
     out = capsys.readouterr().out
     assert "| onnxruntime" in out and "int8" in out and "1.00 (1.00 to 1.00)" in out
     assert {r["precision"] for r in json.loads((tmp_path / "rows.json").read_text())["rows"]} >= {"fp32", "int8"}

@@ -5,6 +5,7 @@ import gzip
 import json
 import mmap
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -55,14 +56,14 @@ def test_a_scenario_gives_a_whole_row(name: str, tmp_path: Path, capsys: pytest.
 
 def test_the_loop_is_measured_against_the_bare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "LOOP_ROUNDS", 2)
-    row = scenarios.run(scenarios.Request("loop", engine="fake", seconds=0.1))
+    row = scenarios.run(scenarios.Request("loop", engine="fake", seconds=0.1, size=(320, 240)))
     assert row.kind == "throughput" and row.engine_fps and row.loop_efficiency
     assert 0 < row.loop_efficiency < 1.5 and row.fps > 0 and row.streams >= 1
 
 
 def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = scenarios.Request("memory", engine="fake", frames=300)
-    flat, tracking = scenarios.run(request), scenarios.run(replace(request, scenario="track-memory"))
+    request = scenarios.Request("memory", engine="fake", frames=300, size=(320, 240))
+    flat, tracking = scenarios.run(request), scenarios.run(replace(request, scenario="track-memory", frames=120))
     kept: list[mmap.mmap] = []
 
     class LeakingSink(CallbackSink):
@@ -143,7 +144,10 @@ def test_stability_and_disturbance() -> None:
     assert "spread widely" in measure.disturbances([10.0, 20.0] * 30, None)
 
 
-def test_the_profile_accounts_for_the_whole_call(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_profile_accounts_for_the_whole_call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "profile", partial(profile.profile, rounds=15))
     assert main(["bench", "--profile", "--engine", "onnxruntime", "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     total = sum(found["stages_ms"].values())
@@ -156,12 +160,11 @@ def test_the_profile_accounts_for_the_whole_call(capsys: pytest.CaptureFixture[s
 
 
 def test_a_report_is_written_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_peer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[report]')")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'tinyseg[report]')")
     monkeypatch.setattr("tinyseg.commands.bench.ALL", ("encode", "predict"))
-    monkeypatch.setattr(report, "PEER_NAMES", ("nanosam",))
+    monkeypatch.setattr(report, "PEER_NAMES", (small_peer,))
     out = tmp_path / "results"
     assert main(["bench", "--all", "--report", str(out), "--rounds", "3", *FAST]) == 0
     assert sorted(p.name for p in out.iterdir()) == [
@@ -183,10 +186,10 @@ def test_the_plot_marks_published_accuracies() -> None:
     assert points[1].frames_per_second == 100.0 and points[1].box_miou == 0.734
 
 
-def test_accuracy_is_of_the_same_engine(tmp_path: Path) -> None:
+def test_accuracy_is_of_the_same_engine(reference: tinyseg.Segmenter, tmp_path: Path) -> None:
     """The card's figure is of one engine; with --data any engine gets its own."""
     request = scenarios.Request("encode", engine="onnxruntime", seconds=0.01)
-    stated = scenarios.stated_accuracy(tinyseg.load(engine="onnxruntime", precision="fp32"))
+    stated = scenarios.stated_accuracy(reference)
     assert stated is not None and 0.5 < stated.box_miou < 1
     assert scenarios.stated_accuracy(tinyseg.load(engine="fake")) is None
     row = scenarios.run(replace(request, accuracy=scenarios.Accuracy("onnxruntime", "fp32", "mine", 0.5)))

@@ -60,9 +60,8 @@ def test_f_is_the_official_one() -> None:
     assert edge.sum() == 4 * 40 and edge[19, 19] and edge[59, 59] and not edge[60, 60] and not edge[40, 40]
 
 
-def test_baselines_and_tracker(data: Path) -> None:
-    seg = tinyseg.load(engine="onnxruntime", precision="fp32")
-    report = measure_video(seg, read_sequences(data), ("mask", "copy", "flow", "middle"))
+def test_baselines_and_tracker(reference: tinyseg.Segmenter, data: Path) -> None:
+    report = measure_video(reference, read_sequences(data), ("mask", "copy", "flow", "middle"))
     rows = {r.way: r for r in report.rows}
     assert rows["mask"].objects == 3 and rows["mask"].frames == 8
     assert rows["mask"].j > 0.75 and rows["flow"].j > rows["copy"].j > 0.5

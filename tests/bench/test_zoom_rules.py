@@ -51,21 +51,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_measured_through_the_runtime(folder: Path, real: tinyseg.Segmenter) -> None:
+def test_measured_through_the_runtime(folder: Path, reference: tinyseg.Segmenter) -> None:
     (photo,) = read_photos(folder)
-    report = measure_zoom_rules(real, [photo])
+    report = measure_zoom_rules(reference, [photo])
     own = next(r for r in report.rules if r.is_models)
-    assert ZoomRule(own.side, own.factor, own.below) == real.model.zoom and own.box_looks == 0.5
+    assert ZoomRule(own.side, own.factor, own.below) == reference.model.zoom and own.box_looks == 0.5
     none = next(r for r in report.rules if r.below == 0)
     assert none.box_looks == 0 and none.box_ms > 0 and own.box_ms > 0
     small = next(r for r in report.by_size if (r.prompt, r.size) == ("box", "small"))
     # What the runtime answers by itself is what the table says of the rule.
     truth = photo.masks()[0]
-    mask = real.embed(photo.read()).predict(box=(40, 40, 61, 61), multimask=False).masks[0]
+    mask = reference.embed(photo.read()).predict(box=(40, 40, 61, 61), multimask=False).masks[0]
     assert small.rule == pytest.approx((mask & truth).sum() / (mask | truth).sum()) and small.looks == 1
     assert report.to_markdown().count("the model's rule") == 1
     with pytest.raises(DataError, match="no object"):
-        measure_zoom_rules(real, [])
+        measure_zoom_rules(reference, [])
 
 
 def test_command(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -39,12 +40,28 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two of them, to measure on."""
+    folder = tmp_path_factory.mktemp("few-shapes")
+    (folder / "images").symlink_to(shapes / "images")
+    with (
+        gzip.open(shapes / "annotations.jsonl.gz", "rt") as rows,
+        gzip.open(folder / "annotations.jsonl.gz", "wt") as few,
+    ):
+        few.writelines(itertools.islice(rows, 2))
+    return folder
+
+
 @pytest.fixture
 def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples of 64 pixels: the loop, not the result, is tested."""
+    """Samples of 64 pixels, validation to match and no drawn curves: the loop, not the result, is tested."""
     torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
-    from tinyseg.distill import data  # noqa: PLC0415
+    from tinyseg.distill import data, validation  # noqa: PLC0415
 
     monkeypatch.setattr(data.TrainingBatches, "SIZES", ((64, 1.0, 0.5),))
     monkeypatch.setattr(data.TrainingBatches, "NOMINAL_SIZE", 64)
     monkeypatch.setattr("tinyseg.distill.train.calibration_images", lambda _: torch.zeros(1, 3, 64, 64))
+    for kind, size in (("frame", 128), ("zoom", 64)):
+        monkeypatch.setitem(validation.VIEW_SIZES, kind, size)
+    monkeypatch.setattr("tinyseg.distill.train.draw_curves", lambda _: None)

@@ -99,20 +99,22 @@ def test_quantized_graphs_stay_close_and_keep_what_they_are_told(feeds: dict[str
 
 
 def test_command(
-    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shapes: Path, few_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quantize, "sensitivity", lambda *_: [quantize.Sensitivity("/stem/stem.0/Conv", 0.001)])
+    monkeypatch.setattr("tinyseg.bench.precisions.REAL_ENGINES", ("onnxruntime",))
+    monkeypatch.setattr("tinyseg.bench.measure.WARM_UP", 1)
     out = tmp_path / "int8"
     out.mkdir()
-    command = ["quantize", "packaged", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
+    command = ["quantize", "small", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
     # Ranges of two drawn pictures do not do for photographs, and the gate says so; nothing takes the folder's place.
     monkeypatch.setitem(tinyseg.graphs.parity.LEAST_IOU, "int8", 0.999)
     assert main(command) == 2
     assert "does not keep the masks in int8" in capsys.readouterr().err and list(out.iterdir()) == []
     monkeypatch.setitem(tinyseg.graphs.parity.LEAST_IOU, "int8", 0.5)
     monkeypatch.setitem(tinyseg.graphs.parity.MOST_NOISE, "int8", 1.0)
-    assert main([*command, "--keep", "encoder:/stem/stem.0/Conv", "--eval", str(shapes)]) == 0
+    assert main([*command, "--keep", "encoder:/stem/stem.0/Conv", "--eval", str(few_shapes)]) == 0
     told = capsys.readouterr().out
     assert "kept in float: /stem/stem.0/Conv" in told and "onnxruntime" in told and "points lost" in told
     card = json.loads((out / "model.json").read_text())

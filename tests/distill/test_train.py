@@ -23,6 +23,7 @@ from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
+from tinyseg.distill.run_folder import draw_curves  # noqa: E402
 from tinyseg.distill.step import training_loss  # noqa: E402
 from tinyseg.distill.step_inputs import open_batches  # noqa: E402
 from tinyseg.distill.train import run_once, train  # noqa: E402
@@ -218,7 +219,8 @@ def test_training_needs_no_compiled_core(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_samples")
-def test_the_run_folder_shows_what_happened(shapes: Path, tmp_path: Path) -> None:
+def test_the_run_folder_shows_what_happened(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.distill.train.draw_curves", draw_curves)
     checkpoint = train(replace(config(shapes, tmp_path / "run", 4), validate_every=2))
     out = checkpoint.parent
     names = {p.name for p in out.iterdir()}

@@ -7,13 +7,13 @@ the program's own parsers and not run.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import re
 import runpy
 import shlex
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ def without_redirections(words: list[str]) -> list[str]:
     return kept
 
 
+tinyseg_parser = functools.cache(build_parser)
+
+
+@functools.cache
+def distill_parser() -> argparse.ArgumentParser:
+    from tinyseg.distill.__main__ import build_parser  # noqa: PLC0415 - needs torch
+
+    return build_parser()
+
+
 def parse(parser: argparse.ArgumentParser, words: list[str], capsys: pytest.CaptureFixture[str]) -> str | None:
     """What is wrong with a command line, None if nothing is."""
     try:
@@ -82,7 +92,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str], capsys: pytest.Capt
 def check_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> str | None:
     """What is wrong with a command that we ship, by its own parser; other commands are passed over."""
     if words[0] == "tinyseg":
-        return parse(build_parser(), words[1:], capsys)
+        return parse(tinyseg_parser(), words[1:], capsys)
     if words[0].startswith("scripts/") and not (ROOT / words[0]).is_file():
         return f"there is no {words[0]}"
     if "-m" in words and words[words.index("-m") + 1].startswith("tinyseg."):
@@ -90,8 +100,6 @@ def check_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> str |
         if module != "tinyseg.distill":
             return None if importlib.util.find_spec(module) else f"there is no {module}"
         pytest.importorskip("torch", reason="training needs torch (pip install '.[train]')")
-        from tinyseg.distill.__main__ import build_parser as distill_parser  # noqa: PLC0415 - needs torch
-
         return parse(distill_parser(), arguments, capsys)
     if words[:2] == ["pip", "install"]:
         asked = {e for group in re.findall(r"\[(.+?)\]", " ".join(words)) for e in group.split(",")}
@@ -121,12 +129,15 @@ def test_commands_within_the_text_parse(page: Path, capsys: pytest.CaptureFixtur
             assert wrong is None or not re.search("unrecognized|invalid", wrong), wrong
 
 
+# On the engine that compiles fastest, and what it compiled serves all pages.
+load_once = functools.cache(functools.partial(tinyseg.load, engine="onnxruntime", precision="fp32"))
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Examples run in a folder with the example photographs, on the engine that compiles fastest."""
-    load = partial(tinyseg.load, engine="onnxruntime", precision="fp32")
+    """Examples run in a folder with the example photographs."""
     for module in (tinyseg, sam_model, onnx_pair):
-        monkeypatch.setattr(module, "load", load)
+        monkeypatch.setattr(module, "load", load_once)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
 

@@ -87,7 +87,7 @@ def interrupted(delay: float, arguments: list[str]) -> tuple[int, str]:
     return process.returncode, told
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.4, 0.8])
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.7])
 def test_a_start_can_be_stopped(delay: float) -> None:
     code, told = interrupted(delay, ["run", "synthetic:64x48", "--box", "2,2,20,20", "--engine", "onnxruntime"])
     assert (code, told) == (130, "tinyseg: interrupted\n")

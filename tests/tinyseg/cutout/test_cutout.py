@@ -97,10 +97,10 @@ def test_several_prompts_make_one_cutout(fake: tinyseg.Segmenter, scene: tuple[N
 
 
 def test_the_salient_object_is_found(
-    real: tinyseg.Segmenter, scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]
+    reference: tinyseg.Segmenter, scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]
 ) -> None:
     frame, mask = scene
-    found = tinyseg.salient(real.embed(frame))
+    found = tinyseg.salient(reference.embed(frame))
     assert len(found) == 1 and mask_iou(found.masks[0], mask) > 0.9
 
 
@@ -110,7 +110,7 @@ def test_candidates_are_described_and_none_is_no_error(fake: tinyseg.Segmenter) 
     assert len(found.masks) == len(found.features) == len(found.logits) and np.isfinite(found.features).all()
 
 
-def test_a_follower_searches_until_it_has_its_object_and_keeps_to_it(real: tinyseg.Segmenter) -> None:
+def test_a_follower_searches_until_it_has_its_object_and_keeps_to_it(reference: tinyseg.Segmenter) -> None:
     def frame(x: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         mask = ellipse(320, 240, x, 110, 50, 40)
         picture = np.full((240, 320, 3), (150, 90, 40), np.uint8)
@@ -126,7 +126,7 @@ def test_a_follower_searches_until_it_has_its_object_and_keeps_to_it(real: tinys
             raise tinyseg.DataError("nobody there")
         return emb.predict(points=[[100, 110]], labels=[1])
 
-    follower = Follower(real, find)
+    follower = Follower(reference, find)
     with pytest.raises(tinyseg.DataError, match="nobody"):
         follower.step(frame(100)[0])
     for x in (100, 106, 112, 118):

@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.killed import dies
 from tests.tinyseg.label.conftest import Job, contents
 from tinyseg.label import finding
 from tinyseg.label.inputs import Shard
@@ -23,22 +22,6 @@ from tinyseg.label.shard import Journal, ShardStats
 from tinyseg.label.worker import Setup
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-
-
-def dies(work: Callable[[], object], root: Path, at: int) -> None:
-    """Does the work, and is killed before the n-th thing that it does to the file system under a folder."""
-    inside, counted = str(root), [0]
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        acts = event == "open" or event.startswith(("os.", "shutil."))
-        if acts and any(inside in os.fsdecode(a) for a in arguments if isinstance(a, (str, bytes, os.PathLike))):
-            if counted[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            counted[0] += 1
-
-    sys.addaudithook(hook)
-    work()
-    os._exit(0)
 
 
 @pytest.mark.parametrize("format", ["coco", "webdataset"])

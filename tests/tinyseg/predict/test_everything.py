@@ -153,10 +153,11 @@ def test_the_models_own_rule_and_its_errors() -> None:
             read_everything_rule({"everything": wrong}, "m")
 
 
-def test_a_real_model_finds_the_object(scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]) -> None:
+def test_a_real_model_finds_the_object(
+    reference: tinyseg.Segmenter, scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]
+) -> None:
     frame, truth = scene
-    seg = tinyseg.load(engine="onnxruntime", precision="fp32")
-    found = seg.everything(frame, rule=replace(seg.everything_rule, points_per_side=5, coarse_per_side=0))
+    found = reference.everything(frame, rule=replace(reference.everything_rule, points_per_side=5, coarse_per_side=0))
     assert max(mask_iou(m, truth) for m in found) > 0.85
 
 

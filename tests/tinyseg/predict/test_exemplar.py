@@ -23,8 +23,8 @@ PLACES = ((70, 60), (230, 70), (150, 180))
 
 
 @pytest.fixture(scope="module")
-def seg() -> tinyseg.Segmenter:
-    return tinyseg.load(engine="onnxruntime", precision="fp32")
+def seg(reference: tinyseg.Segmenter) -> tinyseg.Segmenter:
+    return reference
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,9 @@ BOX = (95, 55, 245, 165)
 
 
 @pytest.fixture(scope="module")
-def sam() -> tinyseg.Sam:
+def sam(reference: tinyseg.Segmenter) -> tinyseg.Sam:
     """As a script makes it; ONNX Runtime fp32, so that every machine computes the same."""
-    return as_sam(tinyseg.load(engine="onnxruntime", precision="fp32"))
+    return as_sam(reference)
 
 
 def test_segment_anythings_predictor_example(sam: tinyseg.Sam, scene: Scene) -> None:

@@ -15,8 +15,8 @@ Moving = Callable[[int], tuple[Picture, NDArray[np.bool_]]]
 
 
 @pytest.fixture(scope="session")
-def seg() -> tinyseg.Segmenter:
-    return tinyseg.load(engine="onnxruntime", precision="fp32")
+def seg(reference: tinyseg.Segmenter) -> tinyseg.Segmenter:
+    return reference
 
 
 @pytest.fixture(scope="session")
