@@ -134,6 +134,17 @@ def test_annotation_tools_read_our_labels_and_give_them_back(root: Path, tmp_pat
     assert [[a[k] for k in same] for a in after] == [[a[k] for k in same] for a in before]
 
 
+def test_fiftyone_reads_our_labels(root: Path, tmp_path: Path) -> None:
+    python = clients_python(root, "fiftyone")
+    job, out = Job(tmp_path, 4), tmp_path / "out"
+    job.label(out)
+    # It makes folders at home and would report its use.
+    around = {**os.environ, "PYTHONPATH": str(root), "HOME": str(tmp_path), "FIFTYONE_DO_NOT_TRACK": "true"}
+    command = [python, root / "tests" / "clients" / "check_fiftyone.py", out, job.inputs]
+    done = subprocess.run(command, capture_output=True, text=True, env=around)
+    assert done.returncode == 0 and "ok, 4 masks" in done.stdout, done.stderr[-2000:]
+
+
 def test_the_notebook_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed (the test extra)")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (the test extra)")
