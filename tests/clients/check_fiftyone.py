@@ -16,7 +16,10 @@ labels, pictures = (Path(a).resolve() for a in sys.argv[1:])
 content = json.loads((labels / "annotations.json").read_text())
 sizes = {Path(i["file_name"]).name: (i["height"], i["width"], i["id"]) for i in content["images"]}
 reader = coco.COCODetectionDatasetImporter(
-    data_path=str(pictures), labels_path=str(labels / "annotations.json"), label_types=["segmentations"], include_id=True
+    data_path=str(pictures),
+    labels_path=str(labels / "annotations.json"),
+    label_types=["segmentations"],
+    include_id=True,
 )
 reader.setup()
 found = 0
