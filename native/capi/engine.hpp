@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,7 +56,9 @@ class Engine {
   virtual ~Engine() = default;
   virtual std::shared_ptr<Compiled> compile(const Graph& graph, const Dimensions& dimensions) = 0;
   std::string name, version, precision;
-  int threads = 1;
+  int threads = 1;  // 0 on a GPU
+  // What compiled folders depend on besides the version, by the names that Python's engines have for it.
+  std::map<std::string, std::string> identity;
 };
 
 struct EngineOptions {
@@ -66,6 +69,9 @@ struct EngineOptions {
 // Each throws Failure where the library is missing or does not offer the precision.
 std::unique_ptr<Engine> open_onnxruntime(const EngineOptions& options);
 std::unique_ptr<Engine> open_openvino(const EngineOptions& options);
+// In libraries that are built with it. The model outlives the engine.
+struct Model;
+std::unique_ptr<Engine> open_tensorrt(const EngineOptions& options, const Model& model);
 
 // The numbers of a stated shape.
 std::vector<int64_t> concrete(const std::vector<int64_t>& shape, const Dimensions& dimensions);

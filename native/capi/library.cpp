@@ -51,7 +51,7 @@ void* open_library(const LibraryPlaces& places, const std::string& given) {
   } else if (named && *named) {
     candidates = {named};
   } else {
-    const std::string packages = packages_folder();
+    const std::string packages = places.beside ? packages_folder() : "";
     if (!packages.empty()) candidates = files_named(packages + "/" + places.beside, places.prefix);
     candidates.insert(candidates.end(), places.system.begin(), places.system.end());
   }

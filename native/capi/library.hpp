@@ -9,7 +9,7 @@ namespace tinyseg {
 struct LibraryPlaces {
   const char* engine;                 // "onnxruntime"
   const char* variable;               // of the environment, holds the library's path
-  const char* beside;                 // the folder in site-packages, when this library lies in the tinyseg wheel
+  const char* beside;                 // the folder in site-packages, when this library lies in the tinyseg wheel; or null
   const char* prefix;                 // of the file's name there
   std::vector<const char*> system;    // names that the loader finds by itself
   const char* install;                // the command that installs it

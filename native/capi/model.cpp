@@ -34,7 +34,7 @@ constexpr size_t kMostCardBytes = size_t(4) << 20, kMostFileBytes = size_t(1) <<
 constexpr size_t kMostDepth = 32, kMostValues = 200000, kLongestName = 200;
 constexpr int kLargestSide = 4096;  // of the encoder's input: 16 million pixels are more than any model was made for
 constexpr int64_t kLargestDimension = 1 << 20;
-constexpr size_t kMostTensors = 64, kMostRank = 8;
+constexpr size_t kMostTensors = 64, kMostRank = 8, kMostEngines = 10000;
 // By this key an ONNX tensor names a file for its values, which engines would read wherever it lies.
 constexpr std::string_view kExternal = "location";
 
@@ -250,6 +250,27 @@ Graph read_graph(const std::string& folder, const Card& card, yyjson_val* row, y
   return graph;
 }
 
+void read_engine_files(const Card& card, yyjson_val* compiled, std::vector<EngineFile>& engines) {
+  yyjson_val* rows = card.get(compiled, "engines", "compiled");
+  if (!yyjson_is_arr(rows) || yyjson_arr_size(rows) > kMostEngines) card.bad("compiled.engines must be a list of 10,000 at most");
+  yyjson_arr_iter each = yyjson_arr_iter_with(rows);
+  while (yyjson_val* row = yyjson_arr_iter_next(&each)) {
+    const std::string where = "compiled.engines[" + std::to_string(engines.size()) + "]";
+    if (!yyjson_is_obj(row)) card.bad(where + " must be an object");
+    EngineFile engine{card.text(row, "graph", where), card.text(row, "file", where), card.text(row, "sha256", where), {}};
+    if (!is_plain_name(engine.file)) card.bad(where + ".file must be a plain file name (letters, digits, . _ -)");
+    yyjson_val* dimensions = card.object(row, "dimensions", where);
+    yyjson_obj_iter named = yyjson_obj_iter_with(dimensions);
+    while (yyjson_val* key = yyjson_obj_iter_next(&named)) {
+      const std::string name(Card::string_of(key));
+      const auto known = std::find(std::begin(kDimensionNames), std::end(kDimensionNames), name);
+      if (known == std::end(kDimensionNames)) card.bad(where + ".dimensions has the unknown name " + shown(name));
+      engine.dimensions[known - std::begin(kDimensionNames)] = card.whole(dimensions, name.c_str(), where + ".dimensions", 1, kLargestDimension);
+    }
+    engines.push_back(std::move(engine));
+  }
+}
+
 }  // namespace
 
 Model open_model(const std::string& folder, const std::string& precision) {
@@ -266,6 +287,7 @@ Model open_model(const std::string& folder, const std::string& precision) {
     card.bad("model.json has another format than 1, which this version of tinyseg reads");
 
   Model model;
+  model.folder = folder;
   model.name = card.text(root, "name", kCard);
   model.long_side = int(card.whole(root, "long_side", kCard, kInputMultiple, kLargestSide));
   yyjson_val* zoom = card.object(root, "zoom", kCard);
@@ -312,8 +334,30 @@ Model open_model(const std::string& folder, const std::string& precision) {
         card.bad("compiled.identity must hold short texts");
       model.compiled_for.emplace(name, value);
     }
+    read_engine_files(card, compiled, model.engines);
   }
   return model;
+}
+
+std::string read_engine(const Model& model, const Graph& graph, const Dimensions& dimensions) {
+  Dimensions used{};
+  for (const auto* specs : {&graph.inputs, &graph.outputs})
+    for (const TensorSpec& spec : *specs)
+      for (const int64_t d : spec.shape)
+        if (d < 0) used[-1 - d] = dimensions[-1 - d];
+  for (const EngineFile& row : model.engines) {
+    if (row.graph != graph.name || row.dimensions != used) continue;
+    std::string data = read_file(model.folder, row.file, kMostFileBytes);
+    if (sha256(data.data(), data.size()) != row.sha256)
+      bad_model(model.folder, row.file + " is damaged; compile the model again with tinyseg compile");
+    return data;
+  }
+  std::string wanted;
+  for (int d = 0; d < kDimensions; ++d)
+    if (used[d]) wanted += (wanted.empty() ? "" : ", ") + std::string(kDimensionNames[d]) + " " + std::to_string(used[d]);
+  bad_model(model.folder, "it holds no engine of the " + graph.name + " for " + wanted +
+                              "; compile the model for these frames and prompts: tinyseg compile MODEL --engine " + model.compiled_engine +
+                              " --size WxH --prompts N --out DIR (its decoders take 4 points a prompt, and a box counts as two)");
 }
 
 }  // namespace tinyseg

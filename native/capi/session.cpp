@@ -81,21 +81,34 @@ OpenModel::OpenModel(const char* folder, const EngineOptions& options, const std
          engine, " in ", options.precision, "; ask for these, or open the model that it was compiled from");
   if (engine == "onnxruntime") engine_ = open_onnxruntime(options);
   else if (engine == "openvino") engine_ = open_openvino(options);
-  else fail(TINYSEG_INVALID_ARGUMENT, "there is no engine ", engine.substr(0, 60), "; known are onnxruntime and openvino");
+#ifdef TINYSEG_TENSORRT
+  else if (engine == "tensorrt") engine_ = open_tensorrt(options, model);
+#else
+  else if (engine == "tensorrt")
+    fail(TINYSEG_ENGINE_MISSING, "this libtinyseg was built without TensorRT; build it where TensorRT's headers are: "
+                                 "cmake -S native -B build/c -DTINYSEG_TENSORRT=ON (docs/c.md)");
+#endif
+  else fail(TINYSEG_INVALID_ARGUMENT, "there is no engine ", engine.substr(0, 60), "; known are onnxruntime, openvino and tensorrt");
   require_device();
   description = "model " + model.name + " (" + model.sha256.substr(0, 12) + ") on " + engine_->name + " " + engine_->version + ", " +
-                engine_->precision + ", " + std::to_string(engine_->threads) + (engine_->threads == 1 ? " thread" : " threads");
+                engine_->precision + ", " +
+                (engine_->threads == 0 ? engine_->identity.at("device")
+                                       : std::to_string(engine_->threads) + (engine_->threads == 1 ? " thread" : " threads"));
 }
 
 // A folder that was compiled elsewhere is refused, though its graphs would run: who ships it means its engines.
 void OpenModel::require_device() const {
   if (model.compiled_engine.empty()) return;
-  const auto told = model.compiled_for.find("device"), version = model.compiled_for.find("version");
-  const std::string here = processor_fingerprint();
+  std::map<std::string, std::string> here = engine_->identity;
+  here.emplace("device", processor_fingerprint());
+  here.emplace("version", engine_->version);
   std::string different;
-  if (told != model.compiled_for.end() && told->second != here) different = "device was " + told->second + ", here it is " + here;
-  if (version != model.compiled_for.end() && version->second != engine_->version)
-    different += (different.empty() ? "" : "; ") + std::string("version was ") + version->second + ", here it is " + engine_->version;
+  for (const auto& [key, now] : here) {
+    const auto told = model.compiled_for.find(key);
+    // TensorRT's Python says 10.3.0.26 where its library says 10.3.0.
+    if (told == model.compiled_for.end() || told->second == now || (key == "version" && told->second.rfind(now + ".", 0) == 0)) continue;
+    different += (different.empty() ? "" : "; ") + key + " was " + told->second + ", here it is " + now;
+  }
   if (!different.empty())
     fail(TINYSEG_WRONG_DEVICE, "the model folder was compiled for another device or setting (", different,
          "); compile the model again here: tinyseg compile MODEL --engine ", engine_->name, " --precision ", engine_->precision,

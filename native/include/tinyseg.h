@@ -57,10 +57,10 @@ typedef struct tinyseg_session tinyseg_session;
 /* How to open a model. Start from {0}; size is sizeof(tinyseg_options), so that later versions can tell what is there. */
 typedef struct tinyseg_options {
   size_t size;
-  const char *engine;    /* "onnxruntime" (also where NULL) or "openvino" */
+  const char *engine;    /* "onnxruntime" (also where NULL), "openvino", or "tensorrt" where the library was built with it */
   const char *precision; /* "fp32" (also where NULL), "int8", "bf16" or "fp16", as engine and model offer */
   const char *library;   /* the engine's shared library; NULL looks for it (docs/c.md says where) */
-  int threads;           /* of the processor; 0 for all that this process may use */
+  int threads;           /* of the processor; 0 for all that this process may use; of no use on a GPU */
 } tinyseg_options;
 
 typedef enum tinyseg_format {

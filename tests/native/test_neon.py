@@ -1,14 +1,21 @@
-"""On 64-bit Arm the hot loops are NEON's: what the compiler makes of the same sources, with the build's own flags."""
+"""On 64-bit Arm the hot loops are NEON's, and answer as they do here: what the compiler makes of the same sources, with the
+build's own flags, read and run."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tinyseg import _native
+from tinyseg.geometry import letterbox
+from tinyseg.pixels import check_frame, prepare, resample_grid, threshold
 
 ROOT = Path(__file__).parent.parent.parent
 # Function of the core, an instruction on vectors that its loop must hold, and what it is.
@@ -22,6 +29,9 @@ LOOPS = [
     ("resample", "13resample_grid", r"fmla\s+v\d+\.4s", "grids of logits at another size"),
     ("grid", "10grid_stats", r"fcmg[te]\s+v\d+\.4s", "stability counts"),
 ]
+# What the answers' program needs besides.
+OTHERS = ("geometry", "specks")
+PROCESSORS = ("cortex-a76", "cortex-a72")
 
 
 def compiler() -> str | None:
@@ -31,7 +41,8 @@ def compiler() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of assembly, by source."""
     made = compiler()
     if made is None:
         pytest.skip("no compiler for 64-bit Arm (Debian: g++-aarch64-linux-gnu)")
@@ -39,8 +50,8 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     flags = re.search(r"target_compile_options\(tinyseg_core PRIVATE ([^)]*)\)", build)
     assert flags is not None
     contracted = dict(re.findall(r"set_source_files_properties\(([^)]*?) PROPERTIES COMPILE_OPTIONS ([^)]*)\)", build))
-    folder, texts = tmp_path_factory.mktemp("neon"), {}
-    for name in sorted({file for file, *_ in LOOPS}):
+    folder, files = tmp_path_factory.mktemp("neon"), {}
+    for name in sorted({file for file, *_ in LOOPS} | set(OTHERS)):
         own = next(option for files, option in contracted.items() if f"{name}.cpp" in files.split())
         out = folder / f"{name}.s"
         command = [
@@ -54,8 +65,13 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             str(ROOT / "native" / f"{name}.cpp"),
         ]
         subprocess.run(command, check=True)
-        texts[name] = out.read_text()
-    return texts
+        files[name] = out
+    return files
+
+
+@pytest.fixture(scope="module")
+def assembly(compiled: dict[str, Path]) -> dict[str, str]:
+    return {name: file.read_text() for name, file in compiled.items()}
 
 
 def body(text: str, part: str) -> str:
@@ -69,3 +85,54 @@ def test_loops_are_vectorised(file: str, function: str, instruction: str, what: 
     text = body(assembly[file], function)
     assert text, f"{file}.cpp has no function {function}"
     assert re.search(rf"^\s+{instruction}", text, re.MULTILINE), what
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_core_answers_as_it_does_here(processor: str, compiled: dict[str, Path], tmp_path: Path) -> None:
+    emulator: list[str] = []
+    if platform.machine() != "aarch64":
+        found = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+        if found is None:
+            pytest.skip("no emulator of 64-bit Arm (Debian: qemu-user-static)")
+        emulator = [found]
+    made = compiler()
+    assert made is not None
+    program, source = tmp_path / "core_answers", Path(__file__).parent / "c" / "core_answers.cpp"
+    subprocess.run([made, "-std=c++17", "-O1", "-static", source, *compiled.values(), "-o", program], check=True)
+
+    width, height = 451, 300
+    view = letterbox(width, height, 256)
+    crop = letterbox(width, height, 256, (100, 50, 260, 210), square=True)
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+    rows, columns = view.grid
+    coarse = np.kron(rng.normal(0, 6, (8, 8)), np.ones((-(-rows // 8), -(-columns // 8))))[:rows, :columns]
+    logits = np.ascontiguousarray(coarse + rng.normal(0, 2, (rows, columns)), np.float32)
+    (tmp_path / "frame").write_bytes(frame.tobytes())
+    (tmp_path / "logits").write_bytes(logits.tobytes())
+    command = [*emulator, program, tmp_path / "frame", tmp_path / "logits", tmp_path / "out"]
+    subprocess.run(command, check=True, env={**os.environ, "QEMU_CPU": processor})
+
+    data, place = (tmp_path / "out").read_bytes(), 0
+
+    def take(dtype: type, *shape: int) -> np.ndarray:
+        nonlocal place
+        count = int(np.prod(shape))
+        found = np.frombuffer(data, dtype, count, place).reshape(shape)
+        place += found.nbytes
+        return found
+
+    # What fused multiply-adds may change, and no more: rounding of pixels, and of logits beside a threshold.
+    np.testing.assert_allclose(
+        take(np.float32, 1, 3, *view.input[::-1]), prepare(check_frame(frame, "bgr"), view), atol=1e-5
+    )
+    mask = np.zeros((height, width), np.bool_)
+    stats = threshold(logits, view, mask)
+    assert np.count_nonzero(take(np.uint8, height, width) != mask) <= 2 and mask.any() and not mask.all()
+    np.testing.assert_allclose(take(np.int64, 7)[:5], (*stats.box, stats.area), atol=2)
+    # Decisions and what logits are added to are the same bits on every processor.
+    clean = np.empty((1, rows, columns), np.float32)
+    assert _native.without_specks(logits[None], [], clean)
+    np.testing.assert_array_equal(take(np.float32, rows, columns), clean[0])
+    np.testing.assert_array_equal(take(np.float32, *crop.grid), resample_grid(logits, view, crop))
+    assert place == len(data)
