@@ -152,16 +152,32 @@ def test_compiled_folder(
     assert seg.info.engine == engine and seg.info.precision == precision and "compiled folder" in seg.info.reason
 
 
-def compiled_folder(tmp_path: Path) -> Path:
-    out = tmp_path / "compiled"
-    assert (
-        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 0
-    )
+@pytest.fixture(scope="module")
+def made_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "compiled"
+    command = [
+        "compile",
+        "small",
+        "--engine",
+        "onnxruntime",
+        "--precision",
+        "int8",
+        "--size",
+        "64x64",
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 0
     return out
 
 
-def test_compiled_folder_refuses_what_it_was_not_made_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compiled_folder(tmp_path)
+@pytest.fixture
+def out(made_folder: Path, tmp_path: Path) -> Path:
+    """A compiled folder of the test's own."""
+    return Path(shutil.copytree(made_folder, tmp_path / "compiled"))
+
+
+def test_compiled_folder_refuses_what_it_was_not_made_for(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     with pytest.raises(WrongDevice, match="holds engines for onnxruntime in int8"):
         tinyseg.load(out, engine="openvino")
@@ -177,8 +193,7 @@ def test_compiled_folder_refuses_what_it_was_not_made_for(tmp_path: Path, capsys
         tinyseg.load(out)
 
 
-def test_damaged_compiled_folder(tmp_path: Path) -> None:
-    out = compiled_folder(tmp_path)
+def test_damaged_compiled_folder(out: Path) -> None:
     engine = next(out.glob("encoder-*.engine"))
     engine.write_bytes(engine.read_bytes()[:-1])
     (out / "decoder-0.engine").unlink()
@@ -205,8 +220,7 @@ def test_a_folder_of_somebody_is_not_replaced(tmp_path: Path, capsys: pytest.Cap
         assert main([*command, str(tmp_path / "out")]) == 0
 
 
-def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = compiled_folder(tmp_path)
+def test_a_failed_compilation_leaves_no_folder(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p.name: p.read_bytes() for p in out.iterdir()}
 
     def full(*_: Any, **__: Any) -> None:
@@ -214,7 +228,10 @@ def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("tinyseg.graphs.compiled.read_member", full)
     assert (
-        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 2
+        main(
+            ["compile", "small", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]
+        )
+        == 2
     )
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
