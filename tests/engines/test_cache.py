@@ -287,16 +287,34 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "removed 1" in capsys.readouterr().out
 
 
-def test_the_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path))
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_second_start_compiles_nothing(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
     frame = np.zeros((96, 128, 3), np.uint8)
     frame[20:70, 30:90] = 200
-    first = tinyseg.load(engine="onnxruntime", precision="int8")
+    first = tinyseg.load("small", "onnxruntime", precision)
+    assert first.info.cache == "on"
     masks = first.embed(frame).predict(box=(30, 20, 90, 70), multimask=False, zoom="off")
-    monkeypatch.setattr("tinyseg.engines.ort.OrtEngine.build", lambda *_: never())
-    second = tinyseg.load(engine="onnxruntime", precision="int8")
+    for way in ("build", "compile"):
+        monkeypatch.setattr(f"tinyseg.engines.ort.OrtEngine.{way}", lambda *_: never())
+    second = tinyseg.load("small", "onnxruntime", precision)
     again = second.embed(frame).predict(box=(30, 20, 90, 70), multimask=False, zoom="off")
     assert np.array_equal(masks.logits, again.logits)
+
+
+def test_what_nothing_can_vouch_for_is_not_taken_from_a_shared_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp32 on ONNX Runtime is the reference itself: where others can write, it is compiled from the model each time."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("TINYSEG_CACHE", str(root))
+    frame = np.zeros((64, 64, 3), np.uint8)
+    tinyseg.load("small", "onnxruntime", "fp32").embed(frame)
+    (entry,) = (root / "engines").iterdir()
+    monkeypatch.setenv("TINYSEG_CACHE_SHARED", "1")
+    monkeypatch.setattr("tinyseg.engines.ort.OrtEngine.restore", lambda *_: never())
+    tinyseg.load("small", "onnxruntime", "fp32").embed(frame)
+    assert [p.name for p in (root / "engines").iterdir()] == [entry.name]
 
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners and modes")
