@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -432,3 +433,38 @@ def test_a_read_only_cache_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
     assert cache.get_or_build({**KEY, "version": "2"}, lambda: b"new", bytes.decode) == "new"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_engine_in_the_place_of_another_is_rebuilt(renamed: bool, tmp_path: Path) -> None:
+    """A whole entry of this user's, copied to where another one belongs, with its own key or with the other's."""
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    other = {**KEY, "version": "2"}
+    cache.get_or_build(other, lambda: b"other", bytes.decode)
+    places = {str(e.key["version"]): e.path for e in cache.entries(check=True)}
+    shutil.rmtree(places["2"])
+    shutil.copytree(places["1"], places["2"])
+    if renamed:
+        facts = json.loads((places["2"] / "entry.json").read_text())
+        (places["2"] / "entry.json").write_text(json.dumps({**facts, "key": other}))
+    assert cache.get_or_build(other, lambda: b"built", bytes.decode) == "built"
+    assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
+
+
+def test_what_was_just_built_stays_however_little_room_there_is(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10)
+    for version in ("1", "2"):
+        cache.get_or_build({**KEY, "version": version}, lambda: b"x" * 1000, len)
+        assert [e.key["version"] for e in cache.entries(check=True)] == [version]
+
+
+def test_what_is_opened_counts_as_used(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 2_500_000)
+    for i, version in enumerate(("1", "2")):
+        cache.get_or_build({**KEY, "version": version}, lambda: b"x" * 1_000_000, len)
+        (entry,) = [e for e in cache.entries(check=False) if e.key["version"] == version]
+        os.utime(entry.path / "entry.json", (1000.0 + i, 1000.0 + i))
+    cache.get_or_build({**KEY, "version": "1"}, never, len)  # the older one is used
+    cache.get_or_build({**KEY, "version": "3"}, lambda: b"x" * 1_000_000, len)
+    assert {e.key["version"] for e in cache.entries(check=False)} == {"1", "3"}

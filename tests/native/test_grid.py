@@ -132,3 +132,11 @@ def test_wrong_arguments_are_refused() -> None:
         _native.threshold_window(
             logits[0], np.zeros((2, 2), np.uint8), (8, 8), (0, 0, 8, 8), (float("nan"), 4.0), (0, 0)
         )
+
+
+def test_boxes_and_masks_are_judged_by_limits_of_their_own() -> None:
+    inside = np.zeros((2, 8, 8), np.bool_)
+    inside[0][np.eye(8, dtype=bool)] = inside[1][np.eye(8, dtype=bool)[::-1]] = True  # one box, no common cell
+    boxes = np.array([[0, 0, 8, 8]] * 2, np.float32)
+    assert suppress(boxes, inside, 0.5, 1.0).tolist() == [True, False]
+    assert suppress(boxes, inside, 1.0, 0.5).tolist() == [True, True]

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+import tinyseg
 from tinyseg import Prompt
 from tinyseg.geometry import Letterbox, letterbox
 from tinyseg.graphs.model import ZoomRule
@@ -15,6 +17,7 @@ from tinyseg.pixels import FrameLayout
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.second_look import plan_looks
 from tinyseg.predict.specks import clicked_cells
+from tinyseg.predict.workspace import Workspace
 
 RULE = ZoomRule(256, 2.0, 0.3)
 VIEW = letterbox(640, 480, 512)
@@ -96,3 +99,24 @@ def test_readings_of_a_crop_have_their_own_scores() -> None:
     assert out.zoom is not None
     np.testing.assert_array_equal(out.scores, np.array([0.1, 0.9, 0.3], np.float32))
     assert len(set(out.areas.tolist())) == 3 and out.best == 1
+
+
+@pytest.mark.parametrize("region", [(0, 0, 64, 41), (0, 0, 65, 40), (-1, 0, 9, 9), (5, 0, 5, 9), (0, 9, 9, 9)])
+def test_regions_lie_in_their_frame(region: tuple[int, int, int, int], fake: tinyseg.Segmenter) -> None:
+    frame = np.zeros((40, 64, 3), np.uint8)
+    with pytest.raises(tinyseg.FrameError, match="does not lie in the frame of 64 x 40"):
+        fake.embed(frame, region=region)
+    assert fake.embed(frame, region=(0, 0, 64, 40)).geometry.whole_frame
+
+
+@pytest.mark.parametrize("side", [33, 100, 0, 2080, 64.0, True])
+def test_sides_are_multiples_of_the_encoders_stride(side: int, fake: tinyseg.Segmenter) -> None:
+    with pytest.raises(tinyseg.FrameError, match="multiple of 32 from 32 to 2048"):
+        fake.embed(np.zeros((40, 64, 3), np.uint8), long_side=side)
+
+
+def test_answers_of_a_workspace_do_not_hold_the_frame(fake: tinyseg.Segmenter) -> None:
+    frame, prompt = np.zeros((40, 64, 3), np.uint8), Prompt(box=(2, 2, 30, 30))
+    (looped,) = fake.run(frame, [prompt], Workspace())
+    assert looped.frame is None and looped.prompt is None
+    assert fake.embed(frame).predict(box=prompt.box).frame is not None
