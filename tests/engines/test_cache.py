@@ -15,6 +15,7 @@ import pytest
 
 import tinyseg
 from tinyseg.cli import main
+from tinyseg.engines import cache as cache_module
 from tinyseg.engines import cache_place
 from tinyseg.engines.cache import EngineCache, entry_key, open_cache
 from tinyseg.engines.cache_place import cache_root, own_folder
@@ -468,3 +469,23 @@ def test_what_is_opened_counts_as_used(tmp_path: Path) -> None:
     cache.get_or_build({**KEY, "version": "1"}, never, len)  # the older one is used
     cache.get_or_build({**KEY, "version": "3"}, lambda: b"x" * 1_000_000, len)
     assert {e.key["version"] for e in cache.entries(check=False)} == {"1", "3"}
+
+
+def test_what_killed_builds_left_goes_in_the_end(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    old, new = (tmp_path / "engines" / f"part-{name}" for name in ("old", "new"))
+    for part in (old, new):
+        part.mkdir()
+    os.utime(old, (1000.0, 1000.0))
+    cache.get_or_build({**KEY, "version": "2"}, lambda: b"engine", bytes.decode)
+    assert not old.exists() and new.exists()  # the new one's build may still go on
+
+
+def test_few_of_what_was_set_aside_are_kept(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10**9)
+    for _ in range(cache_module.MOST_ASIDE + 3):
+        cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+        (entry,) = cache.entries(check=True)
+        (entry.path / "engine.bin").write_bytes(b"damage")
+    assert len(list((tmp_path / "aside").iterdir())) == cache_module.MOST_ASIDE

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import tinyseg
 from tinyseg.images import read_image, write_image
-from tinyseg.masks import encode_rle, polygons
+from tinyseg.masks import encode_rle, most_interior, polygons
 from tinyseg.pixels import check_frame
 from tinyseg.predict.workspace import Workspace
 
@@ -128,3 +128,10 @@ def test_one_of_several_is_all_that_it_was(fake: tinyseg.Segmenter) -> None:
 def test_frames_become_bgr(color: str, channels: tuple[int, int, int]) -> None:
     frame = np.arange(2 * 3 * len(color), dtype=np.uint8).reshape(2, 3, len(color))
     np.testing.assert_array_equal(check_frame(frame, color).to_bgr(), frame[..., channels])
+
+
+def test_the_most_interior_pixel_is_in_the_middle() -> None:
+    region = np.zeros((40, 60), np.bool_)
+    region[10:21, 30:41] = True
+    assert most_interior(region) == (35, 15)
+    assert most_interior(np.ones((5, 5), np.bool_)) == (2, 2)  # the frame's border counts as outside

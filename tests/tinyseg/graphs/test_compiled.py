@@ -272,3 +272,30 @@ def test_a_model_without_int8_says_how_to_make_it(tmp_path: Path) -> None:
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(tinyseg.PrecisionUnavailable, match=r"carries no int8 graphs.*tinyseg.distill quantize"):
         tinyseg.load(folder, precision="int8")
+
+
+def test_the_gate_asks_for_masks_and_logits_both() -> None:
+    good = Parity("decoder", "int8", 0.98, 0.05, 9)
+    assert good.passed
+    good.require("here")
+    worse: tuple[dict[str, Any], ...] = (
+        {"mask_iou": 0.96}, {"noise": 0.13}, {"masks": 0}, {"noise": float("nan")}, {"mask_iou": float("nan")},
+        {"precision": "fp32"}, {"precision": "bf16"},
+    )  # fmt: skip
+    for change in worse:
+        with pytest.raises(ParityError, match="does not keep the masks"):
+            replace(good, **change).require("here")
+
+
+def test_numbers_that_are_none_fail_where_masks_are_right() -> None:
+    reference = Reference(open_model("small"))
+
+    class Spoiled:
+        """The reference's decoder, with NaN wherever its masks are not."""
+
+        def run(self, feeds: Any) -> Any:
+            out = reference.run("decoder", feeds)
+            return {**out, "logits": np.where(out["logits"] > 0, out["logits"], np.float32("nan"))}
+
+    parity = measure(reference, "decoder", Spoiled(), shapes()["decoder"][0], "fp32")  # type: ignore[arg-type]
+    assert parity.mask_iou == 1 and parity.masks > 0 and not parity.passed

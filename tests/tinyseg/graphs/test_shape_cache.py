@@ -86,7 +86,7 @@ def test_a_loop_leaves_warm_up_out_of_its_figures() -> None:
     ) as loop:
         stats = loop.run()
     assert stats.frames == 12 and stats.warm_up_frames == 2 and 0.8 <= stats.warm_up_seconds < 3
-    assert stats.latency_p99_ms < 300 and stats.fps > 10
+    assert stats.latency_p99_ms < 300 and stats.fps > 25  # 12 frames in 0.8 s and more would be 15
 
 
 def test_the_shape_that_was_used_longest_ago_goes(monkeypatch: pytest.MonkeyPatch) -> None:

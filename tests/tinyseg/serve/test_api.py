@@ -181,6 +181,7 @@ def test_other_sites_pages_cannot_use_it(client: Any, live: Live) -> None:
         {"origin": "null"},
         {"origin": "http://127.0.0.1:8001"},
         {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},  # a form that a page of another site sends
     ):
         assert client.post("/api/control", json={"do": "play"}, headers=headers).status_code == 403
     assert (

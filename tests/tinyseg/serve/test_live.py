@@ -148,6 +148,7 @@ def test_a_recording_is_whole(make_live: Callable[..., Live], tmp_path: Path) ->
     assert len(document["images"]) == 11 == len(document["annotations"])
     assert document["categories"] == [{"id": 1, "name": "Tür"}]
     assert len({row["id"] for row in document["annotations"]}) == 11
+    assert [r["image_id"] for r in document["annotations"]] == [i["id"] for i in document["images"]] == [*range(1, 12)]
     mask = pycocotools.decode(document["annotations"][3]["segmentation"])
     assert mask.sum() == made.area and document["annotations"][3]["bbox"] == [100, 60, 100, 100]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]  # no parts are left
