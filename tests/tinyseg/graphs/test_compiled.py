@@ -194,11 +194,17 @@ def test_compiled_folder_refuses_what_it_was_not_made_for(out: Path, capsys: pyt
 
 
 def test_damaged_compiled_folder(out: Path) -> None:
-    engine = next(out.glob("encoder-*.engine"))
-    engine.write_bytes(engine.read_bytes()[:-1])
+    frame = np.zeros((64, 64, 3), np.uint8)
+    engine = out / "encoder-0.engine"
+    whole = engine.read_bytes()
+    middle = len(whole) // 2
+    engine.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(ModelError, match=r"encoder-0.engine is damaged; compile the model again"):
+        tinyseg.load(out).embed(frame)
+    engine.write_bytes(whole)
     (out / "decoder-0.engine").unlink()
-    with pytest.raises(ModelError, match=r"damaged; compile the model again|holds no decoder-0.engine"):
-        tinyseg.load(out).embed(np.zeros((64, 64, 3), np.uint8)).predict(points=[[9, 9]], labels=[1], zoom="off")
+    with pytest.raises(ModelError, match=r"holds no decoder-0.engine"):
+        tinyseg.load(out).embed(frame).predict(points=[[9, 9]], labels=[1], zoom="off")
     card = json.loads((out / "model.json").read_text())
     del card["compiled"]["engines"]
     (out / "model.json").write_text(json.dumps(card))
@@ -285,6 +291,29 @@ def test_the_gate_asks_for_masks_and_logits_both() -> None:
     for change in worse:
         with pytest.raises(ParityError, match="does not keep the masks"):
             replace(good, **change).require("here")
+
+
+def test_a_click_is_judged_by_the_readings_that_a_user_sees() -> None:
+    """And a box by mask 0."""
+    reference = Reference(open_model("small"))
+
+    class Spoiled:
+        """The reference's decoder, with some of its masks turned inside out."""
+
+        def __init__(self, which: slice) -> None:
+            self.which = which
+
+        def run(self, feeds: Any) -> Any:
+            logits = reference.run("decoder", feeds)["logits"].copy()
+            logits[:, self.which] *= -1
+            return {"logits": logits}
+
+    dimensions = shapes()["decoder"][0]
+    readings, first = (
+        measure(reference, "decoder", Spoiled(which), dimensions, "fp32")  # type: ignore[arg-type]
+        for which in (slice(1, 4), slice(0, 1))
+    )
+    assert 0 < readings.mask_iou < 0.8 and 0 < first.mask_iou < 0.8 and not readings.passed and not first.passed
 
 
 def test_numbers_that_are_none_fail_where_masks_are_right() -> None:
