@@ -160,11 +160,10 @@ def add_average(commands: Any) -> None:
 
 def run_average(args: argparse.Namespace) -> None:
     """The mean of several trainings."""
-    from tinyseg.dataset import read_photos  # noqa: PLC0415
     from tinyseg.distill import average  # noqa: PLC0415
-    from tinyseg.distill.data import TrainingBatches, split_validation  # noqa: PLC0415
+    from tinyseg.distill.data import TrainingBatches  # noqa: PLC0415
 
-    training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    training, _ = split_photos(args.data)
     batches = TrainingBatches(training, 8, 3, average.SEED, {})
     paths = [Path(p) for p in args.checkpoints]
     print(f"wrote {average.average_checkpoints(paths, batches, args.batches, Path(args.out), args.rounds)}")
@@ -195,15 +194,13 @@ def add_rank(commands: Any) -> None:
 
 def run_rank(args: argparse.Namespace) -> None:
     """Record answers, learn a head, print what it chooses on held-out photos, write a checkpoint."""
-    from tinyseg.dataset import read_photos  # noqa: PLC0415
     from tinyseg.distill import rank  # noqa: PLC0415
-    from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.flags import read_flags  # noqa: PLC0415
 
     config = read_flags(rank.RankConfig, args, (rank.HEAD,))
     if args.photos < 1 or args.held_out < 0:
         raise InputError("--photos must be at least 1, and --held-out at least 0")
-    training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    training, held_out = split_photos(args.data)
     ranked = rank.rank(
         model_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config
     )  # fmt: skip
@@ -211,6 +208,14 @@ def run_rank(args: argparse.Namespace) -> None:
     if ranked.table:
         print(ranked.table)
     print(f"wrote {rank.save(ranked.student, facts, Path(args.out))}")
+
+
+def split_photos(paths: Iterable[str]) -> tuple[list[Photo], list[Photo]]:
+    """Photos of tar files and folders: to train on, and held out."""
+    from tinyseg.dataset import read_photos  # noqa: PLC0415
+    from tinyseg.distill.data import split_validation  # noqa: PLC0415
+
+    return split_validation(p for path in paths for p in read_photos(Path(path)))
 
 
 def by_name(photos: Iterable[Photo]) -> list[Photo]:
@@ -268,8 +273,6 @@ def run_validate(args: argparse.Namespace) -> None:
     """Held-out and training photos side by side, of students and teachers."""
     import torch  # noqa: PLC0415
 
-    from tinyseg.dataset import read_photos  # noqa: PLC0415
-    from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.teachers import StudentEncoded, load_teacher  # noqa: PLC0415
     from tinyseg.distill.validation import score_encoders  # noqa: PLC0415
     from tinyseg.distill.warm_start import student_of  # noqa: PLC0415
@@ -282,7 +285,7 @@ def run_validate(args: argparse.Namespace) -> None:
             encodings[name] = partial(StudentEncoded.at, student)
         else:
             encodings[name] = load_teacher(name, device).encode
-    training, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    training, held_out = split_photos(args.data)
     for kind, photos in (("held out", held_out), ("trained on", training)):
         some = by_name(photos)[: args.photos]
         for name, encode in encodings.items():
@@ -388,7 +391,6 @@ def run_quantize(args: argparse.Namespace) -> None:
     from tinyseg.dataset import read_photos  # noqa: PLC0415
     from tinyseg.distill import quantize as quantization  # noqa: PLC0415
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
-    from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
     from tinyseg.graphs.model import open_model  # noqa: PLC0415
     from tinyseg.system import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
@@ -402,7 +404,7 @@ def run_quantize(args: argparse.Namespace) -> None:
         if place.suffix == ".pt":
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
-        training, _ = split_validation(p for path in args.data for p in read_photos(Path(path)))
+        training, _ = split_photos(args.data)
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
         facts = {"data": [Path(p).name for p in args.data], "photos": len(photos), "seed": args.seed}
@@ -449,15 +451,13 @@ def add_calibrate_everything(commands: Any) -> None:
 
 def run_calibrate_everything(args: argparse.Namespace) -> None:
     """Thresholds of a model folder, chosen and written."""
-    from tinyseg.dataset import read_photos  # noqa: PLC0415
-    from tinyseg.distill.data import split_validation  # noqa: PLC0415
     from tinyseg.distill.everything_thresholds import calibrate, pick_held_out, write_rule  # noqa: PLC0415
     from tinyseg.predict.load import load  # noqa: PLC0415
 
     place = model_place(args.model)
     if args.photos < 1:
         raise InputError(f"--photos must be at least 1, but is {args.photos}")
-    _, held_out = split_validation(p for path in args.data for p in read_photos(Path(path)))
+    _, held_out = split_photos(args.data)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
     own = seg.everything_rule
     tried = replace(own, points_per_side=args.points_per_side)

@@ -34,6 +34,8 @@ class DeviceTensor(ABC):
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
+CPU_PROVIDER = "CPUExecutionProvider"  # ONNX Runtime's name for itself on a processor
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.engines import cpu
-from tinyseg.engines.base import Arrays, DeviceTensor, GraphInfo, GraphSource
+from tinyseg.engines.base import CPU_PROVIDER, Arrays, DeviceTensor, GraphInfo, GraphSource
 from tinyseg.engines.lower import to_fp16
 from tinyseg.engines.quiet import CPUINFO, held_back
 from tinyseg.errors import EngineError, EngineNotInstalled, engine_errors
@@ -27,7 +27,7 @@ with LOADING:
 
 # ONNX Runtime's execution providers under our names, and the wheel that brings each.
 PROVIDERS = {
-    "cpu": ("CPUExecutionProvider", "onnxruntime"),
+    "cpu": (CPU_PROVIDER, "onnxruntime"),
     "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
     "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
     "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -10,39 +11,26 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from tinyseg.commands import (
-    bench,
-    cache,
-    cameras,
-    cmake_dir,
-    cutout,
-    doctor,
-    export,
-    find,
-    info,
-    label,
-    models,
-    review,
-    segment,
-    track,
-)
-from tinyseg.commands import compile as compile_command
-from tinyseg.commands import eval as eval_command
-from tinyseg.commands import everything as everything_command
-from tinyseg.commands import run as run_command
-from tinyseg.commands import serve as serve_command
-from tinyseg.commands import web as web_command
 from tinyseg.errors import EngineError, InputError, ModelError, NativeModuleError, NotInstalled, TinysegError
 from tinyseg.system.console import drop_output, log_to_console, remembered_interrupts, tell
 from tinyseg.version import __version__
 
+# Commands in the order of the help, and their modules in tinyseg/commands. Only the one that runs is imported: together they
+# take longer than all the rest of a start.
+COMMANDS = {
+    "segment": "segment", "everything": "everything", "find": "find", "cutout": "cutout", "run": "run", "track": "track",
+    "label": "label", "review": "review", "serve": "serve", "eval": "eval", "bench": "bench", "compile": "compile",
+    "export": "export", "web": "web", "cache": "cache", "models": "models", "cameras": "cameras", "doctor": "doctor",
+    "info": "info", "cmake-dir": "cmake_dir",
+}  # fmt: skip
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NOT_USABLE = 3
 EXIT_INTERRUPTED = 130
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or of ``only`` this one."""
     parser = argparse.ArgumentParser(
         prog="tinyseg", description="Point at anything in a camera frame and get its mask.",
         epilog="exit codes: 0 done, 1 done in part, 2 bad input, 3 model, engine or optional package not usable, 130 interrupted",
@@ -54,11 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     loudness.add_argument("-q", "--quiet", action="store_true", help="no warnings on standard error, only errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (
-        segment, everything_command, find, cutout, run_command, track, label, review, serve_command, eval_command, bench,
-        compile_command, export, web_command, cache, models, cameras, doctor, info, cmake_dir,
-    ):  # fmt: skip
-        module.add_parser(commands)
+    for name, module in COMMANDS.items():
+        if only in (None, name):
+            importlib.import_module(f"tinyseg.commands.{module}").add_parser(commands)
     return parser
 
 
@@ -70,10 +56,17 @@ def _tell_warning(
     logging.getLogger("tinyseg").warning("warning: %s", message)
 
 
+def named_command(arguments: Sequence[str]) -> str | None:
+    """The command that a line names, None where it names none that there is: then all are needed, to say what there is."""
+    word = next((a for a in arguments if not a.startswith("-")), None)
+    return word if word in COMMANDS else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    parser = build_parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+    completing = "_ARGCOMPLETE" in os.environ  # a shell asks what could come next
+    parser = build_parser(None if completing else named_command(sys.argv[1:] if arguments is None else arguments))
+    if completing:
         try:
             import argcomplete  # noqa: PLC0415 - an extra
         except ImportError as exc:

@@ -46,7 +46,7 @@ class FrameLayout:
     def to_bgr(self) -> NDArray[np.uint8]:
         """A copy as (H, W, 3) BGR, without alpha."""
         pixels = self.pixels[..., :3] if self.bgr else self.pixels[..., 2::-1]
-        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
 def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:

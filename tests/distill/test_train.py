@@ -24,6 +24,7 @@ from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.run_folder import draw_curves  # noqa: E402
+from tinyseg.distill.shape import SIZES  # noqa: E402
 from tinyseg.distill.step import training_loss  # noqa: E402
 from tinyseg.distill.step_inputs import open_batches  # noqa: E402
 from tinyseg.distill.train import run_once, train  # noqa: E402
@@ -43,28 +44,28 @@ def config(shapes: Path, out: Path, steps: int) -> TrainConfig:
 def test_stopping_and_going_on_is_the_same_as_not_stopping(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(config(shapes, tmp_path / "whole", 6))
-    # The same run, killed after three steps.
+    whole = train(config(shapes, tmp_path / "whole", 4))
+    # The same run, killed after two steps.
     real, calls = training_data.TrainingBatches.__getitem__, []
 
     def dies(self: training_data.TrainingBatches, step: int) -> training_data.Batch:
         calls.append(step)
-        if len(calls) == 4:
+        if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, step)
 
     monkeypatch.setattr(training_data.TrainingBatches, "__getitem__", dies)
-    stopped = train(config(shapes, tmp_path / "parts", 6))
+    stopped = train(config(shapes, tmp_path / "parts", 4))
     monkeypatch.setattr(training_data.TrainingBatches, "__getitem__", real)
-    assert 0 < torch.load(stopped, weights_only=True)["step"] < 6
-    resumed = train(config(shapes, tmp_path / "parts", 6))
+    assert 0 < torch.load(stopped, weights_only=True)["step"] < 4
+    resumed = train(config(shapes, tmp_path / "parts", 4))
     a, b = (torch.load(p, weights_only=True) for p in (whole, resumed))
-    assert a["step"] == b["step"] == 6
+    assert a["step"] == b["step"] == 4
     for name, value in a["student"].items():
         assert torch.equal(value, b["student"][name]), name
     with (tmp_path / "parts" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert rows[-1]["step"] == "6" and all(0 <= float(rows[-1][f]) <= 1 for f in ("box_frame", "click3_frame"))
+    assert rows[-1]["step"] == "4" and all(0 <= float(rows[-1][f]) <= 1 for f in ("box_frame", "click3_frame"))
     assert (tmp_path / "parts" / "config.json").exists()
 
 
@@ -139,10 +140,10 @@ def test_the_loss_falls(shapes: Path) -> None:
     batch = training_data.Batch(
         0, *(np.stack([getattr(s, n) for s in samples]) for n in ("image", "coverage", "boxes"))
     )
-    student = Student().train()
+    student = Student(SIZES["small"]).train()
     optimizer = torch.optim.AdamW(student.parameters(), 2e-3)
     losses = []
-    for step in range(30):
+    for step in range(25):
         optimizer.zero_grad()
         loss, _ = training_loss(student, replace(batch, number=step), settings, torch.device("cpu"))
         loss.backward()

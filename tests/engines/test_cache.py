@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import tinyseg
 from tinyseg.cli import main
+from tinyseg.engines import cache as cache_module
 from tinyseg.engines import cache_place
 from tinyseg.engines.cache import EngineCache, entry_key, open_cache
 from tinyseg.engines.cache_place import cache_root, own_folder
@@ -287,16 +289,34 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "removed 1" in capsys.readouterr().out
 
 
-def test_the_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path))
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_second_start_compiles_nothing(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
     frame = np.zeros((96, 128, 3), np.uint8)
     frame[20:70, 30:90] = 200
-    first = tinyseg.load(engine="onnxruntime", precision="int8")
+    first = tinyseg.load("small", "onnxruntime", precision)
+    assert first.info.cache == "on"
     masks = first.embed(frame).predict(box=(30, 20, 90, 70), multimask=False, zoom="off")
-    monkeypatch.setattr("tinyseg.engines.ort.OrtEngine.build", lambda *_: never())
-    second = tinyseg.load(engine="onnxruntime", precision="int8")
+    for way in ("build", "compile"):
+        monkeypatch.setattr(f"tinyseg.engines.ort.OrtEngine.{way}", lambda *_: never())
+    second = tinyseg.load("small", "onnxruntime", precision)
     again = second.embed(frame).predict(box=(30, 20, 90, 70), multimask=False, zoom="off")
     assert np.array_equal(masks.logits, again.logits)
+
+
+def test_what_nothing_can_vouch_for_is_not_taken_from_a_shared_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp32 on ONNX Runtime is the reference itself: where others can write, it is compiled from the model each time."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("TINYSEG_CACHE", str(root))
+    frame = np.zeros((64, 64, 3), np.uint8)
+    tinyseg.load("small", "onnxruntime", "fp32").embed(frame)
+    (entry,) = (root / "engines").iterdir()
+    monkeypatch.setenv("TINYSEG_CACHE_SHARED", "1")
+    monkeypatch.setattr("tinyseg.engines.ort.OrtEngine.restore", lambda *_: never())
+    tinyseg.load("small", "onnxruntime", "fp32").embed(frame)
+    assert [p.name for p in (root / "engines").iterdir()] == [entry.name]
 
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners and modes")
@@ -414,3 +434,58 @@ def test_a_read_only_cache_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
     assert cache.get_or_build({**KEY, "version": "2"}, lambda: b"new", bytes.decode) == "new"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_engine_in_the_place_of_another_is_rebuilt(renamed: bool, tmp_path: Path) -> None:
+    """A whole entry of this user's, copied to where another one belongs, with its own key or with the other's."""
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    other = {**KEY, "version": "2"}
+    cache.get_or_build(other, lambda: b"other", bytes.decode)
+    places = {str(e.key["version"]): e.path for e in cache.entries(check=True)}
+    shutil.rmtree(places["2"])
+    shutil.copytree(places["1"], places["2"])
+    if renamed:
+        facts = json.loads((places["2"] / "entry.json").read_text())
+        (places["2"] / "entry.json").write_text(json.dumps({**facts, "key": other}))
+    assert cache.get_or_build(other, lambda: b"built", bytes.decode) == "built"
+    assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
+
+
+def test_what_was_just_built_stays_however_little_room_there_is(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10)
+    for version in ("1", "2"):
+        cache.get_or_build({**KEY, "version": version}, lambda: b"x" * 1000, len)
+        assert [e.key["version"] for e in cache.entries(check=True)] == [version]
+
+
+def test_what_is_opened_counts_as_used(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 2_500_000)
+    for i, version in enumerate(("1", "2")):
+        cache.get_or_build({**KEY, "version": version}, lambda: b"x" * 1_000_000, len)
+        (entry,) = [e for e in cache.entries(check=False) if e.key["version"] == version]
+        os.utime(entry.path / "entry.json", (1000.0 + i, 1000.0 + i))
+    cache.get_or_build({**KEY, "version": "1"}, never, len)  # the older one is used
+    cache.get_or_build({**KEY, "version": "3"}, lambda: b"x" * 1_000_000, len)
+    assert {e.key["version"] for e in cache.entries(check=False)} == {"1", "3"}
+
+
+def test_what_killed_builds_left_goes_in_the_end(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10**9)
+    cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+    old, new = (tmp_path / "engines" / f"part-{name}" for name in ("old", "new"))
+    for part in (old, new):
+        part.mkdir()
+    os.utime(old, (1000.0, 1000.0))
+    cache.get_or_build({**KEY, "version": "2"}, lambda: b"engine", bytes.decode)
+    assert not old.exists() and new.exists()  # the new one's build may still go on
+
+
+def test_few_of_what_was_set_aside_are_kept(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, 10**9)
+    for _ in range(cache_module.MOST_ASIDE + 3):
+        cache.get_or_build(KEY, lambda: b"engine", bytes.decode)
+        (entry,) = cache.entries(check=True)
+        (entry.path / "engine.bin").write_bytes(b"damage")
+    assert len(list((tmp_path / "aside").iterdir())) == cache_module.MOST_ASIDE

@@ -55,8 +55,8 @@ def frame() -> np.ndarray:
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_masks_through_the_whole_adapter(precision: str) -> None:
-    seg = tinyseg.load(engine="tensorrt", precision=precision)
-    expected = tinyseg.load(engine="onnxruntime", precision="fp32").embed(frame()).predict(box=(40, 20, 110, 70))
+    seg = tinyseg.load("small", "tensorrt", precision)
+    expected = tinyseg.load("small", "onnxruntime", "fp32").embed(frame()).predict(box=(40, 20, 110, 70))
     emb = seg.embed(frame())
     out = emb.predict(box=(40, 20, 110, 70))
     assert seg.info.precision == precision and seg.info.device == "Fake RTX" and seg.info.engine_version == "11.4.0.106"
@@ -93,7 +93,7 @@ def test_a_graph_is_captured_on_the_second_run_and_launched_afterwards() -> None
 
 @pytest.mark.usefixtures("library")
 def test_threads_have_their_own_contexts() -> None:
-    seg = tinyseg.load(engine="tensorrt", precision="fp32", streams=2)
+    seg = tinyseg.load("small", "tensorrt", "fp32", streams=2)
     expected = seg.embed(frame()).predict(box=(40, 20, 110, 70)).logits
     wrong: list[int] = []
 
@@ -153,7 +153,7 @@ def test_decoders_take_fewer_prompts_than_they_were_built_for() -> None:
 @pytest.mark.usefixtures("library")
 def test_a_compiled_folder_is_refused_on_another_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "compiled"
-    command = ["compile", "--engine", "tensorrt", "--precision", "fp16", "--size", "160x96", "--out", str(out)]
+    command = ["compile", "small", "--engine", "tensorrt", "--precision", "fp16", "--size", "160x96", "--out", str(out)]
     assert main(command) == 0
     seg = tinyseg.load(out)
     assert seg.embed(frame()).predict(box=(40, 20, 110, 70), multimask=False, zoom="off").masks.any()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.conftest import mask_iou as iou
 from tinyseg import _native
 from tinyseg.geometry import Letterbox, letterbox
-from tinyseg.pixels import grid_content, grid_stats, suppress, threshold, threshold_window
+from tinyseg.pixels import grid_content, grid_stats, suppress, threshold, threshold_window, upsample
 
 
 def blobs(seed: int, count: int, view: Letterbox) -> NDArray[np.float32]:
@@ -132,3 +132,21 @@ def test_wrong_arguments_are_refused() -> None:
         _native.threshold_window(
             logits[0], np.zeros((2, 2), np.uint8), (8, 8), (0, 0, 8, 8), (float("nan"), 4.0), (0, 0)
         )
+
+
+def test_boxes_and_masks_are_judged_by_limits_of_their_own() -> None:
+    inside = np.zeros((2, 8, 8), np.bool_)
+    inside[0][np.eye(8, dtype=bool)] = inside[1][np.eye(8, dtype=bool)[::-1]] = True  # one box, no common cell
+    boxes = np.array([[0, 0, 8, 8]] * 2, np.float32)
+    assert suppress(boxes, inside, 0.5, 1.0).tolist() == [True, False]
+    assert suppress(boxes, inside, 1.0, 0.5).tolist() == [True, True]
+
+
+def test_stability_is_what_survives_a_stricter_threshold() -> None:
+    view = letterbox(320, 200, 96)
+    (logits,) = blobs(5, 1, view)
+    stats = threshold(logits, view, np.empty((200, 320), np.bool_))
+    large = upsample(logits, view)
+    assert stats.area == np.count_nonzero(large > 0) > 0
+    assert 0 < stats.stability < 1
+    assert stats.stability == pytest.approx(np.count_nonzero(large > 1) / np.count_nonzero(large > -1), abs=0.01)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 import tinyseg
 from tinyseg.images import read_image, write_image
-from tinyseg.masks import encode_rle, polygons
+from tinyseg.masks import encode_rle, most_interior, polygons
+from tinyseg.pixels import check_frame
 from tinyseg.predict.workspace import Workspace
 
 
@@ -111,3 +112,26 @@ def test_a_loops_masks_ask_for_the_frame(fake: tinyseg.Segmenter) -> None:
     with pytest.raises(tinyseg.InputError, match="give it"):
         out.plot()
     assert out.plot(frame).shape == frame.shape
+
+
+def test_one_of_several_is_all_that_it_was(fake: tinyseg.Segmenter) -> None:
+    masks = fake.embed(np.zeros((240, 320, 3), np.uint8)).predict(box=[100, 100, 130, 130])
+    assert masks.zoom is not None and len(masks) == 3
+    one = masks.only(1)
+    assert len(one) == 1 and one.zoom == masks.zoom and one.scores[0] == masks.scores[1]
+    np.testing.assert_array_equal(one.logits[0], masks.logits[1])
+
+
+@pytest.mark.parametrize(
+    "color, channels", [("bgr", (0, 1, 2)), ("rgb", (2, 1, 0)), ("bgra", (0, 1, 2)), ("rgba", (2, 1, 0))]
+)
+def test_frames_become_bgr(color: str, channels: tuple[int, int, int]) -> None:
+    frame = np.arange(2 * 3 * len(color), dtype=np.uint8).reshape(2, 3, len(color))
+    np.testing.assert_array_equal(check_frame(frame, color).to_bgr(), frame[..., channels])
+
+
+def test_the_most_interior_pixel_is_in_the_middle() -> None:
+    region = np.zeros((40, 60), np.bool_)
+    region[10:21, 30:41] = True
+    assert most_interior(region) == (35, 15)
+    assert most_interior(np.ones((5, 5), np.bool_)) == (2, 2)  # the frame's border counts as outside

@@ -126,6 +126,9 @@ def test_huge_frames_take_one_mask_at_a_time() -> None:
 def test_selection_keeps_the_order_given(three: Regions) -> None:
     some = three.select([2, 0])
     assert some.areas.tolist() == three.areas[[2, 0]].tolist() and some.views[0] == three.views[2]
+    assert (
+        some.points.tolist() == three.points[[2, 0]].tolist() and some.scores.tolist() == three.scores[[2, 0]].tolist()
+    )
     with pytest.raises(InputError):
         three.select([5])
 

@@ -17,8 +17,8 @@ import pytest
 import tinyseg
 from tinyseg import Loop, Prompt
 from tinyseg.cli import main
-from tinyseg.sinks import CallbackSink, JsonLinesSink, NullSink, PngSink, RawSink, VideoSink, open_sink
-from tinyseg.sources import SyntheticSource
+from tinyseg.sinks import CallbackSink, FrameResult, JsonLinesSink, NullSink, PngSink, RawSink, VideoSink, open_sink
+from tinyseg.sources import Frame, SyntheticSource
 
 BOX = Prompt(box=(2, 2, 20, 20))
 RUN = ["run", "synthetic:64x48:4", "--box", "2,2,20,20", "--engine", "fake"]
@@ -213,3 +213,10 @@ def test_a_loop_checks_its_parts(fake: tinyseg.Segmenter, wrong: dict[str, Any])
     }  # fmt: skip
     with pytest.raises(tinyseg.InputError, match=next(iter(wrong))):
         Loop(**parts)
+
+
+@pytest.mark.parametrize("color, channels", [("bgr", (0, 1, 2)), ("rgb", (2, 1, 0))])
+def test_pictures_of_results_are_bgr(color: str, channels: tuple[int, int, int]) -> None:
+    frame = np.full((24, 32, 3), (10, 120, 230), np.uint8)
+    picture = FrameResult(Frame(frame, 0, 0.0, color), (), [], 1.0).picture()
+    np.testing.assert_array_equal(picture, frame[..., channels])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
 from tinyseg.commands.results import tell_failure, unique_names
 from tinyseg.commands.stream import EXIT_INTERRUPTED, stop_on_sigterm
@@ -38,7 +38,6 @@ from tinyseg.images import find_images, read_image, write_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.exemplar import search
-from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.text import phrases
@@ -86,9 +85,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--format", choices=("png", "webp"), default="png", help="of images (default: png)")
     parser.add_argument("--trim", action="store_true", help="keep only the part of an image where the cut-out is")
     parser.add_argument("--resume", action="store_true", help="leave out images whose result is there already")
-    parser.add_argument(
-        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
-    )
+    add_zoom_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image, or for the video")
     add_engine_options(parser)
     parser.set_defaults(run=run)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.coco import CocoWriter
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_region_options, load_segmenter
 from tinyseg.commands.results import tell_failure, unique_names
 from tinyseg.draw import paint_labels
 from tinyseg.errors import DataError, InputError
@@ -55,21 +55,9 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image")
     group = parser.add_argument_group("what is looked for (defaults: the model's own, see tinyseg info)")
-    group.add_argument("--points-per-side", type=int, metavar="N", help="clicks a side of the fine grid")
+    add_region_options(group)
     group.add_argument(
         "--full-grid", action="store_true", help="ask the whole fine grid: slower, a little more is found"
-    )
-    group.add_argument("--score", type=float, metavar="S", help="least predicted IoU of a region")
-    group.add_argument("--stability", type=float, metavar="S", help="least stability of a region")
-    group.add_argument(
-        "--crop-layers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="look again at 4 crops (1), 16 more (2), ... for small objects",
-    )
-    group.add_argument(
-        "--min-area", type=int, default=0, metavar="PIXELS", help="take out smaller islands and holes (default: 0)"
     )
     add_engine_options(parser)
     parser.set_defaults(run=run)

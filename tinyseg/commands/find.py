@@ -11,12 +11,11 @@ from tinyseg.arguments import check_path
 from tinyseg.commands.coco import CocoWriter
 from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import find_images, read_image
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference
-from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.sinks import SINK_HELP, FrameResult, open_sink
 from tinyseg.sources import open_source
@@ -62,9 +61,7 @@ def add_parser(commands: Any) -> None:
         "--format", choices=FORMATS, default="png", help="of images' results, as of tinyseg segment (default: png)"
     )
     parser.add_argument("--sink", default="null", metavar="SINK", help=f"for a stream: {SINK_HELP} (default: null)")
-    parser.add_argument(
-        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
-    )
+    add_zoom_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image or frame")
     add_engine_options(parser)
     parser.set_defaults(run=run)

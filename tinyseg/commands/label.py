@@ -9,14 +9,13 @@ from typing import Any
 
 from tinyseg.arguments import check_path, clipped
 from tinyseg.commands.like import add_like_options, read_reference
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_region_options, add_zoom_option, load_segmenter
 from tinyseg.commands.words import add_word_options
 from tinyseg.errors import InputError, PromptError
 from tinyseg.label import BoxFile, Everything, Like, Wanted, Words, label, merge
 from tinyseg.label.finding import reference_digest
 from tinyseg.label.job import FORMATS, IMAGES
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD
-from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.system.folders import ResultFolder
 
 EXAMPLES = """examples:
@@ -63,7 +62,7 @@ def add_parser(commands: Any) -> None:
         "--merge", metavar="FILE", help="put what a corrected COCO file says in the place of its pictures' labels"
     )
     parser.add_argument("--json", action="store_true", help="print the final figures as JSON")
-    add_everything_options(parser)
+    add_region_options(parser.add_argument_group("everything (defaults: the model's own)"))
     add_word_options(parser)
     group = parser.add_argument_group("boxes")
     group.add_argument("--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask")
@@ -75,9 +74,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--threshold", type=float, default=THRESHOLD, metavar="T", help=f"least likeness (default: {THRESHOLD})"
     )
-    parser.add_argument(
-        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
-    )
+    add_zoom_option(parser)
     group = parser.add_argument_group("scale")
     group.add_argument(
         "--processes", type=int, default=1, metavar="N",
@@ -96,22 +93,6 @@ def add_parser(commands: Any) -> None:
     )
     add_engine_options(parser)
     parser.set_defaults(run=run)
-
-
-def add_everything_options(parser: argparse.ArgumentParser) -> None:
-    """Thresholds of everything; the rest of them are the model's own."""
-    group = parser.add_argument_group("everything")
-    group.add_argument(
-        "--points-per-side", type=int, metavar="N", help="clicks of the fine grid (default: the model's)"
-    )
-    group.add_argument("--score", type=float, metavar="S", help="least predicted IoU of a region")
-    group.add_argument("--stability", type=float, metavar="S", help="least stability of a region")
-    group.add_argument(
-        "--crop-layers", type=int, default=0, metavar="N", help="look again at 4 crops (1), 16 more (2), ..."
-    )
-    group.add_argument(
-        "--min-area", type=int, default=0, metavar="PIXELS", help="take out smaller islands and holes (default: 0)"
-    )
 
 
 def wanted_of(args: argparse.Namespace) -> Wanted:

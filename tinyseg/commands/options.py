@@ -8,6 +8,7 @@ from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS
 from tinyseg.graphs.model import DEFAULT_MODEL
 from tinyseg.predict.load import load
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 
 
@@ -29,6 +30,30 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--precision", default="auto", metavar="P", help=f"{', '.join(PRECISIONS)} (default: auto, the engine's best)"
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_zoom_option(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    """--zoom."""
+    parser.add_argument(
+        "--zoom", choices=ZOOM_CHOICES, default=default, help=f"second look at small objects (default: {default})"
+    )
+
+
+def add_region_options(group: argparse._ArgumentGroup) -> None:
+    """What decides which regions of a picture are found without a prompt."""
+    group.add_argument("--points-per-side", type=int, metavar="N", help="clicks a side of the fine grid")
+    group.add_argument("--score", type=float, metavar="S", help="least predicted IoU of a region")
+    group.add_argument("--stability", type=float, metavar="S", help="least stability of a region")
+    group.add_argument(
+        "--crop-layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="look again at 4 crops (1), 16 more (2), ... for small objects",
+    )
+    group.add_argument(
+        "--min-area", type=int, default=0, metavar="PIXELS", help="take out smaller islands and holes (default: 0)"
+    )
 
 
 def load_segmenter(args: argparse.Namespace) -> Segmenter:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tinyseg.arguments import check_whole
-from tinyseg.commands.options import add_engine_options
+from tinyseg.commands.options import add_engine_options, add_zoom_option
 from tinyseg.commands.prompts import add_prompt_options, parse_prompts, prompt_of, read_prompt_file
 from tinyseg.commands.stream import (
     add_stream_options,
@@ -23,7 +23,6 @@ from tinyseg.engines.cpu import available_cores
 from tinyseg.errors import DataError, InputError
 from tinyseg.loop import Loop
 from tinyseg.predict.load import load
-from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.prompts import Prompt
 from tinyseg.sources import SOURCE_HELP
 
@@ -53,9 +52,7 @@ def add_parser(commands: Any) -> None:
         "--mode", choices=("throughput", "latency"), default="throughput",
         help="throughput: a frame on every core; latency: one frame at a time on all cores (default: throughput)",
     )  # fmt: skip
-    parser.add_argument(
-        "--zoom", choices=ZOOM_CHOICES, default="off", help="second look at small objects (default: off)"
-    )
+    add_zoom_option(parser, "off")
     add_engine_options(parser)
     parser.add_argument(
         "--streams",

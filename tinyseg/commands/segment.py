@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from tinyseg.commands.coco import CocoWriter
 from tinyseg.commands.inputs import find_inputs, read_input
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
 from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
 from tinyseg.commands.words import add_word_options, open_words
 from tinyseg.detect import BoxSource, name_boxes
 from tinyseg.errors import DataError, FrameError, InputError, PromptError
-from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.text import phrases
@@ -72,9 +71,7 @@ def add_parser(commands: Any) -> None:
         dest="all_readings",
         help="keep all three readings of a click, not only the best; png shows them side by side",
     )
-    parser.add_argument(
-        "--zoom", choices=ZOOM_CHOICES, default="auto", help="second look at small objects (default: auto)"
-    )
+    add_zoom_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image")
     add_engine_options(parser)
     parser.set_defaults(run=run)

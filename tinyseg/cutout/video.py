@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.cutout.alpha import Cutout
 from tinyseg.cutout.background import Background
 from tinyseg.errors import DataError, InputError, NotInstalled
-from tinyseg.sinks.target import Target
-from tinyseg.sinks.video import DEFAULT_FRAME_RATE, DISK_CHECK_FRAMES, DISK_RESERVE_BYTES
+from tinyseg.sinks.video import CODECS, DEFAULT_FRAME_RATE, VideoTarget
 
 # Containers that carry alpha: encoder, its pixel format, its options.
 ALPHA = {
     ".webm": ("libvpx-vp9", "yuva420p", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"}),
     ".mov": ("prores_ks", "yuva444p10le", {"profile": "4444"}),
 }
-# Containers that OpenCV writes without an extra package.
-PLAIN = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 
 class CutoutVideo:
@@ -35,22 +30,18 @@ class CutoutVideo:
 
     def __init__(self, path: Path, frame_rate: float, background: Background | None) -> None:
         suffix = path.suffix.lower()
-        if suffix not in ALPHA and suffix not in PLAIN:
-            raise InputError(f"{path}: videos are written as {', '.join([*ALPHA, *PLAIN])}")
-        if suffix in PLAIN and background is None:
+        if suffix not in ALPHA and suffix not in CODECS:
+            raise InputError(f"{path}: videos are written as {', '.join([*ALPHA, *CODECS])}")
+        if suffix in CODECS and background is None:
             raise InputError(
                 f"{path}: {suffix} carries no alpha; write .webm (VP9) or .mov (ProRes 4444), or give a --background"
             )
         self._path, self._background = path, background
         self._rate = frame_rate or DEFAULT_FRAME_RATE
-        self._target = Target(path)
-        if self._target.streamed:
-            raise DataError(f"{path} is a device or pipe, and a video is written into a file")
         self._av: Any = _pyav() if suffix in ALPHA else None
-        self._target.open().close()
+        self._target = VideoTarget(path)
         self._writer: Any = None
         self._stream: Any = None
-        self._size = (0, 0)
         self._frames = 0
 
     def write(self, frame: NDArray[np.uint8], cutout: Cutout) -> None:
@@ -58,12 +49,7 @@ class CutoutVideo:
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
             self._open(size)
-        if size != self._size:
-            raise DataError(f"{self._path}: frames changed from {self._size} to {size}; a video has one size")
-        if self._frames % DISK_CHECK_FRAMES == 0 and shutil.disk_usage(self._path.parent).free < DISK_RESERVE_BYTES:
-            raise DataError(
-                f"{self._path}: the disk is full but for {DISK_RESERVE_BYTES >> 20} MiB; the video so far is whole"
-            )
+        self._target.check(size)
         if self._background is None:
             picture = cutout.rgba()
         else:
@@ -78,25 +64,12 @@ class CutoutVideo:
         self._frames += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        self._size = size
         suffix = self._path.suffix.lower()
-        # OpenCV chooses the container by the suffix, so its file is the temporary one with a suffix.
-        assert self._target.temporary is not None
-        part = self._target.temporary.with_name(self._target.temporary.name + suffix)
-        try:
-            self._target.temporary.replace(part)
-        except OSError as exc:
-            raise self._target.failure(exc) from exc
-        self._target.temporary = part
         if self._av is None:
-            writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*PLAIN[suffix]), self._rate, size)
-            if not writer.isOpened():
-                raise DataError(
-                    f"{self._path}: this build of OpenCV has no {PLAIN[suffix]} encoder, or the folder cannot be written"
-                )
-            self._writer = writer
+            self._writer = self._target.opencv_writer(self._rate, size)
             return
         codec, pixel_format, options = ALPHA[suffix]
+        part = self._target.container()
         try:
             self._writer = self._av.open(str(part), "w", format=suffix[1:])
             stream = self._writer.add_stream(codec, rate=Fraction(self._rate).limit_denominator(1001), options=options)

@@ -12,7 +12,7 @@ from tinyseg.engines.base import PRECISIONS
 from tinyseg.engines.cache import open_cache
 from tinyseg.engines.precision import NATIVE
 from tinyseg.errors import InputError, WrongDevice
-from tinyseg.graphs.compiled import UNCHECKED, Builder, CompiledFolder, open_compiled
+from tinyseg.graphs.compiled import Builder, CompiledFolder, open_compiled, worth_keeping
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.predict.segmenter import Segmenter
 
@@ -56,8 +56,7 @@ def load(
     if folder is not None:
         return _load_compiled(opened, folder, engine, precision, threads, streams)
     choice = create_engine(engine, precision, threads, streams, opened.precision_facts)
-    needs_cache = (choice.engine.name, choice.engine.precision) not in UNCHECKED
-    cache, told = open_cache() if needs_cache else (None, "not needed")
+    cache, told = open_cache() if worth_keeping(choice.engine) else (None, "not needed")
     log.info(
         f"model {opened.name} on {choice.engine.name} {choice.engine.version}, {choice.engine.precision} ({choice.reason}); "
         f"cache of built engines: {told}"

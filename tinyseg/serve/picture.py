@@ -19,9 +19,7 @@ JPEG_QUALITY = 80
 
 def to_bgr(frame: Frame) -> NDArray[np.uint8]:
     """A copy of a frame's pixels as (H, W, 3) BGR: sources may use their buffers again."""
-    layout = check_frame(frame.pixels, frame.color)
-    pixels = layout.pixels[..., :3] if layout.bgr else layout.pixels[..., 2::-1]
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+    return check_frame(frame.pixels, frame.color).to_bgr()
 
 
 def hex_to_bgr(color: str) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.cli import main
+from tinyseg.cli import COMMANDS, main
 from tinyseg.images import find_images, read_image, write_image
 
 FAKE = ["--engine", "fake"]
@@ -190,6 +190,22 @@ def test_info_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "box mIoU" in capsys.readouterr().out
     printed = subprocess.check_output([sys.executable, "-m", "tinyseg", "--version"], text=True)
     assert printed.strip() == f"tinyseg {tinyseg.__version__}"
+
+
+def test_a_command_is_the_only_one_that_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; from tinyseg.cli import main; main(['-q', 'models']); print([m for m in sys.modules if 'commands.' in m])"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.splitlines()[-1] == "['tinyseg.commands.models']"
+    # All of them where a line names none: the help, and what there is instead of a wrong name.
+    for line, stream in ((["--help"], "out"), (["-v"], "err"), (["segmnt", "photo.jpg"], "err")):
+        with pytest.raises(SystemExit):
+            main(line)
+        told = getattr(capsys.readouterr(), stream)
+        assert "COMMAND" in told and all(name in told for name in COMMANDS if stream == "out" or "segmnt" in line)
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert capsys.readouterr().out.startswith(f"usage: tinyseg {name} ")
 
 
 def test_a_file_where_the_folder_should_be(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,16 +152,32 @@ def test_compiled_folder(
     assert seg.info.engine == engine and seg.info.precision == precision and "compiled folder" in seg.info.reason
 
 
-def compiled_folder(tmp_path: Path) -> Path:
-    out = tmp_path / "compiled"
-    assert (
-        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 0
-    )
+@pytest.fixture(scope="module")
+def made_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "compiled"
+    command = [
+        "compile",
+        "small",
+        "--engine",
+        "onnxruntime",
+        "--precision",
+        "int8",
+        "--size",
+        "64x64",
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 0
     return out
 
 
-def test_compiled_folder_refuses_what_it_was_not_made_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compiled_folder(tmp_path)
+@pytest.fixture
+def out(made_folder: Path, tmp_path: Path) -> Path:
+    """A compiled folder of the test's own."""
+    return Path(shutil.copytree(made_folder, tmp_path / "compiled"))
+
+
+def test_compiled_folder_refuses_what_it_was_not_made_for(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     with pytest.raises(WrongDevice, match="holds engines for onnxruntime in int8"):
         tinyseg.load(out, engine="openvino")
@@ -177,13 +193,18 @@ def test_compiled_folder_refuses_what_it_was_not_made_for(tmp_path: Path, capsys
         tinyseg.load(out)
 
 
-def test_damaged_compiled_folder(tmp_path: Path) -> None:
-    out = compiled_folder(tmp_path)
-    engine = next(out.glob("encoder-*.engine"))
-    engine.write_bytes(engine.read_bytes()[:-1])
+def test_damaged_compiled_folder(out: Path) -> None:
+    frame = np.zeros((64, 64, 3), np.uint8)
+    engine = out / "encoder-0.engine"
+    whole = engine.read_bytes()
+    middle = len(whole) // 2
+    engine.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(ModelError, match=r"encoder-0.engine is damaged; compile the model again"):
+        tinyseg.load(out).embed(frame)
+    engine.write_bytes(whole)
     (out / "decoder-0.engine").unlink()
-    with pytest.raises(ModelError, match=r"damaged; compile the model again|holds no decoder-0.engine"):
-        tinyseg.load(out).embed(np.zeros((64, 64, 3), np.uint8)).predict(points=[[9, 9]], labels=[1], zoom="off")
+    with pytest.raises(ModelError, match=r"holds no decoder-0.engine"):
+        tinyseg.load(out).embed(frame).predict(points=[[9, 9]], labels=[1], zoom="off")
     card = json.loads((out / "model.json").read_text())
     del card["compiled"]["engines"]
     (out / "model.json").write_text(json.dumps(card))
@@ -205,8 +226,7 @@ def test_a_folder_of_somebody_is_not_replaced(tmp_path: Path, capsys: pytest.Cap
         assert main([*command, str(tmp_path / "out")]) == 0
 
 
-def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = compiled_folder(tmp_path)
+def test_a_failed_compilation_leaves_no_folder(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p.name: p.read_bytes() for p in out.iterdir()}
 
     def full(*_: Any, **__: Any) -> None:
@@ -214,7 +234,10 @@ def test_a_failed_compilation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("tinyseg.graphs.compiled.read_member", full)
     assert (
-        main(["compile", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]) == 2
+        main(
+            ["compile", "small", "--engine", "onnxruntime", "--precision", "int8", "--size", "64x64", "--out", str(out)]
+        )
+        == 2
     )
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
@@ -255,3 +278,53 @@ def test_a_model_without_int8_says_how_to_make_it(tmp_path: Path) -> None:
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(tinyseg.PrecisionUnavailable, match=r"carries no int8 graphs.*tinyseg.distill quantize"):
         tinyseg.load(folder, precision="int8")
+
+
+def test_the_gate_asks_for_masks_and_logits_both() -> None:
+    good = Parity("decoder", "int8", 0.98, 0.05, 9)
+    assert good.passed
+    good.require("here")
+    worse: tuple[dict[str, Any], ...] = (
+        {"mask_iou": 0.96}, {"noise": 0.13}, {"masks": 0}, {"noise": float("nan")}, {"mask_iou": float("nan")},
+        {"precision": "fp32"}, {"precision": "bf16"},
+    )  # fmt: skip
+    for change in worse:
+        with pytest.raises(ParityError, match="does not keep the masks"):
+            replace(good, **change).require("here")
+
+
+def test_a_click_is_judged_by_the_readings_that_a_user_sees() -> None:
+    """And a box by mask 0."""
+    reference = Reference(open_model("small"))
+
+    class Spoiled:
+        """The reference's decoder, with some of its masks turned inside out."""
+
+        def __init__(self, which: slice) -> None:
+            self.which = which
+
+        def run(self, feeds: Any) -> Any:
+            logits = reference.run("decoder", feeds)["logits"].copy()
+            logits[:, self.which] *= -1
+            return {"logits": logits}
+
+    dimensions = shapes()["decoder"][0]
+    readings, first = (
+        measure(reference, "decoder", Spoiled(which), dimensions, "fp32")  # type: ignore[arg-type]
+        for which in (slice(1, 4), slice(0, 1))
+    )
+    assert 0 < readings.mask_iou < 0.8 and 0 < first.mask_iou < 0.8 and not readings.passed and not first.passed
+
+
+def test_numbers_that_are_none_fail_where_masks_are_right() -> None:
+    reference = Reference(open_model("small"))
+
+    class Spoiled:
+        """The reference's decoder, with NaN wherever its masks are not."""
+
+        def run(self, feeds: Any) -> Any:
+            out = reference.run("decoder", feeds)
+            return {**out, "logits": np.where(out["logits"] > 0, out["logits"], np.float32("nan"))}
+
+    parity = measure(reference, "decoder", Spoiled(), shapes()["decoder"][0], "fp32")  # type: ignore[arg-type]
+    assert parity.mask_iou == 1 and parity.masks > 0 and not parity.passed

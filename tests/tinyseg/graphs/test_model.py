@@ -85,3 +85,17 @@ def test_other_formats_and_broken_cards_are_refused(copy: Path) -> None:
     (copy / "model.json").write_text("{")
     with pytest.raises(tinyseg.ModelError, match="not valid JSON"):
         tinyseg.load(copy)
+
+
+def test_a_models_digest_does_not_depend_on_the_order_of_its_graphs() -> None:
+    graphs = open_model(None).graphs
+    assert digest(graphs) == digest(dict(reversed(graphs.items()))) != digest({"encoder": graphs["encoder"]})
+
+
+def test_losses_are_those_of_the_engine_that_was_measured(copy: Path) -> None:
+    row = {"engine": "openvino", "precision": "int8", "lost_points": 0.25}
+    edit_card(
+        copy, measured={"lost_points": {"int8": 0.75}, "rows": [row, {**row, "engine": "other", "lost_points": None}]}
+    )
+    facts = open_model(copy).precision_facts
+    assert [facts.loss(engine, "int8") for engine in ("openvino", "onnxruntime", "other")] == [0.25, 0.75, 0.75]

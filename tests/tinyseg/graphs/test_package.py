@@ -259,3 +259,20 @@ def test_a_wrong_graph_is_an_engine_error(engine: str, name: str, swap: bool, tm
     with pytest.raises(tinyseg.EngineError):
         seg = tinyseg.load(place, engine=engine, precision="fp32")
         seg.embed(np.zeros((64, 64, 3), np.uint8)).predict(box=(8, 8, 40, 40), zoom="off")
+
+
+def test_cards_that_are_too_much_or_contradict_themselves(tmp_path: Path) -> None:
+    def told(name: str, change: Callable[[dict[str, Any]], object]) -> str:
+        card = copy.deepcopy(CARD)
+        change(card)
+        with pytest.raises(ModelError) as caught:
+            open_model(write_zip(tmp_path / f"{name}.zip", card, zipfile.ZIP_DEFLATED))
+        return str(caught.value)
+
+    assert "more than 200,000 values" in told("values", lambda c: c.update(extra=[0] * 200_001))
+    deep = [1] * 9
+    assert "at most 8 dimensions" in told("rank", lambda c: c["graphs"]["encoder"]["outputs"].update(odd=deep))
+    other = {"image": [1, 3, 32, 32]}
+    assert "must be those of the fp32 graph" in told(
+        "shapes", lambda c: c["precisions"]["int8"]["graphs"]["encoder"].update(inputs=other)
+    )

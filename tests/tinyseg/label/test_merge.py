@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import ellipse
-from tests.tinyseg.label.conftest import Job, contents
+from tests.tinyseg.label.conftest import Job, contents, write_pictures
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
-from tinyseg.label import merge, review
+from tinyseg.label import Everything, label, merge, review
 from tinyseg.rle import decode_rle, encode_rle
 
 MASK = ellipse(96, 64, 40, 30, 20, 12)
@@ -59,6 +59,21 @@ def test_corrections_replace_labels(format: str, job: Job, tmp_path: Path) -> No
     if format == "yolo":
         assert (out / "labels" / "005.txt").read_bytes() == b""
         assert [line.split()[0] for line in (out / "labels" / "001.txt").read_text().splitlines()] == ["2", "2"]
+
+
+def test_a_name_of_two_pictures_is_refused_and_failures_stay_told(tmp_path: Path) -> None:
+    folders = [tmp_path / "in" / name for name in "ab"]
+    for seed, folder in enumerate(folders):
+        write_pictures(folder, 2, seed)
+    (folders[0] / "bad.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    label([tmp_path / "in"], out, Everything(points_per_side=1), engine="fake")
+    errors = (out / "errors.jsonl").read_text()
+    assert "a/bad.png" in errors
+    with pytest.raises(DataError, match=r"001.png could be a/001.png or b/001.png; give it a longer name"):
+        merge(corrected(tmp_path / "c.json", {"001.png": []}), out)
+    assert merge(corrected(tmp_path / "c.json", {"b/001.png": [[SQUARE]]}), out).images == 1
+    assert (out / "errors.jsonl").read_text() == errors
 
 
 def test_an_edited_annotations_file_comes_back_in_its_own_place(job: Job, tmp_path: Path) -> None:

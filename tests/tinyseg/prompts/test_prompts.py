@@ -8,7 +8,8 @@ import pytest
 import tinyseg
 from tinyseg import Prompt, PromptError
 from tinyseg.geometry import letterbox
-from tinyseg.prompts.layout import decoder_inputs, place_prompt
+from tinyseg.prompts.layout import HINT_LIMIT, decoder_inputs, place_prompt, point_count
+from tinyseg.prompts.text import phrases
 
 NAN = float("nan")
 
@@ -103,3 +104,43 @@ def test_a_bool_mask_becomes_logits_of_the_same_shape() -> None:
     assert inputs.mask.shape == (1, 1, 72, 128) and inputs.has_mask[0] == 1
     positive = inputs.mask[0, 0] > 0
     assert positive[10:20, 25:50].all() and positive.sum() == 10 * 25
+    # Inside and outside are as sure as a hint can be, half a cell says nothing, and so it is for logits.
+    assert inputs.mask[0, 0, 15, 30] == HINT_LIMIT and inputs.mask[0, 0, 0, 0] == -HINT_LIMIT
+    mask[40:80, 98:100] = True
+    assert decoder_inputs([Prompt(mask=mask)], frame, frame, 1, 4).mask[0, 0, 15, 24] == 0
+    sure = np.full((72, 128), 40.0, np.float32)
+    assert (decoder_inputs([Prompt(mask=sure)], frame, frame, 1, 4).mask == HINT_LIMIT).all()
+
+
+def test_hints_are_bounded_far_beyond_what_anybody_tells_apart() -> None:
+    given = np.array([[1e3, -1e3, 1e30, -1e30]])
+    np.testing.assert_array_equal(np.asarray(Prompt(mask=given).mask), np.float32([[1e3, -1e3, 1e9, -1e9]]))
+
+
+def test_as_many_points_as_there_are_slots() -> None:
+    most = Prompt(np.zeros((254, 2)), np.ones(254), box=(0, 0, 9, 9))
+    assert point_count(most) == 256 and point_count(Prompt(box=(0, 0, 9, 9))) == 2
+    with pytest.raises(PromptError, match="at most 254"):
+        Prompt(np.zeros((255, 2)), np.ones(255))
+
+
+def test_one_click_alone_is_ambiguous() -> None:
+    hint = np.ones((4, 4), np.bool_)
+    assert Prompt([[1, 1]], [1]).ambiguous
+    assert not Prompt([[1, 1], [2, 2]], [1, 0]).ambiguous and not Prompt([[1, 1]], [1], mask=hint).ambiguous
+    assert not Prompt([[1, 1]], [1], box=(0, 0, 9, 9)).ambiguous and not Prompt(box=(0, 0, 9, 9)).ambiguous
+
+
+def test_relative_coordinates_are_suspected(recwarn: pytest.WarningsRecorder) -> None:
+    shares, first_pixel = Prompt([[0.5, 0.25]], [1]), Prompt([[0, 1]], [1])
+    place_prompt(first_pixel, letterbox(100, 60, 512))  # whole numbers are pixels
+    place_prompt(shares, letterbox(15, 60, 512))  # a frame so small may well mean it
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="coordinates are pixels"):
+        place_prompt(shares, letterbox(16, 16, 512))
+    with pytest.warns(UserWarning, match="coordinates are pixels"):
+        place_prompt(Prompt(box=(0, 0, 1, 1)), letterbox(100, 60, 512))
+
+
+def test_phrases_keep_their_order() -> None:
+    assert phrases("red cup. dog. Red cup") == ("red cup", "dog")

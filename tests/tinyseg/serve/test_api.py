@@ -107,6 +107,10 @@ def png_that_claims(width: int, height: int) -> str:
         ("%%%", "base64"),
         (base64.b64encode(b"GIF89a" + bytes(50)).decode(), "not a JPEG or PNG"),
         (base64.b64encode(b"\xff\xd8\xff\xe0\x00").decode(), "not a JPEG or PNG"),
+        (
+            base64.b64encode(cv2.imencode(".webp", np.zeros((8, 8, 3), np.uint8))[1].tobytes()).decode(),
+            "not a JPEG or PNG",
+        ),
         (png_that_claims(65535, 65535), f"at most {UPLOAD_PIXELS // 1_000_000} million"),
         (png_that_claims(0, 7), "at most"),
         (png_that_claims(20, 20), "damaged"),
@@ -175,12 +179,20 @@ def test_loopback_hosts_are_ours(client: Any, host: str) -> None:
     assert client.get("/api/state", headers={"host": host}).status_code == 200
 
 
+def test_a_request_names_one_host(client: Any) -> None:
+    for hosts in (("127.0.0.1:8000", "evil.example"), ("evil.example", "127.0.0.1:8000")):
+        answer = client.get("/api/state", headers=[("host", host) for host in hosts])
+        assert answer.status_code in (400, 421)
+    assert client.get("/api/state", headers=[("host", "127.0.0.1:8000")] * 2).status_code == 400
+
+
 def test_other_sites_pages_cannot_use_it(client: Any, live: Live) -> None:
     for headers in (
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:8001"},
         {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},  # a form that a page of another site sends
     ):
         assert client.post("/api/control", json={"do": "play"}, headers=headers).status_code == 403
     assert (
@@ -278,6 +290,14 @@ def test_guessing_tokens_is_slow(live: Live, fake: tinyseg.Segmenter) -> None:
         assert found == [401] * 10 + [429] * 2
         assert client.get("/api/state", headers={"authorization": "Bearer nothing"}).status_code == 429
         assert client.post("/api/login", json={"token": TOKEN}).status_code == 429
+
+
+def test_guessing_by_the_header_is_as_slow(live: Live, fake: tinyseg.Segmenter) -> None:
+    with testclient.TestClient(app_of(live, fake, token=TOKEN), base_url=BASE) as client:
+        ask = lambda token: client.get("/api/state", headers={"authorization": f"Bearer {token}"}).status_code  # noqa: E731
+        assert ask(TOKEN) == 200
+        assert [ask(f"guess-{i}") for i in range(12)] == [401] * 10 + [429] * 2
+        assert ask(TOKEN) == 429  # the right one tells a guesser nothing either
 
 
 def test_requests_are_limited(live: Live, fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.tinyseg.serve.conftest import SIZE, drawn_source, until
 from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.prompts import Prompt
 from tinyseg.serve.live import Live, NotThere, Unavailable
+from tinyseg.serve.picture import Picture
+from tinyseg.serve.recording import Recording
 from tinyseg.sources import ArraySource, SyntheticSource
 
 BOX = Prompt(box=[100, 60, 200, 160])
@@ -148,11 +151,30 @@ def test_a_recording_is_whole(make_live: Callable[..., Live], tmp_path: Path) ->
     assert len(document["images"]) == 11 == len(document["annotations"])
     assert document["categories"] == [{"id": 1, "name": "Tür"}]
     assert len({row["id"] for row in document["annotations"]}) == 11
+    assert [r["image_id"] for r in document["annotations"]] == [i["id"] for i in document["images"]] == [*range(1, 12)]
     mask = pycocotools.decode(document["annotations"][3]["segmentation"])
     assert mask.sum() == made.area and document["annotations"][3]["bbox"] == [100, 60, 100, 100]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]  # no parts are left
     with pytest.raises(NotThere, match="no recording 7"):
         live.recording(7)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "says"), [("RECORDED_BYTES", 0, "its limit"), ("DISK_RESERVE_BYTES", 1 << 62, "disk is full")]
+)
+def test_a_recording_ends_where_it_would_take_too_much(
+    limit: str, value: int, says: str, make_live: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinyseg.serve.recording.DISK_CHECK_FRAMES", 3)
+    live = make_live(lambda: drawn_source(40))
+    until(lambda: live.latest)
+    live.add(BOX).result(5)
+    live.record().result(5)
+    assert until(lambda: live.latest and live.recording(1)) is not None
+    monkeypatch.setattr(f"tinyseg.serve.recording.{limit}", value)
+    live.play().result(5)
+    done = until(lambda: live.recording(1).state if not live.recording(1).state.running else None)
+    assert says in done.message and done.frames % 3 == 0
 
 
 def test_a_recording_that_runs_at_the_end_is_finished(make_live: Callable[..., Live]) -> None:
@@ -163,3 +185,34 @@ def test_a_recording_that_runs_at_the_end_is_finished(make_live: Callable[..., L
     assert json.loads(live.recording(1).masks.read_text())["images"] and live.recording(1).video.stat().st_size > 100
     with pytest.raises(Unavailable):
         live.play()
+
+
+def picture(width: int, height: int) -> Picture:
+    return Picture(np.full((height, width, 3), 90, np.uint8), ())
+
+
+def test_a_recording_ends_where_the_pictures_size_changes(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, 1, "r", 30.0, wait=True)
+    for size in ((64, 48), (64, 48), (48, 64)):
+        recording.add(picture(*size), ())
+    until(lambda: not recording.state.running)
+    assert "size changed" in recording.state.message and recording.state.frames == 2 and recording.video.exists()
+
+
+def test_frames_that_a_recording_is_too_slow_for_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.serve.recording.WAITING_FRAMES", 1)
+    go_on = threading.Event()
+    masked = Picture.masked
+
+    def slow(self: Picture) -> object:
+        assert go_on.wait(20)
+        return masked(self)
+
+    monkeypatch.setattr(Picture, "masked", slow)
+    recording = Recording(tmp_path, 1, "r", 30.0, wait=False)
+    for _ in range(6):
+        recording.add(picture(64, 48), ())
+    go_on.set()
+    recording.finish()
+    recording.join()
+    assert recording.state.lost >= 3 and recording.state.frames + recording.state.lost == 6
