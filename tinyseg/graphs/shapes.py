@@ -17,6 +17,11 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 SLOT_COUNTS = (4, 16, 64, 256)
 # Compiled shapes kept for each graph; the least recently used goes first. A camera needs two, a folder of photos more.
 CACHED_SHAPES = 32
+# Memory that they may hold between runs, for each graph, by the estimate of `held_bytes`; the newest stays in any case.
+CACHED_BYTES = 1 << 30
+# What compiled forms held after their first run, weights apart, on OpenVINO and ONNX Runtime at 512x288 and 512x512.
+BYTES_PER_PIXEL = 200  # of the encoder's input
+BYTES_PER_PROMPT_CELL = 800  # of the logit grid, for each prompt that the decoder takes at once
 
 
 def at_least(needed: int, sizes: Sequence[int]) -> int:
@@ -71,15 +76,25 @@ def describe_shape(dimensions: Mapping[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in dimensions.items())
 
 
+def held_bytes(dimensions: Mapping[str, int]) -> int:
+    """About how much memory a form compiled for these dimensions holds between runs, which grows with all of them."""
+    if "prompts" in dimensions:
+        cells = dimensions.get("rows4", 0) * dimensions.get("columns4", 0)
+        return dimensions["prompts"] * cells * BYTES_PER_PROMPT_CELL
+    return dimensions.get("height", 0) * dimensions.get("width", 0) * BYTES_PER_PIXEL
+
+
 class ShapeCache:
     """A graph's compiled forms by their dimensions; compiling happens once, whatever number of threads asks.
 
-    Forms that are there are given out while another one is compiled.
+    Forms that are there are given out while another one is compiled. CACHED_SHAPES of them are kept, and fewer where they
+    are large (CACHED_BYTES).
     """
 
     def __init__(self, build: Callable[[Mapping[str, int]], CompiledGraph]) -> None:
         self._build = build
         self._graphs: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
+        self._bytes: dict[tuple[int, ...], int] = {}
         self._lock = threading.Lock()
         self._building = threading.Lock()
         self._waited = threading.local()
@@ -110,11 +125,17 @@ class ShapeCache:
                     graph = self._build(dimensions)
                     with self._lock:
                         self._graphs[key] = graph
-                        if len(self._graphs) > CACHED_SHAPES:
-                            self._graphs.popitem(last=False)
+                        self._bytes[key] = held_bytes(dimensions)
+                        self._let_go()
                 return graph
         finally:
             self._waited.seconds = self.waited_seconds + time.perf_counter() - start
+
+    def _let_go(self) -> None:
+        """Drop the least recently used forms beyond what is kept. Called with the lock held."""
+        while len(self._graphs) > CACHED_SHAPES or (len(self._graphs) > 1 and sum(self._bytes.values()) > CACHED_BYTES):
+            oldest, _ = self._graphs.popitem(last=False)
+            del self._bytes[oldest]
 
     def _kept(self, key: tuple[int, ...]) -> CompiledGraph | None:
         with self._lock:

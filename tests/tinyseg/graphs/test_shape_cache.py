@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import tinyseg
-from tinyseg.graphs.shapes import ShapeCache
+from tinyseg.geometry import letterbox
+from tinyseg.graphs.roles import ROLES
+from tinyseg.graphs.shapes import CACHED_BYTES, CACHED_SHAPES, ShapeCache, held_bytes, prompt_dimensions
 from tinyseg.sinks import CallbackSink
 from tinyseg.sources import ArraySource
 from tinyseg.system import progress
@@ -58,6 +60,56 @@ def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pyte
         cache.get({"width": 512, "height": 384})
     started, ready = (record.getMessage() for record in caplog.records)
     assert "getting the encoder of 512x384 inputs ready" in started and "ready after" in ready
+
+
+def shapes(role: str, prompts: int, long_side: int = 512) -> list[dict[str, int]]:
+    """Dimensions for frames of forty aspects, tall to wide."""
+    found = []
+    for side in range(24, 64):
+        dimensions = prompt_dimensions(letterbox(side * 16, 1024, long_side), prompts)
+        found.append({name: dimensions[name] for name in ROLES[role].dimensions})
+    return [dict(pairs) for pairs in dict.fromkeys(tuple(d.items()) for d in found)]
+
+
+def kept_after(asked: list[dict[str, int]]) -> list[dict[str, int]]:
+    """What a cache that was asked for these still has."""
+    built: list[dict[str, int]] = []
+
+    def build(dimensions: Mapping[str, int]) -> Any:
+        built.append(dict(dimensions))
+        return object()
+
+    cache = ShapeCache(build)
+    for one in asked:
+        cache.get(one)
+    return [one for one in asked if tuple(one.values()) in cache._graphs]
+
+
+@pytest.mark.parametrize(("prompts", "long_side"), [(8, 1024), (64, 512)])
+def test_large_forms_are_few(prompts: int, long_side: int) -> None:
+    asked = shapes("decoder", prompts, long_side)
+    kept = kept_after(asked)
+    assert kept == asked[-len(kept) :]  # the last ones
+    total = sum(map(held_bytes, kept))
+    assert total <= CACHED_BYTES < total + held_bytes(asked[-len(kept) - 1])  # and no fewer than fit
+    assert len(kept) < CACHED_SHAPES
+
+
+def test_frames_of_many_aspects_stay_compiled() -> None:
+    """Eight photos of usual aspects, standing and lying, at the packaged models' size: everything that they need stays."""
+    views = [letterbox(w, h, 512) for w, h in ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (1, 1), (5, 4))]
+    for role, prompts in (("encoder", 1), ("decoder", 1), ("decoder", 8)):
+        every = [prompt_dimensions(v, prompts) for v in views]
+        asked = [{name: d[name] for name in ROLES[role].dimensions} for d in every]
+        assert len(kept_after(asked)) == len(asked)
+
+
+def test_a_used_form_outlives_an_unused_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = shapes("decoder", 8)[:3]
+    monkeypatch.setattr("tinyseg.graphs.shapes.CACHED_BYTES", held_bytes(second) + held_bytes(third))
+    assert kept_after([first, second, first, third]) == [first, first, third]
+    monkeypatch.setattr("tinyseg.graphs.shapes.CACHED_BYTES", 1)
+    assert kept_after([first, second]) == [second]  # what is needed now is kept, whatever it takes
 
 
 def test_warm_up_compiles_what_a_size_needs() -> None:
