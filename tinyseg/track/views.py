@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.geometry import Letterbox, crop_around, letterbox
+from tinyseg.graphs.shapes import TRACK_SIDE
 
 FACTOR = 1.6  # side of a crop against the object's longer side
 # Model pixels of a crop's side, by how many crops a frame takes at most: detail is what small models lack, but eight crops of
 # 320 pixels cost eight times one; as it is, up to eight cost about three. With more than the last entry allows, the whole frame
 # serves all objects. docs/video.md has accuracy beside cost.
 Sides = Sequence[tuple[int, int]]
-SIDES: Sides = ((2, 320), (4, 256), (6, 192), (16, 160))
+SIDES: Sides = ((2, TRACK_SIDE), (4, 256), (6, 192), (16, 160))
 # An object shares another one's crop if that shows it at no less than this share of the detail of its own.
 SHARED_DETAIL = 0.75
 # Side of a view against the box that it must keep inside, with what the object may move in a frame.
