@@ -35,18 +35,19 @@ from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import flag
 from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.shape import StudentShape
-from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, without_box, worn
+from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
-from tinyseg.track.hints import Hint, lay_out_hints, make_hint
+from tinyseg.track.hints import Hint, lay_out_hints, make_hint, without_box
 from tinyseg.track.memory import Memory, coverage
 
 TRACK = "track"  # the group of the flags of TrackConfig, and the kind of its checkpoints
 EMA_DECAY = 0.99
 GRADIENT_NORM = 2.0
+BOX_SHARE = 0.1  # of the training's questions that come with the read-out's box
 LOG_EVERY, SAVE_EVERY = 25, 100  # steps
 HELD_OUT_SEED = 1_000_003  # clips of held-out photos and sequences never share a number with others
 EVERY_HELD_OUT = 6  # sequence in the order of their names
@@ -126,7 +127,8 @@ class Followed:
                 shift = self.rng.normal(0, 3, 2).round().astype(int)
                 before = as_logits(np.roll(worn(look.share, self.rng), tuple(shift), (0, 1)))
         hint = make_hint(matches, cells, look.view, before)
-        return without_box(hint) if self.rng is not None and self.rng.random() < 0.2 else hint
+        # The tracker gives no box: what the read-out's box leaves out would be lost. It may help to find the way at first.
+        return hint if self.rng is not None and self.rng.random() < BOX_SHARE else without_box(hint)
 
     def answered(self, t: int, logits: NDArray[np.float32]) -> None:
         """Learn from an answer (h, w) about frame t, as the tracker does."""

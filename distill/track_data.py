@@ -16,7 +16,6 @@ from tinyseg.files import write_bytes
 from tinyseg.geometry import Letterbox, view_of
 from tinyseg.pixels import check_frame, shrink_mask
 from tinyseg.predict.network import Features, Network
-from tinyseg.track.hints import Hint
 from tinyseg.track.memory import READ_LIMIT, Cells, view_cells
 from tinyseg.track.tracker import mask_box
 from tinyseg.track.views import crop_view
@@ -144,7 +143,3 @@ def worn(share: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
 def as_logits(share: NDArray[np.float32]) -> NDArray[np.float32]:
     """A mask in [0, 1] as the logits of a sure decoder."""
     return np.asarray((share - 0.5) * (2 * READ_LIMIT), np.float32)
-
-
-def without_box(hint: Hint) -> Hint:
-    return Hint(hint.read_out, None, hint.last, hint.matches)

@@ -14,7 +14,7 @@ from tinyseg.predict.network import Features, Network, require_answer
 from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.track.hints import Hint, lay_out_hints
+from tinyseg.track.hints import Hint, lay_out_hints, without_box
 from tinyseg.track.memory import READ_LIMIT
 
 BOX_SLOTS = 2  # points that a box takes
@@ -46,7 +46,8 @@ def _decode_tracked(
 ) -> list[NDArray[np.float32]]:
     answers: list[NDArray[np.float32]] = []
     for start in range(0, len(hints), BATCH_SIZES[-1]):
-        chunk = hints[start : start + BATCH_SIZES[-1]]
+        # A box that leaves a part out cuts it off for ever; the tracking decoder does without.
+        chunk = [without_box(hint) for hint in hints[start : start + BATCH_SIZES[-1]]]
         graph = network.compiled(TRACK_DECODER, view, len(chunk), BOX_SLOTS)
         dimensions = prompt_dimensions(view, len(chunk), BOX_SLOTS)
         inputs = lay_out_hints(chunk, view, dimensions["prompts"], dimensions["points"])

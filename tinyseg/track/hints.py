@@ -42,6 +42,11 @@ def make_hint(matches: Matches, cells: Cells, view: Letterbox, last: NDArray[np.
     return Hint(shown, hint_box(shown, view), before, match_maps(matches, cells))
 
 
+def without_box(hint: Hint) -> Hint:
+    """The same of an object whose extent nobody vouches for."""
+    return Hint(hint.read_out, None, hint.last, hint.matches)
+
+
 def read_out(margins: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
     """Margins of a view's cells (n,) -> logits (h, w) on its grid, as the decoder takes them for a hint."""
     logits = np.clip(margins / TEMPERATURE, -READ_LIMIT, READ_LIMIT)

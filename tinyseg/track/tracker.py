@@ -34,7 +34,7 @@ from tinyseg.track.memory import (
 from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.result import ObjectId, TrackResult
 from tinyseg.track.state import Arrays, Saved, read_state, write_state
-from tinyseg.track.views import SIDES, SharedView, Sides, crop_view, plan_views
+from tinyseg.track.views import SIDES, SharedView, Sides, crop_view, held_look, plan_views
 
 if TYPE_CHECKING:  # it makes us: at run time a segmenter is only handed in
     from tinyseg.predict.segmenter import Segmenter
@@ -58,7 +58,13 @@ class Tracked:
     prompted_at: int  # the tracker's frame count at its last prompt
     points: list[tuple[float, float]] = field(default_factory=list)  # clicks on that frame so far
     labels: list[float] = field(default_factory=list)
+    look: NDArray[np.float64] | None = None  # where to look for it next, as box; None for the box itself
     seen: Seen | None = None  # None while it is lost
+
+    @property
+    def place(self) -> NDArray[np.float64]:
+        """Where to look for it next."""
+        return self.box if self.look is None else self.look
 
 
 @dataclass(frozen=True)
@@ -237,7 +243,7 @@ class Tracker:
         followed = [o for o in self._objects.values() if o.presence.visible]
         lost = [o for o in self._objects.values() if not o.presence.visible]
         width, height = _size(layout)
-        for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side, self._sides):
+        for look in plan_views([o.place for o in followed], width, height, self.segmenter.model.long_side, self._sides):
             for tracked, result in self._follow(layout, look, [followed[i] for i in look.members]):
                 results[tracked.id] = result
         for tracked, result in self._search(layout, lost):
@@ -262,7 +268,7 @@ class Tracker:
             arrays |= {
                 f"{number}.mean": memory.mean,
                 f"{number}.deviation": memory.deviation,
-                f"{number}.box": np.stack([tracked.box, tracked.sure_box]),
+                f"{number}.box": np.stack([tracked.box, tracked.sure_box, tracked.place]),
             }
             if tracked.seen is not None:
                 arrays[f"{number}.seen"] = tracked.seen.logits
@@ -377,7 +383,9 @@ class Tracker:
                 tracked.box, tracked.seen = tracked.sure_box, None
             detection.mask[:] = False
             return self._result(tracked, detection.mask, 0.0, 0, logits, view)
+        before = tracked.place
         tracked.box, tracked.seen = np.array(detection.stats.box, np.float64), Seen(logits, view)
+        tracked.look = None if searching else held_look(before, tracked.box, view.frame_width, view.frame_height)
         if presence.sure:
             tracked.sure_box = tracked.box
             own, inside = detection.reading.own, detection.cells.inside
@@ -417,6 +425,7 @@ class Tracker:
     ) -> TrackResult:  # fmt: skip
         """Take a mask that the caller vouches for into an object's memory."""
         tracked.box = tracked.sure_box = mask_box(mask)
+        tracked.look = None
         if seen is None:
             view = crop_view(tracked.box, *_size(layout), self._sides[0][1])
             cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
@@ -501,11 +510,11 @@ def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
     presence = Presence(bool(row["visible"]), int(row["lost_for"]), int(row["doubts"]), int(row["area"]))
     points = [(float(x), float(y)) for x, y in row["points"]]
     labels = [float(v) for v in row["labels"]]
-    boxes = saved.array(f"{number}.box", (2, 4), np.float64)
+    boxes = saved.array(f"{number}.box", (3, 4), np.float64)
     if not (boxes[:, :2] < boxes[:, 2:]).all() or len(points) != len(labels):
         raise ValueError(f"object {number} has no box, or other clicks than labels")
     return Tracked(
-        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels
+        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels, boxes[2]
     )
 
 
