@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.bench.accuracy import iou
+from tinyseg.bench.measure import alternate
 from tinyseg.bench.rows import markdown_table
+from tinyseg.bench.scenarios import MOVING_FRAMES, moving_scene
 from tinyseg.bench.sequences import Sequence
 from tinyseg.errors import InputError, PromptError
 from tinyseg.masks import most_interior
@@ -26,6 +28,7 @@ from tinyseg.system.device import peak_megabytes
 from tinyseg.system.progress import progress
 from tinyseg.track import Tracker
 from tinyseg.track.tracker import MOST_OBJECTS
+from tinyseg.track.views import SIDES
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 Picture = NDArray[np.uint8]
@@ -248,3 +251,75 @@ def measure_video(
         )
         objects[way] = scores
     return VideoReport(rows, objects)
+
+
+@dataclass(frozen=True)
+class SharedRow:
+    """What so many objects that are apart from each other cost, and what the crops that each then gets are worth."""
+
+    objects: int
+    crop: int  # model pixels a side
+    j_and_f: float  # of one object followed in such crops, the first mask given
+    milliseconds: float  # median of a step with so many objects
+    frames_per_second: float
+    share_of_one: float  # of the frames a second of one object
+
+
+@dataclass(frozen=True)
+class SharedReport:
+    """A row for every number of objects."""
+
+    rows: list[SharedRow]
+
+    def to_json(self) -> dict[str, object]:
+        return {"rows": [asdict(r) for r in self.rows]}
+
+    def to_markdown(self) -> str:
+        cells = [["objects", "crop", "J&F of each", "ms a frame", "frames/s", "rate against one object's"]]
+        cells += [
+            [
+                str(r.objects), str(r.crop), f"{r.j_and_f:.3f}", f"{r.milliseconds:.1f}", f"{r.frames_per_second:.1f}",
+                f"{r.share_of_one:.2f}",
+            ]
+            for r in self.rows
+        ]  # fmt: skip
+        return "\n".join(markdown_table(cells))
+
+
+MOST_CROPS = SIDES[-1][0]
+TIMED_ROUNDS = 60
+
+
+def measure_shared(
+    seg: Segmenter, sequences: List[Sequence], counts: List[int], every: int = 1, rounds: int = TIMED_ROUNDS
+) -> SharedReport:
+    """Accuracy beside cost for numbers of objects that are far apart. Raises InputError, DataError.
+
+    The sequences have one object each, so accuracy is that of one object in the crops that it would get among so many. Cost is
+    that of a step with so many disks that move in a frame of 1280 x 720, each in its own crop, timed in turn.
+    """
+    wrong = [n for n in counts if not 1 <= n <= MOST_CROPS]
+    if wrong:
+        raise InputError(f"so many objects have crops of their own: 1 to {MOST_CROPS}, but {wrong[0]} were asked for")
+    crops = {n: next(side for most, side in SIDES if n <= most) for n in counts}
+    accuracy = {
+        side: measure_video(seg, sequences, ("mask",), every, side).rows[0].j_and_f
+        for side in dict.fromkeys(crops.values())
+    }
+    steps = {str(n): _stepping(seg, n) for n in dict.fromkeys((1, *counts))}
+    timed = alternate(steps, rounds)
+    one = float(np.median(timed["1"].samples_ms))
+    rows = []
+    for n in counts:
+        spent = float(np.median(timed[str(n)].samples_ms))
+        rows.append(SharedRow(n, crops[n], accuracy[crops[n]], spent, 1e3 / spent, one / spent))
+    return SharedReport(rows)
+
+
+def _stepping(seg: Segmenter, count: int) -> Callable[[], object]:
+    """A step of a tracker that follows so many moving disks."""
+    frames = [moving_scene(i, count) for i in range(MOVING_FRAMES)]
+    tracker = seg.tracker()
+    for id, box in enumerate(frames[0][1]):
+        tracker.add(id, box=box, frame=frames[0][0])
+    return lambda: tracker.step(frames[(tracker.frames + 1) % MOVING_FRAMES][0])

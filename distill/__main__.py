@@ -35,6 +35,13 @@ TRAIN_EXAMPLE = """example:
 
 Run the same train command again to go on where it stopped (Ctrl-C, --minutes, or a crash)."""
 
+TRACK_EXAMPLE = """example:
+  python -m tinyseg.distill track --data photos.tar --video sequences.tar --out runs/track
+  python -m tinyseg.distill export-track runs/track/best.pt --model base --data photos.tar --out my-model
+  tinyseg eval --video davis.tar --model my-model
+
+Run the same track command again to go on where it stopped (Ctrl-C, --minutes, or a crash)."""
+
 QUANTIZE_EXAMPLE = """example:
   python -m tinyseg.distill quantize base --data train.tar --eval eval.tar --out my-int8-model
   tinyseg segment photo.jpg --point 100,100 --model my-int8-model --precision int8"""
@@ -46,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         add_train, add_ablate, add_answers, add_average, add_rank, add_validate, add_export, add_export_detector, add_label, add_quantize,
-        add_calibrate_everything,
+        add_calibrate_everything, add_track, add_export_track,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -216,6 +223,63 @@ def split_photos(paths: Iterable[str]) -> tuple[list[Photo], list[Photo]]:
     from tinyseg.distill.data import split_validation  # noqa: PLC0415
 
     return split_validation(p for path in paths for p in read_photos(Path(path)))
+
+
+def add_track(commands: Any) -> None:
+    from tinyseg.distill.flags import add_flags  # noqa: PLC0415
+    from tinyseg.distill.track import TRACK, TrackConfig  # noqa: PLC0415
+
+    track = commands.add_parser(
+        "track", help="train a tracking decoder for a model; its encoder and its masks of still images stay as they are",
+        epilog=TRACK_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_flags(track, TrackConfig, (TRACK,))
+    track.add_argument(
+        "--out", required=True, metavar="DIR", help="run folder: checkpoint, curves, features of the clips"
+    )
+    track.set_defaults(run=run_track)
+
+
+def run_track(args: argparse.Namespace) -> None:
+    """Train a tracking decoder, or go on training."""
+    from tinyseg.distill.flags import read_flags  # noqa: PLC0415
+    from tinyseg.distill.track import TRACK, TrackConfig, train_track  # noqa: PLC0415
+
+    args.start = str(model_place(args.start))
+    train_track(read_flags(TrackConfig, args, (TRACK,), out=args.out))
+
+
+def add_export_track(commands: Any) -> None:
+    export = commands.add_parser(
+        "export-track", help="put a tracking decoder into a model folder", epilog=TRACK_EXAMPLE,
+        description="Write a copy of a model with a tracking decoder. Its other graphs keep their bytes; where it carries int8 "
+        "graphs, the tracking decoder gets one too, calibrated on photos.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    export.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt or checkpoint.pt of the track command")
+    export.add_argument(
+        "--model", default="base", metavar="PLACE", help="model folder, or a packaged model's name (default: base)"
+    )
+    export.add_argument(
+        "--data", nargs="+", default=[], metavar="PATH", help="photos to calibrate int8 on, as for track"
+    )
+    export.add_argument("--photos", type=int, default=48, metavar="N", help="so many of them (default: 48)")
+    export.add_argument("--out", required=True, metavar="DIR", help="model folder; replaced if it exists")
+    export.set_defaults(run=run_export_track)
+
+
+def run_export_track(args: argparse.Namespace) -> None:
+    """A model folder with a tracking decoder."""
+    from tinyseg.distill.calibration import pick_photos  # noqa: PLC0415
+    from tinyseg.distill.track_export import export_track  # noqa: PLC0415
+    from tinyseg.system.folders import require_replaceable  # noqa: PLC0415
+
+    if args.photos < 1:
+        raise InputError("--photos must be at least 1")
+    require_replaceable(Path(args.out))
+    training, _ = split_photos(args.data)
+    photos = pick_photos(training, args.photos) if training else []
+    print(f"wrote {export_track(Path(args.checkpoint), model_place(args.model), photos, Path(args.out))}")
 
 
 def by_name(photos: Iterable[Photo]) -> list[Photo]:

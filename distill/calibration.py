@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
+from tinyseg.distill.clips import Clips
 from tinyseg.engines import CompiledGraph, create_engine
 from tinyseg.engines.base import GraphInfo
 from tinyseg.errors import DataError
 from tinyseg.graphs.model import Model
+from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.progress import progress
 
@@ -53,7 +55,11 @@ def pick_photos(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Phot
 
 
 def record_feeds(model: Model, photos: Sequence[Photo], seed: int = 0) -> dict[str, list[Feeds]]:
-    """{"encoder": feeds, "decoder": feeds} of every call that boxes and clicks on the photos' instances cause."""
+    """{"encoder": feeds, "decoder": feeds} of every call that boxes and clicks on the photos' instances cause.
+
+    For a model with a tracking decoder also {"track_decoder": feeds}, of objects that are followed through clips made of
+    the photos.
+    """
     engine = create_engine("onnxruntime", "fp32", None).engine
     logs: dict[str, list[Feeds]] = {name: [] for name in model.graphs}
     seg = Segmenter(model, lambda g, d: RecordingGraph(engine.compile(g, d), logs[g.name]), "calibration")
@@ -77,4 +83,12 @@ def record_feeds(model: Model, photos: Sequence[Photo], seed: int = 0) -> dict[s
                     points=[[cx, cy], [wx, wy]], labels=[1, int(truth[wy, wx])], mask=first.logits[first.best],
                     multimask=False,
                 )  # fmt: skip
+    if TRACK_DECODER in logs:
+        clips = Clips(photos, [], seed, 0.0)
+        for number in range(len(photos)):
+            clip = clips[number]
+            tracker = seg.tracker()
+            tracker.add(0, mask=clip.masks[0], frame=clip.frames[0])
+            for frame in clip.frames[1:]:
+                tracker.step(frame)
     return logs

@@ -28,9 +28,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
 from tinyseg.distill.shape import StudentShape
+from tinyseg.errors import InputError
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
 from tinyseg.graphs.card import FORMAT
+from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.system.folders import new_folder
+from tinyseg.track.hints import MATCHES
 from tinyseg.version import __version__
 
 OPSET = 18
@@ -55,7 +58,19 @@ SHAPES: dict[str, dict[str, dict[str, list[int | str]]]] = {
         },
         "outputs": {"logits": ["prompts", NUM_MASKS, "rows4", "columns4"], "iou": ["prompts", NUM_MASKS]},
     },
+    TRACK_DECODER: {
+        "inputs": {
+            **FEATURES,
+            "points": ["prompts", "points", 2],
+            "labels": ["prompts", "points"],
+            "mask": ["prompts", 1, "rows4", "columns4"],
+            "last": ["prompts", 1, "rows4", "columns4"],
+            "memory": ["prompts", MATCHES, "rows16", "columns16"],
+        },
+        "outputs": {"logits": ["prompts", 1, "rows4", "columns4"], "iou": ["prompts", 1]},
+    },
 }
+OF_STUDENT = ("encoder", "decoder")
 
 
 def fold_batch_norm(module: nn.Module) -> None:
@@ -75,15 +90,18 @@ def example_inputs(graph: str, rows: int, columns: int, prompts: int) -> tuple[T
     points = torch.rand(prompts, 4, 2, generator=generator) * 16 * min(rows, columns)
     points[:, 1] = points[:, 0] + 40
     labels = torch.tensor([[2.0, 3.0, 1.0, -1.0]]).repeat(prompts, 1)
-    return (
+    told = (
         torch.randn(1, EMBED_DIM, rows, columns, generator=generator),
         torch.randn(1, SKIP8_DIM, rows * 2, columns * 2, generator=generator),
         torch.randn(1, SKIP4_DIM, rows * 4, columns * 4, generator=generator),
         points,
         labels,
         torch.randn(prompts, 1, rows * 4, columns * 4, generator=generator),
-        torch.arange(prompts).float() % 2,
     )
+    if graph == TRACK_DECODER:
+        last = torch.randn(prompts, 1, rows * 4, columns * 4, generator=generator) * 4
+        return (*told, last, torch.randn(prompts, MATCHES, rows, columns, generator=generator))
+    return (*told, torch.arange(prompts).float() % 2)
 
 
 def to_onnx(module: nn.Module, graph: str) -> onnx.ModelProto:
@@ -151,6 +169,17 @@ def require_close(module: nn.Module, model: onnx.ModelProto, graph: str, toleran
     return data
 
 
+def write_graph(module: nn.Module, graph: str, folder: Path) -> dict[str, Any]:
+    """Write a graph (eval mode, batch norm folded) whose numbers are torch's; returns its row of model.json."""
+    model = to_onnx(module, graph)
+    require_close(module, model, graph, TRACE_TOLERANCE)
+    store_as_fp16(model)
+    data = require_close(module, model, graph, STORED_TOLERANCE)
+    (folder / f"{graph}.onnx").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return {"file": f"{graph}.onnx", "sha256": digest, "bytes": len(data), **SHAPES[graph]}
+
+
 def names_only(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration whose paths are cut down to file names: a card says what, not where."""
     row = dict(config)
@@ -178,6 +207,10 @@ def export(
 ) -> Path:
     """Write a model folder from the moving average of a checkpoint; replaces ``out`` only when all is well."""
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
+    if "kind" in saved:
+        raise InputError(
+            f"{checkpoint} holds no student but a part of one; put it into a model folder with: export-track"
+        )
     shape = StudentShape.of(saved["shape"])
     student = Student(shape)
     student.load_state_dict(saved["average"])
@@ -185,15 +218,8 @@ def export(
     fold_batch_norm(student)
     with new_folder(out) as folder:
         rows: dict[str, Any] = {}
-        for graph in SHAPES:
-            module = copy.deepcopy(getattr(student, graph))
-            model = to_onnx(module, graph)
-            require_close(module, model, graph, TRACE_TOLERANCE)
-            store_as_fp16(model)
-            data = require_close(module, model, graph, STORED_TOLERANCE)
-            (folder / f"{graph}.onnx").write_bytes(data)
-            digest = hashlib.sha256(data).hexdigest()
-            rows[graph] = {"file": f"{graph}.onnx", "sha256": digest, "bytes": len(data), **SHAPES[graph]}
+        for graph in OF_STUDENT:
+            rows[graph] = write_graph(copy.deepcopy(getattr(student, graph)), graph, folder)
         content = {
             "format": FORMAT,
             "name": name,

@@ -396,9 +396,24 @@ class Decoder(nn.Module):
         origin: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As ``forward``, and the output tokens (B, 5, 128) that the answers are read from: the IoU's, then the masks'."""
-        h, w = embedding.shape[-2:]
         raster = rasterize_prompt(points, labels, mask, has_mask)  # (B, 8, 4h, 4w)
-        image = embedding + self.raster16(raster)
+        drawn = self.raster16(raster), self.raster8(raster), self.raster4(raster)
+        return self.answer(embedding, skip8, skip4, points, labels, drawn, origin)
+
+    def answer(
+        self,
+        embedding: Tensor,
+        skip8: Tensor,
+        skip4: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        drawn: tuple[Tensor, Tensor, Tensor],
+        origin: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``decode``, of prompts that are drawn already: what they add to embedding, skip8 and skip4."""
+        h, w = embedding.shape[-2:]
+        drawn16, drawn8, drawn4 = drawn
+        image = embedding + drawn16
 
         shift = torch.zeros(2, device=points.device) if origin is None else origin
         pe = self.encode_positions(pixel_centres(h, w, 16.0, points.device) + shift)
@@ -418,8 +433,8 @@ class Decoder(nn.Module):
         k, v = self.final_attention.project_image(image, pe)
         tokens = self.final_norm(tokens + self.final_attention.to_tokens(tokens + queries, k, v))
 
-        y = self.block8(F.relu(upsample2(self.up8(image)) + skip8 + self.raster8(raster)))
-        y = self.block4(F.relu(upsample2(self.up4(y)) + skip4 + self.raster4(raster)))  # (B, 32, 4h, 4w)
+        y = self.block8(F.relu(upsample2(self.up8(image)) + skip8 + drawn8))
+        y = self.block4(F.relu(upsample2(self.up4(y)) + skip4 + drawn4))  # (B, 32, 4h, 4w)
         weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.mask_mlps)], 1)  # (B, 4, 33)
         logits = (weights[..., :SKIP4_DIM] @ y.flatten(2) + weights[..., SKIP4_DIM:]).unflatten(2, (4 * h, 4 * w))
         tokens = tokens[:, : 1 + NUM_MASKS]

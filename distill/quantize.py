@@ -328,12 +328,15 @@ def quantize_model(
 ) -> tuple[dict[str, bytes], list[GraphReport]]:
     """int8 graphs of a model by name, and a report on each.
 
-    feeds: as record_feeds() returns them. keep: convolutions to leave in float, as ``graph:name``. keep_above: those
+    feeds: as record_feeds() returns them; graphs without any are left out. keep:
+    convolutions to leave in float, as ``graph:name``. keep_above: those
     that add more relative squared error than this on their own are left in float as well.
     """
     graphs: dict[str, bytes] = {}
     reports = []
     for name, source in model.graphs.items():
+        if name not in feeds:
+            continue
         rng = np.random.default_rng(0)
         chosen = [feeds[name][i] for i in rng.permutation(len(feeds[name]))[:RANGE_FEEDS]]
         float_model = load_graph(source.data)

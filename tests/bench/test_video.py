@@ -11,7 +11,7 @@ import pytest
 import tinyseg
 from tests.conftest import ellipse
 from tinyseg.bench.sequences import read_sequences
-from tinyseg.bench.video import boundary_f, measure_video, outline
+from tinyseg.bench.video import boundary_f, measure_shared, measure_video, outline
 from tinyseg.cli import main
 
 
@@ -68,6 +68,23 @@ def test_baselines_and_tracker(reference: tinyseg.Segmenter, data: Path) -> None
     still = [s for s in report.objects["copy"] if s.sequence == "squares"]
     assert [s.j for s in still] == [1.0, 1.0] and [s.f for s in still] == [1.0, 1.0]
     assert "J&F" in report.to_markdown()
+
+
+def test_accuracy_beside_cost(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seg = tinyseg.load(engine="onnxruntime", precision="fp32")
+    report = measure_shared(seg, read_sequences(data)[:1], [1, 8], rounds=2)
+    assert [(r.objects, r.crop) for r in report.rows] == [(1, 320), (8, 160)]
+    assert all(r.j_and_f > 0.7 and r.milliseconds > 0 for r in report.rows)
+    assert report.rows[0].share_of_one == 1.0 and "rate against one" in report.to_markdown()
+    for wrong in (
+        ["--objects", "0"],
+        ["--objects", "17"],
+        ["--objects", "3", "--crop", "160"],
+        ["--objects", "3", "--way", "box"],
+    ):
+        assert main(["eval", "--video", str(data), "--engine", "fake", *wrong]) == 2
+    assert main(["eval", str(data), "--objects", "3", "--engine", "fake"]) == 2
+    capsys.readouterr()
 
 
 def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

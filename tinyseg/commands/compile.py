@@ -16,6 +16,7 @@ from tinyseg.geometry import letterbox
 from tinyseg.graphs.bisect import bisect
 from tinyseg.graphs.compiled import Builder, write_folder
 from tinyseg.graphs.model import open_model
+from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.graphs.shapes import graph_shapes
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import graphs_for
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(f"{model.path} is compiled already; compile the model that it was made from")
     choice = create_engine(args.engine, args.precision, args.threads, 1, model.precision_facts)
     graphs = graphs_for(model, choice.engine.precision)
-    shapes = graph_shapes(letterbox(width, height, model.long_side), model.zoom.side, args.prompts)
+    view = letterbox(width, height, model.long_side)
+    shapes = graph_shapes(view, model.zoom.side, args.prompts, tracking=TRACK_DECODER in graphs)
     print(f"{model.name} on {choice.engine.name} {choice.engine.version}, {choice.engine.precision} ({choice.reason})")
     if args.bisect:
         for name, graph in graphs.items():

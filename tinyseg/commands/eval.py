@@ -46,6 +46,11 @@ def add_parser(commands: Any) -> None:
         "--crop", type=int, metavar="PIXELS",
         help="with --video: side of the tracker's crops (with several objects it chooses smaller ones by itself)",
     )  # fmt: skip
+    parser.add_argument(
+        "--objects", type=int, action="append", metavar="N",
+        help="with --video: instead, accuracy beside cost of so many objects (repeatable): J&F in the crops that each of them "
+        "gets, and the time of a step",
+    )  # fmt: skip
     parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
     parser.add_argument(
@@ -87,8 +92,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{shown}: each is a run of its own; give one of them")
     if args.pictures and not args.detail:
         raise InputError("--pictures goes with --detail")
-    if (args.way or args.crop or args.every != 1) and not args.video:
-        raise InputError("--way, --crop and --every go with --video")
+    if (args.way or args.crop or args.objects or args.every != 1) and not args.video:
+        raise InputError("--way, --crop, --objects and --every go with --video")
+    if args.objects and (args.way or args.crop):
+        raise InputError("--objects chooses crops by itself and begins with the first mask; leave --way and --crop out")
     if args.no_full_grid and not args.everything:
         raise InputError("--no-full-grid goes with --everything")
     if args.video:
@@ -170,7 +177,7 @@ def run_find(args: argparse.Namespace) -> int:
 
 def run_video(args: argparse.Namespace) -> int:
     from tinyseg.bench.sequences import read_sequences  # noqa: PLC0415
-    from tinyseg.bench.video import WAYS, measure_video  # noqa: PLC0415
+    from tinyseg.bench.video import WAYS, measure_shared, measure_video  # noqa: PLC0415
 
     for way in args.way or ():
         check_choice("--way", way, WAYS)
@@ -184,6 +191,9 @@ def run_video(args: argparse.Namespace) -> int:
         raise DataError(f"{data} has no sequence {', '.join(unknown)}; it has {', '.join(s.name for s in sequences)}")
     sequences = [s for s in sequences if not args.set or s.name in args.set][: args.limit]
     seg = load_segmenter(args)
+    if args.objects:
+        shared = measure_shared(seg, sequences, args.objects, args.every)
+        return _tell(args, seg, "accuracy beside cost", {"every": args.every, **shared.to_json()}, shared.to_markdown())
     report = measure_video(seg, sequences, args.way or WAYS, args.every, args.crop)
     return _tell(args, seg, "J&F", {"every": args.every, **report.to_json()}, report.to_markdown())
 

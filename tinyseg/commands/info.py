@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.engines import ENGINES
+from tinyseg.track.decoder import has_track_decoder
 from tinyseg.version import __version__
 
 
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         "platform": platform.platform(),
         "engines": engines,
         "chosen": asdict(seg.info),
+        "tracking": "track_decoder" if has_track_decoder(seg.network) else "decoder",
         "model": {k: v for k, v in seg.model.card.items() if k != "graphs"},
     }
     if args.json:
@@ -52,6 +54,11 @@ def run(args: argparse.Namespace) -> int:
     size = sum(len(g.data) for g in seg.model.graphs.values())
     print(
         f"model folder: {seg.model.path} ({size / 1e6:.1f} MB of graphs, licence {seg.model.card.get('licence', 'not stated')})"
+    )
+    own = has_track_decoder(seg.network)
+    print(
+        "tracking: "
+        + ("a decoder of its own, trained for it" if own else "the decoder of still images, without training")
     )
     for row in seg.model.card.get("accuracy", {}).get("by_set", []):
         print(

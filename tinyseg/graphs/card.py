@@ -17,7 +17,7 @@ from tinyseg.engines.base import PRECISIONS, SymbolicShape
 from tinyseg.errors import TinysegError
 from tinyseg.geometry import INPUT_MULTIPLE
 from tinyseg.graphs.package import CARD, is_plain_name
-from tinyseg.graphs.roles import ROLES
+from tinyseg.graphs.roles import ROLES, TRACK_DECODER
 
 FORMAT = 1
 MOST_DEPTH = 32
@@ -39,6 +39,15 @@ DECODER_PROMPTS: Mapping[str, SymbolicShape] = {
 }  # fmt: skip
 DECODER_OUTPUTS: Mapping[str, SymbolicShape] = {
     "logits": ("prompts", 4, "rows4", "columns4"), "iou": ("prompts", 4),
+}  # fmt: skip
+
+
+TRACK_PROMPTS: Mapping[str, SymbolicShape] = {
+    "points": ("prompts", "points", 2), "labels": ("prompts", "points"), "mask": ("prompts", 1, "rows4", "columns4"),
+    "last": ("prompts", 1, "rows4", "columns4"), "memory": ("prompts", 4, "rows16", "columns16"),
+}  # fmt: skip
+TRACK_OUTPUTS: Mapping[str, SymbolicShape] = {
+    "logits": ("prompts", 1, "rows4", "columns4"), "iou": ("prompts", 1),
 }  # fmt: skip
 
 
@@ -195,11 +204,18 @@ def _check_graphs(graphs: Mapping[str, Any]) -> None:
         )
     _require_distinct(row["file"] for row in graphs.values())
     (taken, features), (asked, answered) = tensors["encoder"], tensors["decoder"]
-    for found, wanted, where in (
+    rules = [
         (taken, ENCODER_INPUTS, "graphs.encoder.inputs"),
         (asked, {**features, **DECODER_PROMPTS}, "graphs.decoder.inputs"),
         (answered, DECODER_OUTPUTS, "graphs.decoder.outputs"),
-    ):
+    ]
+    if TRACK_DECODER in tensors:
+        told, followed = tensors[TRACK_DECODER]
+        rules += [
+            (told, {**features, **TRACK_PROMPTS}, f"graphs.{TRACK_DECODER}.inputs"),
+            (followed, TRACK_OUTPUTS, f"graphs.{TRACK_DECODER}.outputs"),
+        ]
+    for found, wanted, where in rules:
         if found != wanted:
             odd = next(n for n in {**wanted, **found} if found.get(n) != wanted.get(n))
             raise CardProblem(

@@ -1,6 +1,6 @@
 """What a model's graphs are for: one row a graph, from which everything that handles graphs works.
 
-A further graph (a tracker's memory, say) is a further row: its dimensions, what it is tried with, how what it makes is
+A further graph (a detector, say) is a further row: its dimensions, what it is tried with, how what it makes is
 judged, and who reads its outputs. Opening models, compiling ahead, the parity gate, bisection and the engines ask here.
 """
 
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.graphs.probes import PROMPTS, PROMPTS_EACH, input_image, prompt_feeds
+from tinyseg.prompts.layout import LABEL_PADDING, LABEL_POSITIVE
 
 Arrays = Mapping[str, NDArray[np.float32]]
 # Runs one of the model's graphs by its name, on the reference.
 Run = Callable[[str, Arrays], Arrays]
 
+TRACK_DECODER = "track_decoder"
 VIEW_DIMENSIONS = ("rows4", "columns4", "rows8", "columns8", "rows16", "columns16")
 
 
@@ -79,6 +81,31 @@ def _decoder_cases(run: Run, dimensions: Mapping[str, int]) -> Iterator[Case]:
             yield Case({**features, **hinted}, hinted, distinct)
 
 
+def _track_cases(run: Run, dimensions: Mapping[str, int]) -> Iterator[Case]:
+    """Every photograph's things as a tracker meets them: a coarse hint, a last mask that lies a little aside, matches.
+
+    What a click points at comes without a box, as what is hardly to be seen does.
+    """
+    count = dimensions["prompts"]
+    cells = dimensions["rows16"], dimensions["columns16"]
+    for photograph in PROMPTS:
+        features = run("encoder", input_image(photograph, dimensions))
+        for first in range(0, PROMPTS_EACH, count):
+            prompts = prompt_feeds(photograph, dimensions, count, dimensions["points"], first)
+            found = np.clip(run("decoder", {**features, **prompts})["logits"][:, :1], -6.0, 6.0)
+            coarse = found.reshape(count, 1, cells[0], 4, cells[1], 4).mean((3, 5))
+            on, off = coarse[:, 0] / 3.0, -coarse[:, 0] / 3.0
+            memory = np.clip(np.stack([on, off, 0.8 * on, 0.8 * off], 1), -3.0, 2.0)
+            clicked = prompts["labels"] == LABEL_POSITIVE
+            labels = np.where(clicked, np.float32(LABEL_PADDING), prompts["labels"])
+            feeds = {
+                "points": prompts["points"], "labels": labels, "mask": coarse.repeat(4, 2).repeat(4, 3),
+                "last": np.roll(found, (2, -1), (2, 3)), "memory": memory,
+            }  # fmt: skip
+            told = {name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items()}
+            yield Case({**features, **told}, told, min(count, PROMPTS_EACH - first))
+
+
 def _as_they_are(_run: Run, outputs: Arrays, _case: Case) -> Arrays:
     return outputs
 
@@ -90,5 +117,7 @@ ROLES = {
             "encoder", True, ("height", "width", *VIEW_DIMENSIONS), True, _encoder_cases, _decode_with_reference
         ),
         Role("decoder", True, ("prompts", "points", *VIEW_DIMENSIONS), False, _decoder_cases, _as_they_are),
+        # The tracker's own decoder; a model without one is followed with the decoder above.
+        Role(TRACK_DECODER, False, ("prompts", "points", *VIEW_DIMENSIONS), False, _track_cases, _as_they_are),
     )
 }  # fmt: skip

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tinyseg.engines import CompiledGraph
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
-from tinyseg.graphs.roles import ROLES
+from tinyseg.graphs.roles import ROLES, TRACK_DECODER
 from tinyseg.system.progress import tell_if_slow
 
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 SLOT_COUNTS = (4, 16, 64, 256)
+# Side of the crop in which one object is followed, pixels; see tinyseg.track.views.
+TRACK_SIDE = 320
 # Compiled shapes kept for each graph; the least recently used goes first. A camera needs two, a folder of photos more.
 CACHED_SHAPES = 32
 # Memory that they may hold between runs, for each graph, by the estimate of `held_bytes`; the newest stays in any case.
@@ -51,13 +53,26 @@ def square_view(side: int) -> Letterbox:
     return Letterbox(side, side, (0, 0, side, side), (side, side), (side, side))
 
 
-def graph_shapes(view: Letterbox, zoom_side: int, prompts: Sequence[int]) -> dict[str, list[dict[str, int]]]:
-    """Dimensions by graph that serve a view and second looks, with so many prompts at once: what to compile ahead."""
+def graph_shapes(
+    view: Letterbox, zoom_side: int, prompts: Sequence[int], tracking: bool = False
+) -> dict[str, list[dict[str, int]]]:
+    """Dimensions by graph that serve a view and second looks, with so many prompts at once: what to compile ahead.
+
+    tracking: for a model with a tracking decoder, its crops too.
+    """
     batches = sorted({at_least(n, BATCH_SIZES) for n in prompts if n <= BATCH_SIZES[-1]} or {BATCH_SIZES[-1]})
     shapes: dict[str, list[dict[str, int]]] = {}
+    looks = [(view, batches), (square_view(zoom_side), [1])]
+    crop = [(square_view(TRACK_SIDE), [1])]
     for role in ROLES.values():
         rows: list[dict[str, int]] = []
-        for one, counts in ((view, batches), (square_view(zoom_side), [1])):
+        if role.name == TRACK_DECODER:
+            if not tracking:
+                continue
+            own = crop
+        else:
+            own = looks + crop if tracking and role.name == "encoder" else looks
+        for one, counts in own:
             for count in counts if "prompts" in role.dimensions else [1]:
                 dimensions = prompt_dimensions(one, count)
                 rows.append({name: dimensions[name] for name in role.dimensions})

@@ -90,7 +90,7 @@ class Network:
             if workspace is not None:
                 workspace.mark("lay out")
             out = graph.run(feeds) if workspace is None else workspace.run(graph, feeds)
-            _require_answer(out, self.graphs["decoder"], dimensions)
+            require_answer(out, self.graphs["decoder"], dimensions)
             if workspace is not None:
                 workspace.mark("decode")
             logits.append(out["logits"][: len(chunk)])
@@ -100,7 +100,7 @@ class Network:
         return np.concatenate(logits), np.concatenate(scores)
 
 
-def _require_answer(out: Features, graph: GraphSource, dimensions: Mapping[str, int]) -> None:
+def require_answer(out: Features, graph: GraphSource, dimensions: Mapping[str, int]) -> None:
     """Raises EngineError where a decoder's answer has other shapes than its model.json says, or is no number."""
     for name, shape in concrete_shapes(graph.outputs, dimensions).items():
         found = out[name]

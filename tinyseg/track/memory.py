@@ -80,14 +80,28 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Margins:
-    """Cosine with the object minus cosine with the ground, best matches both, (n,) cells of a view.
+class Matches:
+    """Best cosines of a view's cells (n,) with what is remembered; -1 where nothing is.
 
-    all: against everything remembered. prompted: against prompted frames alone, which no error of ours has touched.
+    on, off: with the object and with its ground in prompted frames, which no error of ours has touched. recent_on,
+    recent_off: the same in recent frames.
     """
 
-    all: NDArray[np.float32]
-    prompted: NDArray[np.float32]
+    on: NDArray[np.float32]
+    off: NDArray[np.float32]
+    recent_on: NDArray[np.float32]
+    recent_off: NDArray[np.float32]
+
+    @property
+    def all(self) -> NDArray[np.float32]:
+        """Cosine with the object minus cosine with the ground, (n,), against everything remembered."""
+        ground = np.maximum(np.maximum(self.off, self.recent_off), UNSEEN_GROUND)
+        return np.asarray(np.maximum(self.on, self.recent_on) - ground, np.float32)
+
+    @property
+    def prompted(self) -> NDArray[np.float32]:
+        """The same against prompted frames alone, (n,)."""
+        return np.asarray(self.on - np.maximum(self.off, UNSEEN_GROUND), np.float32)
 
 
 @dataclass
@@ -125,17 +139,13 @@ class Memory:
         keys = (cells.raw - self.mean) / self.deviation
         return np.asarray(keys / np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-6), np.float32)
 
-    def read(self, keys: Keys) -> Margins:
-        """How much rather each cell is object than not."""
-        on, off = _best(keys, [s.foreground for s in self.prompted]), _best(keys, [s.background for s in self.prompted])
+    def read(self, keys: Keys) -> Matches:
+        """How a view's cells match what is remembered."""
         recent = [*self.recent, *([self.last] if self.last else [])]
-        recent_on, recent_off = (
-            _best(keys, [s.foreground for s in recent]), _best(keys, [s.background for s in recent])
+        return Matches(
+            _best(keys, [s.foreground for s in self.prompted]), _best(keys, [s.background for s in self.prompted]),
+            _best(keys, [s.foreground for s in recent]), _best(keys, [s.background for s in recent]),
         )  # fmt: skip
-        return Margins(
-            np.maximum(on, recent_on) - np.maximum(np.maximum(off, recent_off), UNSEEN_GROUND),
-            on - np.maximum(off, UNSEEN_GROUND),
-        )
 
     def likeness(self, keys: Keys, share: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
         """Likeness of what lies under a mask to the object in prompted frames, -2 to 2: the best of them.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 MOST_BYTES = 1 << 30  # of all members unpacked: 256 objects of 1.4 MiB are well below
 Arrays = dict[str, NDArray[Any]]
 

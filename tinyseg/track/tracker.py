@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
 from tinyseg.errors import DataError, FrameError, InputError, NotReadyError, PromptError
-from tinyseg.geometry import LOGIT_STRIDE, Letterbox
+from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompt
 from tinyseg.track.cuts import THUMBNAIL, CutDetector
+from tinyseg.track.decoder import decode_hints
+from tinyseg.track.hints import make_hint
 from tinyseg.track.memory import (
-    CELL_LOGITS,
     PROMPTED_KEPT,
     READ_LIMIT,
     RECENT_KEPT,
-    TEMPERATURE,
     Cells,
     Memory,
     Snapshot,
@@ -35,17 +34,16 @@ from tinyseg.track.memory import (
 from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.result import ObjectId, TrackResult
 from tinyseg.track.state import Arrays, Saved, read_state, write_state
-from tinyseg.track.views import SIDES, SharedView, Sides, crop_view, plan_views
+from tinyseg.track.views import SIDES, SharedView, Sides, crop_view, held_look, plan_views
 
 if TYPE_CHECKING:  # it makes us: at run time a segmenter is only handed in
     from tinyseg.predict.segmenter import Segmenter
 
-LEAST_PART = 0.15  # of the read-out's largest part: smaller ones do not widen the box
-BOX_MARGIN = 0.03  # of the read-out's box, on every side
 MOST_OBJECTS = 256
 # Sides, frame by frame in turn, of the crop in which a lost object is awaited where it was seen last.
 WAIT_FACTORS = (1.6, 3.2)
 NOT_ALIKE = -2.0
+MOST_SEEN = 1024  # pixels a side of the largest crop that a file may name
 
 
 @dataclass
@@ -60,6 +58,21 @@ class Tracked:
     prompted_at: int  # the tracker's frame count at its last prompt
     points: list[tuple[float, float]] = field(default_factory=list)  # clicks on that frame so far
     labels: list[float] = field(default_factory=list)
+    look: NDArray[np.float64] | None = None  # where to look for it next, as box; None for the box itself
+    seen: Seen | None = None  # None while it is lost
+
+    @property
+    def place(self) -> NDArray[np.float64]:
+        """Where to look for it next."""
+        return self.box if self.look is None else self.look
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where an object was in the frame before: logits (h, w) on a view's grid."""
+
+    logits: NDArray[np.float32]
+    view: Letterbox
 
 
 @dataclass(frozen=True)
@@ -225,11 +238,12 @@ class Tracker:
             for tracked in self._objects.values():
                 tracked.presence.lose()
                 tracked.memory.forget_recent()
+                tracked.seen = None
         results: dict[ObjectId, TrackResult] = {}
         followed = [o for o in self._objects.values() if o.presence.visible]
         lost = [o for o in self._objects.values() if not o.presence.visible]
         width, height = _size(layout)
-        for look in plan_views([o.box for o in followed], width, height, self.segmenter.model.long_side, self._sides):
+        for look in plan_views([o.place for o in followed], width, height, self.segmenter.model.long_side, self._sides):
             for tracked, result in self._follow(layout, look, [followed[i] for i in look.members]):
                 results[tracked.id] = result
         for tracked, result in self._search(layout, lost):
@@ -247,15 +261,17 @@ class Tracker:
                 {
                     "id": tracked.id, "prompted_at": tracked.prompted_at, "points": tracked.points,
                     "labels": tracked.labels, "visible": presence.visible, "lost_for": presence.lost_for,
-                    "doubts": presence.doubts, "area": presence.area,
+                    "doubts": presence.doubts, "area": presence.area, "seen": _seen_facts(tracked.seen),
                     "snapshots": [[kind, s.frame] for kind, s in zip(kinds, memory.snapshots)],
                 }
             )  # fmt: skip
             arrays |= {
                 f"{number}.mean": memory.mean,
                 f"{number}.deviation": memory.deviation,
-                f"{number}.box": np.stack([tracked.box, tracked.sure_box]),
+                f"{number}.box": np.stack([tracked.box, tracked.sure_box, tracked.place]),
             }
+            if tracked.seen is not None:
+                arrays[f"{number}.seen"] = tracked.seen.logits
             for i, snapshot in enumerate(memory.snapshots):
                 arrays |= {f"{number}.{i}.on": snapshot.foreground, f"{number}.{i}.off": snapshot.background}
         if self._cuts.thumbnail is not None:
@@ -278,6 +294,10 @@ class Tracker:
             ):
                 raise ValueError(f"frames of {size}")
             objects = [_restored(saved, number, row) for number, row in enumerate(saved.facts["objects"])]
+            for number, (tracked, row) in enumerate(zip(objects, saved.facts["objects"])):
+                if row["seen"] is not None:
+                    view = self._seen_view(row["seen"], *size)
+                    tracked.seen = Seen(saved.array(f"{number}.seen", view.grid, np.float32), view)
             cuts = CutDetector()
             if "thumbnail" in saved.arrays:
                 cuts.thumbnail = saved.array("thumbnail", THUMBNAIL[::-1], np.float32)
@@ -287,6 +307,18 @@ class Tracker:
         self._size = None if size is None else (size[0], size[1])
         self._objects = {tracked.id: tracked for tracked in objects}
         self._cuts, self.frames, self.cut = cuts, frames, False
+
+    def _seen_view(self, facts: Mapping[str, Any], width: int, height: int) -> Letterbox:
+        """The view that a file names. Raises KeyError, ValueError or TypeError for anything odd."""
+        region, side = facts["region"], facts["side"]
+        if side is None:
+            return self.segmenter.view(width, height)
+        x0, y0, x1, y1 = region
+        if not all(type(v) is int for v in (*region, side)) or not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise ValueError(f"a view of {region}")
+        if not INPUT_MULTIPLE <= side <= MOST_SEEN or side % INPUT_MULTIPLE:
+            raise ValueError(f"a view of {side} pixels")
+        return letterbox(width, height, side, (x0, y0, x1, y1), square=True)
 
     def _follow(
         self, layout: pixels.FrameLayout, shared: SharedView, members: list[Tracked]
@@ -322,26 +354,17 @@ class Tracker:
         """Encode a view and ask for all its objects in one decoder call."""
         features = self.segmenter.network.encode(layout, view, self._workspace)
         cells = view_cells(features, view)
-        prompts, keys_of, own_of, prompted = [], [], [], []
+        hints, keys_of, own_of = [], [], []
         for tracked in members:
             keys = tracked.memory.keys(cells)
             keys_of.append(keys)
-            margins = tracked.memory.read(keys)
-            own_of.append(margins.prompted)
-            hint = read_out(margins.all, cells)
-            box = hint_box(hint, view)
-            prompted.append(box is not None)
-            if box is not None:
-                prompts.append(Prompt(box=box, mask=hint))
-        answers: Iterator[NDArray[np.float32]] = iter(())
-        if prompts:
-            logits, _ = self.segmenter.network.decode(features, view, view, prompts, self._workspace)
-            answers = iter([without_specks(one[:1], p, view)[0].copy() for one, p in zip(logits, prompts)])
-        nothing = np.full(view.grid, -READ_LIMIT, np.float32)
-        return cells, [
-            Reading(next(answers) if is_prompted else nothing, own, keys)
-            for is_prompted, own, keys in zip(prompted, own_of, keys_of)
-        ]
+            matches = tracked.memory.read(keys)
+            own_of.append(matches.prompted)
+            seen = tracked.seen
+            before = None if seen is None else pixels.resample_grid(seen.logits, seen.view, view)
+            hints.append(make_hint(matches, cells, view, before))
+        answers = decode_hints(self.segmenter.network, features, view, hints, self._workspace)
+        return cells, [Reading(*row) for row in zip(answers, own_of, keys_of)]
 
     def _detect(self, tracked: Tracked, view: Letterbox, cells: Cells, reading: Reading) -> Detection:
         """The mask that a reading gives, and how alike it is to the object."""
@@ -357,10 +380,12 @@ class Tracker:
         if not presence.see(detection.likeness, detection.stats.area, searching):
             if presence.lost_for == 1:
                 tracked.memory.forget_recent()
-                tracked.box = tracked.sure_box
+                tracked.box, tracked.seen = tracked.sure_box, None
             detection.mask[:] = False
             return self._result(tracked, detection.mask, 0.0, 0, logits, view)
-        tracked.box = np.array(detection.stats.box, np.float64)
+        before = tracked.place
+        tracked.box, tracked.seen = np.array(detection.stats.box, np.float64), Seen(logits, view)
+        tracked.look = None if searching else held_look(before, tracked.box, view.frame_width, view.frame_height)
         if presence.sure:
             tracked.sure_box = tracked.box
             own, inside = detection.reading.own, detection.cells.inside
@@ -400,6 +425,7 @@ class Tracker:
     ) -> TrackResult:  # fmt: skip
         """Take a mask that the caller vouches for into an object's memory."""
         tracked.box = tracked.sure_box = mask_box(mask)
+        tracked.look = None
         if seen is None:
             view = crop_view(tracked.box, *_size(layout), self._sides[0][1])
             cells = view_cells(self.segmenter.network.encode(layout, view, self._workspace), view)
@@ -418,6 +444,7 @@ class Tracker:
             tracked.labels = [float(v) for v in np.asarray(prompt.labels)]
         tracked.prompted_at = self.frames
         logits = ((inside - 0.5) * (2 * READ_LIMIT)).astype(np.float32)
+        tracked.seen = Seen(logits, view)
         return self._result(tracked, np.array(mask, np.bool_), 1.0, area, logits, view)
 
     def _clicked(self, tracked: Tracked, layout: pixels.FrameLayout, prompt: Prompt) -> NDArray[np.bool_]:
@@ -483,12 +510,21 @@ def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
     presence = Presence(bool(row["visible"]), int(row["lost_for"]), int(row["doubts"]), int(row["area"]))
     points = [(float(x), float(y)) for x, y in row["points"]]
     labels = [float(v) for v in row["labels"]]
-    boxes = saved.array(f"{number}.box", (2, 4), np.float64)
+    boxes = saved.array(f"{number}.box", (3, 4), np.float64)
     if not (boxes[:, :2] < boxes[:, 2:]).all() or len(points) != len(labels):
         raise ValueError(f"object {number} has no box, or other clicks than labels")
     return Tracked(
-        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels
+        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels, boxes[2]
     )
+
+
+def _seen_facts(seen: Seen | None) -> dict[str, Any] | None:
+    """A view for a file. side: of a crop's input; None for the whole frame's view."""
+    if seen is None:
+        return None
+    width, height = seen.view.input
+    crop = not seen.view.whole_frame or width == height
+    return {"region": [int(v) for v in seen.view.region], "side": int(width) if crop else None}
 
 
 def _size(layout: pixels.FrameLayout) -> tuple[int, int]:
@@ -511,30 +547,6 @@ def _checked_prompt(
     if mask is not None and (points is not None or box is not None):
         raise PromptError("a mask says where the object is by itself; give it without points or box")
     return prompt
-
-
-def read_out(margins: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
-    """Margins of a view's cells (n,) -> logits (h, w) on its grid, as the decoder takes them for a hint."""
-    logits = np.clip(margins / TEMPERATURE, -READ_LIMIT, READ_LIMIT)
-    logits[~cells.inside] = -READ_LIMIT
-    grid = logits.reshape(cells.rows, cells.columns).astype(np.float32)
-    size = cells.columns * CELL_LOGITS, cells.rows * CELL_LOGITS
-    return np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def hint_box(hint: NDArray[np.float32], view: Letterbox) -> NDArray[np.float64] | None:
-    """The box (x0, y0, x1, y1), in frame pixels, of a hint's larger parts and a margin; None if it is empty."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats((hint > 0).astype(np.uint8), connectivity=8)
-    if count < 2:
-        return None
-    parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= LEAST_PART * stats[1:, cv2.CC_STAT_AREA].max()]
-    low = parts[:, :2].min(0).astype(np.float64)
-    high = (parts[:, :2] + parts[:, 2:4]).max(0).astype(np.float64)
-    margin = BOX_MARGIN * (high - low)
-    corners = np.concatenate([low - margin, high + margin]) * LOGIT_STRIDE
-    box = np.asarray(view.boxes_to_frame(corners), np.float64)
-    x0, y0, x1, y1 = view.region
-    return np.clip(box, (x0, y0, x0, y0), (x1, y1, x1, y1))
 
 
 def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.geometry import Letterbox, crop_around, letterbox
+from tinyseg.graphs.shapes import TRACK_SIDE
 
 FACTOR = 1.6  # side of a crop against the object's longer side
 # Model pixels of a crop's side, by how many crops a frame takes at most: detail is what small models lack, but eight crops of
 # 320 pixels cost eight times one; as it is, up to eight cost about three. With more than the last entry allows, the whole frame
 # serves all objects. docs/video.md has accuracy beside cost.
 Sides = Sequence[tuple[int, int]]
-SIDES: Sides = ((2, 320), (4, 256), (6, 192), (16, 160))
+SIDES: Sides = ((2, TRACK_SIDE), (4, 256), (6, 192), (16, 160))
+# By how much what is looked at may shrink from frame to frame.
+SHRINK = 0.95
 # An object shares another one's crop if that shows it at no less than this share of the detail of its own.
 SHARED_DETAIL = 0.75
 # Side of a view against the box that it must keep inside, with what the object may move in a frame.
@@ -52,6 +55,19 @@ def plan_views(
     if side is None:
         return [SharedView(letterbox(width, height, long_side), tuple(range(len(boxes))))]
     return [SharedView(crop_view(box, width, height, side), tuple(members)) for box, _, members in crops]
+
+
+def held_look(look: NDArray[np.float64], box: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+    """Where to look for an object that was found in ``box`` when ``look`` was looked at; all (x0, y0, x1, y1).
+
+    Around the box, but not much smaller than before: what is hidden for a while, or was missed, would be outside of the next
+    crop and lost for good.
+    """
+    size = np.maximum(box[2:] - box[:2], SHRINK * (look[2:] - look[:2]))
+    centre = (box[:2] + box[2:]) / 2
+    limits = np.array([width, height], np.float64)
+    low, high = np.maximum(centre - size / 2, 0.0), np.minimum(centre + size / 2, limits)
+    return np.concatenate([np.minimum(low, box[:2]), np.maximum(high, box[2:])])
 
 
 def _side(box: NDArray[np.float64]) -> float:

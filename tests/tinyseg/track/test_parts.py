@@ -8,9 +8,10 @@ import pytest
 from tinyseg.geometry import letterbox
 from tinyseg.pixels import check_frame
 from tinyseg.track.cuts import CutDetector
+from tinyseg.track.hints import hint_box, read_out
 from tinyseg.track.memory import Cells, Memory, coverage
 from tinyseg.track.presence import Presence, candidate_box, to_score
-from tinyseg.track.tracker import hint_box, mask_box, read_out
+from tinyseg.track.tracker import mask_box
 from tinyseg.track.views import SIDES, plan_views
 
 

@@ -1,0 +1,374 @@
+"""Train the tracking decoder: the decoder of a model, taught to draw an object where a memory says it may be.
+
+A step asks about the second and the third frame of some clips, as the tracker would: memory and read-out are the tracker's
+own (tinyseg.track), the third frame's memory and last mask are mostly the decoder's own answer in the second, so that it
+learns from its mistakes. The encoder is frozen, and what it sees is kept in files: a step is the decoder's alone.
+
+A run folder holds ``config.json``, ``clips/`` (features), ``steps.csv``, ``validation.csv``, ``checkpoint.pt`` and
+``best.pt``, as a training of the student does.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinyseg.bench.sequences import Sequence as Video
+from tinyseg.bench.sequences import read_sequences
+from tinyseg.dataset import read_photos
+from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
+from tinyseg.distill.clips import Clips
+from tinyseg.distill.data import split_validation
+from tinyseg.distill.flags import flag
+from tinyseg.distill.losses import mask_iou, mask_loss
+from tinyseg.distill.shape import StudentShape
+from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, worn
+from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
+from tinyseg.errors import DataError, InputError
+from tinyseg.files import write_bytes
+from tinyseg.pixels import resample_grid
+from tinyseg.predict.load import load
+from tinyseg.track.hints import Hint, lay_out_hints, make_hint, without_box
+from tinyseg.track.memory import Memory, coverage
+
+TRACK = "track"  # the group of the flags of TrackConfig, and the kind of its checkpoints
+EMA_DECAY = 0.99
+GRADIENT_NORM = 2.0
+BOX_SHARE = 0.1  # of the training's questions that come with the read-out's box
+LOG_EVERY, SAVE_EVERY = 25, 100  # steps
+HELD_OUT_SEED = 1_000_003  # clips of held-out photos and sequences never share a number with others
+EVERY_HELD_OUT = 6  # sequence in the order of their names
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Everything that decides a run; saved beside its checkpoint."""
+
+    data: tuple[str, ...] = field(
+        default=(),
+        metadata=flag("photos with instances, made to move: tar files or folders, as for train", TRACK, "PATH"),
+    )
+    video: tuple[str, ...] = field(
+        default=(), metadata=flag("sequences with masks, in DAVIS' layout: tar files or folders", TRACK, "PATH")
+    )
+    out: str = ""
+    start: str = field(default="base", metadata=flag("model folder, or a packaged model's name", TRACK, "PLACE"))
+    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N"))
+    minutes: float | None = field(
+        default=None, metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M")
+    )
+    batch_size: int = field(default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N"))
+    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N"))
+    video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S"))
+    learning_rate: float = field(
+        default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R")
+    )
+    weight_decay: float = 0.02
+    seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N"))
+    validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N"))
+    validation_clips: int = field(default=120, metadata=flag("held-out clips to validate on", TRACK, "N"))
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.clips, self.validate_every) < 1 or self.validation_clips < 0:
+            raise InputError("--steps, --batch-size, --clips and --validate-every must be at least 1")
+        if not 0 <= self.video_share <= 1:
+            raise InputError(f"--video-share is a share of the clips, from 0 to 1, got {self.video_share:g}")
+        if not self.data and not self.video:
+            raise InputError("tracking is learned from photos (--data) or sequences (--video); give one of them")
+
+
+def split_videos(videos: Sequence[Video]) -> tuple[list[Video], list[Video]]:
+    """(training, held out): every sixth by its name."""
+    ordered = sorted(videos, key=lambda v: v.name)
+    held_out = ordered[EVERY_HELD_OUT - 1 :: EVERY_HELD_OUT]
+    return [v for v in ordered if v not in held_out], held_out
+
+
+class Followed:
+    """An object on its way through a clip: its memory, and what was answered last."""
+
+    def __init__(self, looks: Sequence[Look], rng: np.random.Generator | None) -> None:
+        """rng: of what is made worse in training; None for nothing."""
+        self.looks, self.rng = looks, rng
+        first = looks[0]
+        cells = first.cells
+        self.memory = Memory.of_first(cells)
+        share = first.share if rng is None or rng.random() < 0.7 else worn(first.share, rng)
+        self.memory.learn_prompted(0, self.memory.keys(cells), coverage(share), cells.inside)
+        self.last: NDArray[np.float32] | None = as_logits(share)
+        self.seen = first  # what ``last`` lies on
+
+    def hint(self, t: int) -> Hint:
+        """What the decoder is told about frame t."""
+        look = self.looks[t]
+        cells = look.cells
+        self._keys = self.memory.keys(cells)
+        matches = self.memory.read(self._keys)
+        self._own, self._inside = matches.prompted, cells.inside
+        before = None if self.last is None else resample_grid(self.last, self.seen.view, look.view)
+        if self.rng is not None:
+            kind = self.rng.random()
+            if kind < 0.2:
+                before = None
+            elif t == 1 and kind < 0.7:  # as of a frame just before: the first one may be long ago
+                shift = self.rng.normal(0, 3, 2).round().astype(int)
+                before = as_logits(np.roll(worn(look.share, self.rng), tuple(shift), (0, 1)))
+        hint = make_hint(matches, cells, look.view, before)
+        # The tracker gives no box: what the read-out's box leaves out would be lost. It may help to find the way at first.
+        return hint if self.rng is not None and self.rng.random() < BOX_SHARE else without_box(hint)
+
+    def answered(self, t: int, logits: NDArray[np.float32]) -> None:
+        """Learn from an answer (h, w) about frame t, as the tracker does."""
+        look = self.looks[t]
+        truth_instead = self.rng is not None and self.rng.random() < 0.2
+        if truth_instead and self.rng is not None:
+            logits = as_logits(worn(look.share, self.rng))
+        share = coverage(np.asarray(1 / (1 + np.exp(-logits)), np.float32))
+        if self.rng is None or self.rng.random() < 0.85:
+            self.memory.learn(t, self._keys, share, self._inside, self._own)
+        self.last, self.seen = logits, look
+
+
+def ask(decoder: TrackDecoder, followed: Sequence[Followed], t: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, 1, h, w), predicted IoU (B, 1) and the truth (B, 1, h, w) of frame t of clips with crops of one size."""
+    feeds: dict[str, list[NDArray[np.float32]]] = {}
+    for one in followed:
+        look = one.looks[t]
+        inputs = lay_out_hints([one.hint(t)], look.view, 1, 4)
+        for name, array in {**look.features, **inputs}.items():
+            feeds.setdefault(name, []).append(array)
+    tensors = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in feeds.items()}
+    for name in ("embedding", "skip8", "skip4", "mask", "last", "memory"):
+        tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+    logits, iou = decoder(**tensors)
+    truth = torch.from_numpy(np.stack([one.looks[t].share for one in followed])).unsqueeze(1)
+    return logits, iou, truth
+
+
+def clip_loss(decoder: TrackDecoder, followed: Sequence[Followed]) -> tuple[Tensor, list[float]]:
+    """Loss of a batch of clips, and the mean IoU of the second and the third frame."""
+    total, ious = torch.zeros(()), []
+    for t in (1, 2):
+        logits, iou, truth = ask(decoder, followed, t)
+        actual = mask_iou(logits, truth)
+        total = total + mask_loss(logits, truth).mean() + F.mse_loss(iou, actual)
+        ious.append(float(actual.mean()))
+        for one, answer in zip(followed, logits.detach().numpy()):
+            one.answered(t, answer[0])
+    return total, ious
+
+
+@torch.no_grad()
+def score(decoder: TrackDecoder, clips: Sequence[Sequence[Look]]) -> dict[str, float]:
+    """Means over held-out clips: IoU in the second and third frame, the predicted IoU's error, and of absent objects."""
+    second: list[float] = []
+    third: list[float] = []
+    error: list[float] = []
+    ghosts: list[float] = []
+    for looks in clips:
+        one = Followed(looks, None)
+        for t, found in ((1, second), (2, third)):
+            logits, iou, truth = ask(decoder, [one], t)
+            one.answered(t, logits.numpy()[0, 0])
+            actual = float(mask_iou(logits, truth))
+            if looks[t].share.max() > 0.5:
+                found.append(actual)
+            else:
+                ghosts.append(float(iou))
+            error.append(abs(float(iou) - actual))
+    return {
+        name: float(np.mean(values)) if values else 0.0
+        for name, values in (("second", second), ("third", third), ("iou_error", error), ("absent_iou", ghosts))
+    }
+
+
+def _append(path: Path, row: dict[str, object]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+class TrackTraining:
+    """A run: everything that changes while it goes on."""
+
+    def __init__(self, config: TrackConfig) -> None:
+        self.config, self.out = config, Path(config.out)
+        self.checkpoint = self.out / "checkpoint.pt"
+        place = Path(config.start)
+        photos, unseen = split_validation(p for path in config.data for p in read_photos(Path(path)))
+        videos, unseen_videos = split_videos([v for path in config.video for v in read_sequences(Path(path))])
+        network = load(place, "onnxruntime", "fp32", threads=torch.get_num_threads()).network
+        self.looks = Looks(
+            Clips(photos, videos, config.seed, config.video_share), network, self.out / "clips", config.seed
+        )  # fmt: skip
+        self.held_out: list[list[Look]] = []
+        if config.validation_clips and (unseen or unseen_videos):
+            seed = config.seed + HELD_OUT_SEED
+            try:
+                held = Looks(Clips(unseen, unseen_videos, seed, 0.5), network, self.out / "held-out", seed)
+                self.held_out = [held[n] for n in range(config.validation_clips)]
+            except DataError:  # what is held out shows nothing to follow
+                print("too little is held out to validate on, so no figures will be shown", flush=True)
+        self.by_side = {side: [n for n in range(config.clips) if side_of(n, config.seed) == side] for side, _ in SIDES}
+        saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
+        if saved is None:
+            student = student_without_scores(place)
+            self.shape, self.decoder = student.shape, begin_track_decoder(student)
+        else:
+            self.shape = StudentShape.of(saved["shape"])
+            self.decoder = new_track_decoder(self.shape)
+        # Batch norms keep the statistics that they have: what is exported has one set for all.
+        self.decoder = self.decoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.decoder).requires_grad_(False)
+        new = {id(p) for part in self.decoder.new_parts for p in part.parameters()}
+        groups = []
+        for is_new in (True, False):
+            for decay in (True, False):
+                params = [p for p in self.decoder.parameters() if (id(p) in new) == is_new and (p.ndim > 1) == decay]
+                groups.append(
+                    {
+                        "params": params, "peak": config.learning_rate * (3 if is_new else 1),
+                        "weight_decay": config.weight_decay if decay else 0.0,
+                    }
+                )  # fmt: skip
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+        self.step, self.spent, self.best = 0, 0.0, -math.inf
+        if saved is not None:
+            if saved.get("kind") != TRACK:
+                raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
+            self.decoder.load_state_dict(saved["student"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
+            print(f"going on at step {self.step}, {self.spent / 60:.1f} minutes spent", flush=True)
+        self.budget = math.inf if config.minutes is None else config.minutes * 60
+        self.recent: list[list[float]] = []
+        self.durations: list[float] = []
+
+    def batch(self, number: int) -> list[Followed]:
+        """Clips of step ``number``, a pure function of it: resuming goes on in the same order."""
+        rng = np.random.default_rng((self.config.seed, number, 3))
+        sides = [s for s in self.by_side if self.by_side[s]]
+        shares = np.array([dict(SIDES)[s] for s in sides])
+        side = int(rng.choice(sides, p=shares / shares.sum()))
+        count = max(1, round(self.config.batch_size * (SIDES[0][0] / side) ** 1.5))
+        numbers = rng.choice(self.by_side[side], count)
+        return [Followed(self.looks[int(n)], np.random.default_rng((number, i, 4))) for i, n in enumerate(numbers)]
+
+    def take_step(self) -> None:
+        """One step of the optimizer and of the moving average."""
+        done = min(max(self.step / self.config.steps, self.spent / self.budget), 1.0)
+        warm_up = min(1.0, (self.step + 1) / min(100, 1 + self.config.steps // 10))
+        rate = max(warm_up * (0.5 + 0.5 * math.cos(math.pi * done)), 0.01)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, ious = clip_loss(self.decoder, self.batch(self.step))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), GRADIENT_NORM)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            print(f"step {self.step}: gradient is not finite, skipped", flush=True)
+        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            for a, b in zip(self.average.parameters(), self.decoder.parameters()):
+                a.lerp_(b, 1 - decay)
+        self.step += 1
+        self.recent.append([float(loss.detach()), *ious])
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a step; a pause of the process is not time spent on training."""
+        self.durations = [*self.durations[-99:], seconds]
+        self.spent += min(seconds, 5 * float(np.median(self.durations)))
+
+    def log(self) -> None:
+        """A line, and a row of steps.csv, for the steps since the last one."""
+        loss, second, third = np.mean(self.recent, 0)
+        self.recent.clear()
+        seconds = float(np.mean(self.durations[-LOG_EVERY:]))
+        left = min((self.config.steps - self.step) * seconds, self.budget - self.spent)
+        print(
+            f"step {self.step}/{self.config.steps}  loss {loss:.4f}  IoU second {second:.3f} third {third:.3f}"
+            f"  {seconds:.2f} s/step  {left / 60:.0f} min left",
+            flush=True,
+        )
+        _append(
+            self.out / "steps.csv",
+            {"step": self.step, "loss": loss, "second": second, "third": third, "spent": self.spent},
+        )
+
+    def validate(self) -> None:
+        """Figures of the moving average; the best one so far is kept."""
+        figures = score(self.average, self.held_out)
+        _append(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        quality = (figures["second"] + figures["third"]) / 2
+        if quality > self.best:
+            self.best = quality
+            self.save(self.out / "best.pt")
+        print(f"held out, step {self.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+
+    def save(self, path: Path) -> None:
+        """Everything that is needed to go on."""
+        state = {
+            "kind": TRACK, "student": self.decoder.state_dict(), "average": self.average.state_dict(),
+            "shape": asdict(self.shape), "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent,
+            "best": self.best, "config": asdict(self.config),
+        }  # fmt: skip
+        save_checkpoint(path, state)
+
+    def run(self) -> None:
+        """Until the steps or the time are spent, or a signal asks to stop."""
+        asked = False
+
+        def on_signal(_number: int, _frame: object) -> None:
+            nonlocal asked
+            asked = True
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        if self.held_out and self.step == 0:
+            self.validate()  # what the decoder of still images does with the same hints
+        ending = False
+        while not ending:
+            begun = time.monotonic()
+            self.take_step()
+            self.spend(time.monotonic() - begun)
+            ending = asked or self.spent >= self.budget or self.step >= self.config.steps
+            if self.step % LOG_EVERY == 0:
+                self.log()
+            if self.held_out and ((ending and not asked) or self.step % self.config.validate_every == 0):
+                self.validate()
+            if ending or self.step % SAVE_EVERY == 0:
+                self.save(self.checkpoint)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        print(f"stopped at step {self.step} after {self.spent / 60:.1f} minutes: {self.checkpoint}", flush=True)
+
+
+def train_track(config: TrackConfig) -> Path:
+    """Run or resume a training; returns the checkpoint's path. Raises InputError, DataError, ModelError."""
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+    training = TrackTraining(config)
+    if training.step < config.steps:
+        training.run()
+    else:
+        print(f"all of its {config.steps} steps are done: {training.checkpoint}", flush=True)
+    return training.checkpoint
