@@ -204,7 +204,8 @@ class _Bend:
             places[..., :2] += self.fields[t]
         source = places @ back.T
         source = source[..., :2] / np.maximum(source[..., 2:], 1e-3)
-        return np.asarray(cv2.remap(image, source, None, cv2.INTER_LINEAR, borderMode=border))
+        x, y = np.ascontiguousarray(source[..., 0]), np.ascontiguousarray(source[..., 1])
+        return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border))
 
 
 def _at_frame_size(photo: Photo, rng: np.random.Generator) -> tuple[Picture, NDArray[np.bool_]]:
