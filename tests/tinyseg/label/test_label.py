@@ -215,7 +215,9 @@ def test_two_suffixes_of_one_stem_are_refused_for_yolo(job: Job, tmp_path: Path)
 
 
 def test_supervision_reads_the_coco_file(job: Job, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision", minversion="0.28", reason="supervision 0.28 is not installed: older ones read no run lengths")
+    supervision = pytest.importorskip(
+        "supervision", minversion="0.28", reason="supervision 0.28 is not installed: older ones read no run lengths"
+    )
     job.label(tmp_path / "out")
     read = supervision.DetectionDataset.from_coco(
         str(job.inputs), str(tmp_path / "out" / "annotations.json"), force_masks=True
