@@ -134,9 +134,9 @@ def test_compiled_folder(
     command = ["compile", "--engine", engine, "--precision", precision, "--size", "160x96"]
     assert main([*command, "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "4 engines for 160x96 frames" in told and ("mask IoU" in told) == (precision == "int8")
+    assert "6 engines for 160x96 frames" in told and ("mask IoU" in told) == (precision == "int8")
     assert main(command) == 0
-    assert "4 of them from the cache" in capsys.readouterr().out
+    assert "6 of them from the cache" in capsys.readouterr().out
     expected = box_answer(tinyseg.load(engine=engine, precision=precision))
 
     # The folder needs neither the cache nor a compiler.

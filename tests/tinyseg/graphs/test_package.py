@@ -63,7 +63,7 @@ def test_compiled_parts_and_precisions_name_plain_files(tmp_path: Path) -> None:
     part = {"engine": "fake", "precision": "fp32", "identity": {}, "engines": [row]}
     with pytest.raises(ModelError, match=r"compiled\.engines\[0\]\.file must be a plain file name"):
         open_model(write_zip(tmp_path / "a.zip", edited(lambda c: c.update(compiled=part))))
-    int8 = {"graphs": {n: {"file": "../x.onnx", "sha256": "0" * 64} for n in ("encoder", "decoder")}}
+    int8 = {"graphs": {n: {"file": "../x.onnx", "sha256": "0" * 64} for n in ("encoder", "decoder", "track_decoder")}}
     with pytest.raises(ModelError, match=r"precisions\.int8\.encoder\.file must be a plain file name"):
         open_model(write_zip(tmp_path / "b.zip", edited(lambda c: c.update(precisions={"int8": int8}))))
 
