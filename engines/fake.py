@@ -1,7 +1,8 @@
 """An engine without a network: it draws the prompt itself, so that everything around the network can be tested.
 
 Its encoder returns zeros. Its decoder answers a box with the box, clicks with disks of 24 model pixels (negative ones
-are cut out) and an earlier mask with that mask; all four masks are alike, with scores 0.9, 0.8, 0.7 and 0.6.
+are cut out) and an earlier mask with that mask; all four masks are alike, with scores 0.9, 0.8, 0.7 and 0.6. Its tracking
+decoder answers with the mask of the frame before.
 """
 
 from __future__ import annotations
@@ -71,11 +72,12 @@ class FakeGraph:
                 raise EngineError(f"input {name} must have shape {shape}, but {given} was fed")
         if "points" not in feeds:
             return {name: np.zeros(shape, np.float32) for name, shape in self._outputs.items()}
-        logits = np.stack(
-            [draw_prompt(*one) for one in zip(feeds["points"], feeds["labels"], feeds["mask"], feeds["has_mask"])]
-        )
         shape = self._outputs["logits"]
-        scores = np.tile(np.array([0.9, 0.8, 0.7, 0.6], np.float32), (shape[0], 1))
+        # A tracking decoder is told the last mask instead of a hint, and the object is said to stay where it was.
+        hint = feeds["mask"] if "has_mask" in feeds else feeds["last"]
+        hinted = feeds.get("has_mask", np.ones(shape[0], np.float32))
+        logits = np.stack([draw_prompt(*one) for one in zip(feeds["points"], feeds["labels"], hint, hinted)])
+        scores = np.tile(np.array([0.9, 0.8, 0.7, 0.6], np.float32)[: shape[1]], (shape[0], 1))
         return {"logits": np.ascontiguousarray(np.broadcast_to(logits[:, None], shape)), "iou": scores}
 
 
