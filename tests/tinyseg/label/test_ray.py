@@ -132,7 +132,8 @@ def test_what_an_actor_raises_is_told_as_it_is(cluster: Any, job: Job, tmp_path:
 
 
 def test_what_cannot_be(cluster: Any, job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="room for 2 workers of 1 threads, not for 50"):
+    # Two cores, or three while the cluster has not yet noticed that a node was lost (the test before).
+    with pytest.raises(InputError, match=r"room for \d workers of 1 threads, not for 50"):
         job.label(tmp_path / "out", ray=cluster.address, processes=50, threads=1)
     arguments = ["label", str(job.inputs), "--out", str(tmp_path / "out"), "--engine", "fake", "--shard", "3"]
     arguments += ["--boxes", str(write_boxes(job.boxes, job.names)), "--ray", "127.0.0.1:1"]
