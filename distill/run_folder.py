@@ -28,6 +28,16 @@ SIDE = 320  # pixels of each
 BEST_BY = ("box_frame", "click_frame", "click3_frame", "box_zoom")
 
 
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Add a row to a CSV, which is begun with the row's names."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def read_column(path: Path, name: str) -> tuple[list[float], list[float]]:
     """(steps, values) of a CSV; empty where it does not exist."""
     if not path.exists():

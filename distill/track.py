@@ -11,7 +11,6 @@ A run folder holds ``config.json``, ``clips/`` (features), ``steps.csv``, ``vali
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import math
 import signal
@@ -34,6 +33,7 @@ from tinyseg.distill.clips import Clips
 from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import flag
 from tinyseg.distill.losses import mask_iou, mask_loss
+from tinyseg.distill.run_folder import append_row
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
@@ -41,7 +41,7 @@ from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
-from tinyseg.track.hints import Hint, lay_out_hints, make_hint, without_box
+from tinyseg.track.hints import Hint, lay_out_hints, make_hint, with_box
 from tinyseg.track.memory import Memory, coverage
 
 TRACK = "track"  # the group of the flags of TrackConfig, and the kind of its checkpoints
@@ -128,7 +128,7 @@ class Followed:
                 before = as_logits(np.roll(worn(look.share, self.rng), tuple(shift), (0, 1)))
         hint = make_hint(matches, cells, look.view, before)
         # The tracker gives no box: what the read-out's box leaves out would be lost. It may help to find the way at first.
-        return hint if self.rng is not None and self.rng.random() < BOX_SHARE else without_box(hint)
+        return with_box(hint, look.view) if self.rng is not None and self.rng.random() < BOX_SHARE else hint
 
     def answered(self, t: int, logits: NDArray[np.float32]) -> None:
         """Learn from an answer (h, w) about frame t, as the tracker does."""
@@ -193,15 +193,6 @@ def score(decoder: TrackDecoder, clips: Sequence[Sequence[Look]]) -> dict[str, f
         name: float(np.mean(values)) if values else 0.0
         for name, values in (("second", second), ("third", third), ("iou_error", error), ("absent_iou", ghosts))
     }
-
-
-def _append(path: Path, row: dict[str, object]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 class TrackTraining:
@@ -309,7 +300,7 @@ class TrackTraining:
             f"  {seconds:.2f} s/step  {left / 60:.0f} min left",
             flush=True,
         )
-        _append(
+        append_row(
             self.out / "steps.csv",
             {"step": self.step, "loss": loss, "second": second, "third": third, "spent": self.spent},
         )
@@ -317,7 +308,7 @@ class TrackTraining:
     def validate(self) -> None:
         """Figures of the moving average; the best one so far is kept."""
         figures = score(self.average, self.held_out)
-        _append(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        append_row(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
         quality = (figures["second"] + figures["third"]) / 2
         if quality > self.best:
             self.best = quality

@@ -8,7 +8,6 @@ optimizer, step and seconds spent) and ``best.pt``, the checkpoint whose validat
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import math
 import signal
@@ -32,7 +31,7 @@ from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigab
 from tinyseg.distill.model import Student, load_backbone, normalise
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import first_prompts
-from tinyseg.distill.run_folder import BEST_BY, draw_curves, draw_samples
+from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples
 from tinyseg.distill.shape import SIZES, StudentShape
 from tinyseg.distill.step import training_loss
 from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
@@ -81,15 +80,6 @@ def _parameter_groups(student: Student, config: TrainConfig) -> list[dict[str, o
             rate = config.learning_rate * (config.backbone_rate if in_backbone else 1.0)
             groups.append({"params": params, "peak": rate, "weight_decay": config.weight_decay if decay else 0.0})
     return groups
-
-
-def _append(path: Path, row: dict[str, object]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 class Training:
@@ -215,12 +205,12 @@ class Training:
             "rate": self.rate,
             "spent": self.spent,
         }
-        _append(self.out / "steps.csv", row)
+        append_row(self.out / "steps.csv", row)
 
     def validate(self) -> None:
         """Figures, samples and curves of the moving average; the best one so far is kept."""
         figures = validate(self.average, self.validation, self.device)
-        _append(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        append_row(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
         quality = float(np.mean([figures[name] for name in BEST_BY]))
         if quality > self.best:
             self.best = quality

@@ -1,9 +1,9 @@
-"""What the tracker tells a decoder of an object: where its features match, a box around that, and where it was before."""
+"""What the tracker tells a decoder of an object: where its features match, where it was before, and maybe a box."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -25,26 +25,27 @@ MATCH_RANGE = -3.0, 2.0
 class Hint:
     """Of one object in one view.
 
-    read_out: (h, w) logits, where the memory says it is. box: around that, (x0, y0, x1, y1) in frame pixels, None if there
-    is none. last: (h, w) logits of the frame before on this view's grid, zeros if there are none. matches: (4, h/4, w/4).
+    read_out: (h, w) logits, where the memory says it is. last: (h, w) logits of the frame before on this view's grid, zeros
+    if there are none. matches: (4, h/4, w/4), as :func:`match_maps` makes them. box: around the read-out, (x0, y0, x1, y1) in
+    frame pixels; None if there is none, or nobody vouches for it.
     """
 
     read_out: NDArray[np.float32]
-    box: NDArray[np.float64] | None
     last: NDArray[np.float32]
     matches: NDArray[np.float32]
+    box: NDArray[np.float64] | None = None
 
 
 def make_hint(matches: Matches, cells: Cells, view: Letterbox, last: NDArray[np.float32] | None) -> Hint:
-    """What is told of an object whose memory matches a view's cells like this. last: as of :class:`Hint`, None for none."""
+    """What is told, without a box, of an object whose memory matches a view's cells like this. last: as in Hint, or None."""
     shown = read_out(matches.all, cells)
     before = np.zeros(view.grid, np.float32) if last is None else np.clip(last, -READ_LIMIT, READ_LIMIT)
-    return Hint(shown, hint_box(shown, view), before, match_maps(matches, cells))
+    return Hint(shown, before, match_maps(matches, cells))
 
 
-def without_box(hint: Hint) -> Hint:
-    """The same of an object whose extent nobody vouches for."""
-    return Hint(hint.read_out, None, hint.last, hint.matches)
+def with_box(hint: Hint, view: Letterbox) -> Hint:
+    """The same with its read-out's box."""
+    return replace(hint, box=hint_box(hint.read_out, view))
 
 
 def read_out(margins: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:

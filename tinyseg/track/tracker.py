@@ -135,8 +135,9 @@ class Tracker:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of all remembered features: at most 1.4 MiB for an object."""
-        return sum(o.memory.nbytes for o in self._objects.values())
+        """Bytes of all remembered features, at most 1.4 MiB for an object, and of their last logits."""
+        seen = sum(o.seen.logits.nbytes for o in self._objects.values() if o.seen is not None)
+        return seen + sum(o.memory.nbytes for o in self._objects.values())
 
     def add(
         self,
