@@ -29,7 +29,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     unit = UNIT.read_text()
     assert settings(unit)["ExecStart"] == "/opt/tinyseg/bin/tinyseg serve ${SOURCE} $OPTIONS"
     here = tmp_path / UNIT.name  # the program stands where this Python stands; nothing else is changed
-    here.write_text(unit.replace("/opt/tinyseg/bin/tinyseg", sys.executable))
+    here.write_text(unit.replace("/opt/tinyseg/bin/tinyseg", f'"{sys.executable}"'))
     done = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert done.returncode == 0 and ours == [], done.stderr

@@ -228,7 +228,8 @@ def test_permission_denied_is_told(tmp_path: Path) -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 import tinyseg, tinyseg.cli
-seg = tinyseg.load(engine="fake")  # while modules can still be imported
+seg = tinyseg.load(engine="fake")  # while modules can still be imported, those of all commands too
+tinyseg.cli.build_parser()
 os.environ["TINYSEG_CACHE"] = "/nowhere"
 os.chdir("/"); os.setgid(65534); os.setuid(65534)
 box, fake = ["--box", "1,1,9,9"], ["--engine", "fake"]
