@@ -125,7 +125,7 @@ def test_a_model_folder_with_one(
     run_folder: Path, shapes: Path, sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("TINYSEG_CACHE", "off")
+    monkeypatch.setenv("TINYSEG_CACHE_MB", "0")
     out = tmp_path / "model"
     command = ["export-track", str(run_folder / "best.pt"), "--data", str(shapes), "--photos", "1", "--out", str(out)]
     assert main([*command, "--model", "small"]) == 0
