@@ -1,7 +1,8 @@
 """``python -m tinyseg.bench.label_scale``: what labelling costs, from one process to a cluster, as docs/label.md adds it up.
 
 Rates are those of the second half of a folder: half of it and all of it are labelled, and the difference counts, so that starting
-processes and opening models is left out and told by itself; engines are built before. Run it while nothing else does.
+processes and opening models is left out and told by itself; engines are built before, by a first pass that is not timed. Run it
+while nothing else does.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from tinyseg.system.folders import ResultFolder
 SIZE = (640, 480)
 SHARD = 16  # where nothing is looked for: what a scheduler costs is spent once a shard
 SMALL_SHARD = 2  # of photographs: enough shards that every worker is busy to the end
-FIRST_IMAGES = 4  # before anything is timed: their engines are built then
 MEMORY_SHARD = 64
 SAMPLE_SECONDS = 0.25
 
@@ -123,7 +123,7 @@ def ratio(a: float | None, b: float | None) -> float | None:
 
 def rates(root: Path, engine: str, workers: int, shard: int, with_ray: bool) -> list[Rate]:
     """One process, several, and Ray with as many workers, on the same folders."""
-    timed(root / "first", root / "out", engine, 1, 1, shard)
+    timed(root / "whole", root / "out", engine, 1, 1, shard)  # builds all engines that these images ask for
     found = [measure(root, "one process", engine, 1, 1, shard), measure(root, "processes", engine, workers, 1, shard)]
     if with_ray:
         found.append(measure(root, "Ray", engine, workers, 1, shard, "local"))
@@ -244,8 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part, share in (("whole", 1), ("half", 2)):
             photographs(root / "real" / part, args.images // share)
             tiny_pictures(root / "tiny" / part, args.overhead_images // share, 1)
-        photographs(root / "real" / "first", FIRST_IMAGES)
-        tiny_pictures(root / "tiny" / "first", FIRST_IMAGES, 1)
         real = rates(root / "real", args.engine, args.workers, SMALL_SHARD, with_ray)
         fake = rates(root / "tiny", "fake", args.workers, SHARD, with_ray)
         each = costs(root / "real")
