@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,6 +32,7 @@ from tinyseg.distill.clips import Clips
 from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import flag
 from tinyseg.distill.losses import mask_iou, mask_loss
+from tinyseg.distill.pace import Pace, follow, stop_on_signal
 from tinyseg.distill.run_folder import append_row
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, worn
@@ -47,6 +47,8 @@ from tinyseg.track.memory import Memory, coverage
 TRACK = "track"  # the group of the flags of TrackConfig, and the kind of its checkpoints
 EMA_DECAY = 0.99
 GRADIENT_NORM = 2.0
+WARMUP_STEPS = 100
+LEAST_RATE = 0.01  # of the peak
 BOX_SHARE = 0.1  # of the training's questions that come with the read-out's box
 LOG_EVERY, SAVE_EVERY = 25, 100  # steps
 HELD_OUT_SEED = 1_000_003  # clips of held-out photos and sequences never share a number with others
@@ -126,7 +128,7 @@ class Followed:
             elif t == 1 and kind < 0.7:  # as of a frame just before: the first one may be long ago
                 shift = self.rng.normal(0, 3, 2).round().astype(int)
                 before = as_logits(np.roll(worn(look.share, self.rng), tuple(shift), (0, 1)))
-        hint = make_hint(matches, cells, look.view, before)
+        hint = make_hint(matches, cells, before)
         # The tracker gives no box: what the read-out's box leaves out would be lost. It may help to find the way at first.
         return with_box(hint, look.view) if self.rng is not None and self.rng.random() < BOX_SHARE else hint
 
@@ -239,18 +241,16 @@ class TrackTraining:
                     }
                 )  # fmt: skip
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
-        self.step, self.spent, self.best = 0, 0.0, -math.inf
+        self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
             if saved.get("kind") != TRACK:
                 raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
             self.decoder.load_state_dict(saved["student"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
-            print(f"going on at step {self.step}, {self.spent / 60:.1f} minutes spent", flush=True)
-        self.budget = math.inf if config.minutes is None else config.minutes * 60
+            self.pace.step, self.pace.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
+            print(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent", flush=True)
         self.recent: list[list[float]] = []
-        self.durations: list[float] = []
 
     def batch(self, number: int) -> list[Followed]:
         """Clips of step ``number``, a pure function of it: resuming goes on in the same order."""
@@ -264,92 +264,74 @@ class TrackTraining:
 
     def take_step(self) -> None:
         """One step of the optimizer and of the moving average."""
-        done = min(max(self.step / self.config.steps, self.spent / self.budget), 1.0)
-        warm_up = min(1.0, (self.step + 1) / min(100, 1 + self.config.steps // 10))
-        rate = max(warm_up * (0.5 + 0.5 * math.cos(math.pi * done)), 0.01)
+        rate = self.pace.rate(WARMUP_STEPS, LEAST_RATE)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss, ious = clip_loss(self.decoder, self.batch(self.step))
+        loss, ious = clip_loss(self.decoder, self.batch(self.pace.step))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), GRADIENT_NORM)
         if torch.isfinite(norm):
             self.optimizer.step()
         else:
-            print(f"step {self.step}: gradient is not finite, skipped", flush=True)
-        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for a, b in zip(self.average.parameters(), self.decoder.parameters()):
-                a.lerp_(b, 1 - decay)
-        self.step += 1
+            print(f"step {self.pace.step}: gradient is not finite, skipped", flush=True)
+        follow(self.average, self.decoder, self.pace.step, EMA_DECAY)
+        self.pace.step += 1
         self.recent.append([float(loss.detach()), *ious])
-
-    def spend(self, seconds: float) -> None:
-        """Count the time of a step; a pause of the process is not time spent on training."""
-        self.durations = [*self.durations[-99:], seconds]
-        self.spent += min(seconds, 5 * float(np.median(self.durations)))
 
     def log(self) -> None:
         """A line, and a row of steps.csv, for the steps since the last one."""
         loss, second, third = np.mean(self.recent, 0)
         self.recent.clear()
-        seconds = float(np.mean(self.durations[-LOG_EVERY:]))
-        left = min((self.config.steps - self.step) * seconds, self.budget - self.spent)
+        step = self.pace.step
         print(
-            f"step {self.step}/{self.config.steps}  loss {loss:.4f}  IoU second {second:.3f} third {third:.3f}"
-            f"  {seconds:.2f} s/step  {left / 60:.0f} min left",
+            f"step {step}/{self.config.steps}  loss {loss:.4f}  IoU second {second:.3f} third {third:.3f}"
+            f"  {self.pace.told(LOG_EVERY)}",
             flush=True,
         )
         append_row(
             self.out / "steps.csv",
-            {"step": self.step, "loss": loss, "second": second, "third": third, "spent": self.spent},
+            {"step": step, "loss": loss, "second": second, "third": third, "spent": self.pace.spent},
         )
 
     def validate(self) -> None:
         """Figures of the moving average; the best one so far is kept."""
         figures = score(self.average, self.held_out)
-        append_row(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        append_row(self.out / "validation.csv", {"step": self.pace.step, "spent": self.pace.spent, **figures})
         quality = (figures["second"] + figures["third"]) / 2
         if quality > self.best:
             self.best = quality
             self.save(self.out / "best.pt")
-        print(f"held out, step {self.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+        print(f"held out, step {self.pace.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
 
     def save(self, path: Path) -> None:
         """Everything that is needed to go on."""
         state = {
             "kind": TRACK, "student": self.decoder.state_dict(), "average": self.average.state_dict(),
-            "shape": asdict(self.shape), "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent,
-            "best": self.best, "config": asdict(self.config),
+            "shape": asdict(self.shape), "optimizer": self.optimizer.state_dict(), "step": self.pace.step,
+            "spent": self.pace.spent, "best": self.best, "config": asdict(self.config),
         }  # fmt: skip
         save_checkpoint(path, state)
 
     def run(self) -> None:
         """Until the steps or the time are spent, or a signal asks to stop."""
-        asked = False
-
-        def on_signal(_number: int, _frame: object) -> None:
-            nonlocal asked
-            asked = True
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        if self.held_out and self.step == 0:
-            self.validate()  # what the decoder of still images does with the same hints
-        ending = False
-        while not ending:
-            begun = time.monotonic()
-            self.take_step()
-            self.spend(time.monotonic() - begun)
-            ending = asked or self.spent >= self.budget or self.step >= self.config.steps
-            if self.step % LOG_EVERY == 0:
-                self.log()
-            if self.held_out and ((ending and not asked) or self.step % self.config.validate_every == 0):
-                self.validate()
-            if ending or self.step % SAVE_EVERY == 0:
-                self.save(self.checkpoint)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        print(f"stopped at step {self.step} after {self.spent / 60:.1f} minutes: {self.checkpoint}", flush=True)
+        pace = self.pace
+        with stop_on_signal() as asked:
+            if self.held_out and pace.step == 0:
+                self.validate()  # what the decoder of still images does with the same hints
+            ending = False
+            while not ending:
+                begun = time.monotonic()
+                self.take_step()
+                pace.spend(time.monotonic() - begun)
+                ending = asked.made or pace.is_over
+                if pace.step % LOG_EVERY == 0:
+                    self.log()
+                if self.held_out and ((ending and not asked.made) or pace.step % self.config.validate_every == 0):
+                    self.validate()
+                if ending or pace.step % SAVE_EVERY == 0:
+                    self.save(self.checkpoint)
+        print(f"stopped at step {pace.step} after {pace.spent / 60:.1f} minutes: {self.checkpoint}", flush=True)
 
 
 def train_track(config: TrackConfig) -> Path:
@@ -358,7 +340,7 @@ def train_track(config: TrackConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
     training = TrackTraining(config)
-    if training.step < config.steps:
+    if training.pace.step < config.steps:
         training.run()
     else:
         print(f"all of its {config.steps} steps are done: {training.checkpoint}", flush=True)

@@ -29,6 +29,7 @@ from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import Batch, TrainingBatches
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
 from tinyseg.distill.model import Student, load_backbone, normalise
+from tinyseg.distill.pace import Pace, follow, stop_on_signal
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import first_prompts
 from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples
@@ -43,7 +44,8 @@ from tinyseg.files import write_bytes
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
-WARMUP_STEPS = 200  # of short trainings a tenth
+WARMUP_STEPS = 200
+LEAST_RATE = 0.005  # of the peak
 LOG_EVERY, SAVE_EVERY = 50, 250  # steps
 
 
@@ -117,19 +119,17 @@ class Training:
                 groups.append({"params": adapter, "peak": config.learning_rate, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
-        self.step, self.spent, self.best = 0, 0.0, -math.inf
+        self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
             self.student.load_state_dict(saved["student"])
             if self.teaching is not None and self.teaching.adapter is not None and saved.get("adapter"):
                 self.teaching.adapter.load_state_dict(saved["adapter"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.spent = int(saved["step"]), float(saved["spent"])
+            self.pace.step, self.pace.spent = int(saved["step"]), float(saved["spent"])
             self.best = float(saved.get("best", self.best))
-            self.say(f"going on at step {self.step}, {self.spent / 60:.1f} minutes spent")
-        self.budget = math.inf if config.minutes is None else config.minutes * 60
+            self.say(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent")
         self.recent: list[tuple[float, float, float]] = []
-        self.durations: list[float] = []
 
     def say(self, text: str) -> None:
         """Only one process of several talks."""
@@ -142,7 +142,7 @@ class Training:
         # Stored answers are of so many batches; they are gone through again and again.
         source = None if self.teaching is None else self.teaching.source
         period = source.count if isinstance(source, StoredAnswers) else sys.maxsize
-        numbers = [(s * processes.count + processes.rank) % period for s in range(self.step, config.steps)]
+        numbers = [(s * processes.count + processes.rank) % period for s in range(self.pace.step, config.steps)]
         if config.data_on_device:
             need = device_gigabytes(self.batches.photos)
             self.say(f"{need:.1f} GB of photos and masks go into the memory of {self.device}")
@@ -155,10 +155,7 @@ class Training:
 
     def take_step(self, batch: Batch | DeviceBatch) -> None:
         """One step of the optimizer and of the moving average."""
-        # Whichever of steps and time ends first anneals the learning rate.
-        done = min(max(self.step / self.config.steps, self.spent / self.budget), 1.0)
-        warm_up = min(1.0, (self.step + 1) / min(WARMUP_STEPS, 1 + self.config.steps // 10))
-        self.rate = max(warm_up * (0.5 + 0.5 * math.cos(math.pi * done)), 0.005)
+        self.rate = self.pace.rate(WARMUP_STEPS, LEAST_RATE)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -171,51 +168,34 @@ class Training:
         if torch.isfinite(norm):
             self.optimizer.step()
         else:
-            self.say(f"step {self.step}: gradient is not finite, skipped")
-        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for a, b in zip(self.average.state_dict().values(), self.student.state_dict().values()):
-                if a.dtype.is_floating_point:
-                    a.lerp_(b, 1 - decay)
-                else:
-                    a.copy_(b)
-        self.step += 1
+            self.say(f"step {self.pace.step}: gradient is not finite, skipped")
+        follow(self.average, self.student, self.pace.step, EMA_DECAY)
+        self.pace.step += 1
         self.recent.append((float(loss.detach()), float(rounds[0].iou_single.mean()), float(rounds[0].iou_best.mean())))
-
-    def spend(self, seconds: float) -> None:
-        """Count the time of a step; a pause of the process is not time spent on training."""
-        self.durations = [*self.durations[-99:], seconds]
-        self.spent += min(seconds, 5 * float(np.median(self.durations)))
 
     def log(self) -> None:
         """A line, and a row of steps.csv, for the steps since the last one."""
         loss, iou, iou_best = np.mean(self.recent, 0)
         self.recent.clear()
-        seconds = float(np.mean(self.durations[-LOG_EVERY:]))
-        left = min((self.config.steps - self.step) * seconds, self.budget - self.spent)
+        step = self.pace.step
         self.say(
-            f"step {self.step}/{self.config.steps}  loss {loss:.4f}  first-round IoU {iou:.3f} (best of 3 {iou_best:.3f})"
-            f"  {seconds:.2f} s/step  {left / 60:.0f} min left"
+            f"step {step}/{self.config.steps}  loss {loss:.4f}  first-round IoU {iou:.3f} (best of 3 {iou_best:.3f})"
+            f"  {self.pace.told(LOG_EVERY)}"
         )
         row = {
-            "step": self.step,
-            "loss": loss,
-            "iou": iou,
-            "iou_best": iou_best,
-            "rate": self.rate,
-            "spent": self.spent,
-        }
+            "step": step, "loss": loss, "iou": iou, "iou_best": iou_best, "rate": self.rate, "spent": self.pace.spent,
+        }  # fmt: skip
         append_row(self.out / "steps.csv", row)
 
     def validate(self) -> None:
         """Figures, samples and curves of the moving average; the best one so far is kept."""
         figures = validate(self.average, self.validation, self.device)
-        append_row(self.out / "validation.csv", {"step": self.step, "spent": self.spent, **figures})
+        append_row(self.out / "validation.csv", {"step": self.pace.step, "spent": self.pace.spent, **figures})
         quality = float(np.mean([figures[name] for name in BEST_BY]))
         if quality > self.best:
             self.best = quality
             self.save(self.out / "best.pt")
-        draw_samples(self.average, self.validation, self.device, self.out / f"samples-{self.step}.jpg")
+        draw_samples(self.average, self.validation, self.device, self.out / f"samples-{self.pace.step}.jpg")
         draw_curves(self.out)
         self.say("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
@@ -224,42 +204,38 @@ class Training:
         state = {
             "student": self.student.state_dict(), "average": self.average.state_dict(), "shape": asdict(self.shape),
             "adapter": {} if adapter is None else adapter.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "step": self.step, "spent": self.spent, "best": self.best, "config": asdict(self.config),
+            "step": self.pace.step, "spent": self.pace.spent, "best": self.best, "config": asdict(self.config),
         }  # fmt: skip
         save_checkpoint(path, state)
 
     def run(self) -> None:
         """Until the steps or the time are spent, or a signal asks to stop."""
-        config, processes = self.config, self.processes
-        asked = False
-
-        def on_signal(_number: int, _frame: object) -> None:
-            nonlocal asked
-            asked = True
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        processes = self.processes
         self.student.train()
-        last = time.monotonic()
-        for batch in self.loader():
-            self.take_step(batch)
-            self.spend(time.monotonic() - last)
-            stopping = processes.any(asked, self.device)
-            spent = processes.any(self.spent >= self.budget, self.device)
-            ending = stopping or spent or self.step >= config.steps
-            if processes.is_first:
-                if self.step % LOG_EVERY == 0:
-                    self.log()
-                if self.validation and ((ending and not stopping) or self.step % config.validate_every == 0):
-                    self.validate()
-                if ending or self.step % SAVE_EVERY == 0:
-                    self.save(self.checkpoint)
-            processes.wait()
-            last = time.monotonic()  # looking at figures and saving are not training
-            if ending:
-                break
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        self.say(f"stopped at step {self.step} after {self.spent / 60:.1f} minutes: {self.checkpoint}")
+        with stop_on_signal() as asked:
+            last = time.monotonic()
+            for batch in self.loader():
+                self.take_step(batch)
+                self.pace.spend(time.monotonic() - last)
+                stopping = processes.any(asked.made, self.device)
+                ending = processes.any(self.pace.is_over, self.device) or stopping
+                if processes.is_first:
+                    self.look_after(ending, stopping)
+                processes.wait()
+                last = time.monotonic()  # looking at figures and saving are not training
+                if ending:
+                    break
+        self.say(f"stopped at step {self.pace.step} after {self.pace.spent / 60:.1f} minutes: {self.checkpoint}")
+
+    def look_after(self, ending: bool, stopping: bool) -> None:
+        """What is due after a step: figures and files. stopping: somebody asked to, and waits."""
+        step = self.pace.step
+        if step % LOG_EVERY == 0:
+            self.log()
+        if self.validation and ((ending and not stopping) or step % self.config.validate_every == 0):
+            self.validate()
+        if ending or step % SAVE_EVERY == 0:
+            self.save(self.checkpoint)
 
 
 def train(config: TrainConfig) -> Path:
@@ -272,7 +248,7 @@ def train(config: TrainConfig) -> Path:
             write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
         training = Training(config, processes, device)
         processes.wait()  # nobody writes a checkpoint that another still reads
-        if training.step < config.steps:
+        if training.pace.step < config.steps:
             training.run()
         else:
             training.say(f"all of its {config.steps} steps are done: {training.checkpoint}")

@@ -65,6 +65,7 @@ class EngineChoice:
 
     engine: Engine
     reason: str
+    device: str  # one of the adapter's DEVICES
 
 
 def create_engine(
@@ -115,7 +116,7 @@ def create_engine(
         told = f"{name} offers {', '.join(offered)} on this device, not {precision}"
         raise PrecisionUnavailable(f"{told}: {why}" if (why := why_not(name, precision, device)) else told)
     engine: Engine = module.create(precision, count, streams, device)
-    return EngineChoice(engine, reason)
+    return EngineChoice(engine, reason, device)
 
 
 def is_installed(name: str) -> bool:

@@ -1,4 +1,7 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO: on the CPU, or on Intel's GPUs and NPUs by name (openvino:gpu, openvino:npu).
+
+Only the CPU was run here; the other devices go through the same code.
+"""
 
 from __future__ import annotations
 

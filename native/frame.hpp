@@ -28,19 +28,23 @@ struct Taps {
   std::vector<int> first;      // per output
   std::vector<float> weights;  // `count` per output, summing to 1
   int count = 0, source = 0;
+  // From output `begin` to `end` the weights of every `period`-th output are the same, `step` source samples farther. 0: nowhere.
+  int period = 0, step = 0, begin = 0, end = 0;
 };
 
-// What one row of the output is made of: `taps` source rows and their weights.
-struct RowTaps {
+// What two rows of the output are made of: source rows of which the upper takes the first, and the lower as many from
+// `shift` on.
+struct RowPair {
   std::vector<const uint8_t*> rows;
-  std::vector<uint16_t> weights;
+  std::vector<uint16_t> weights[2];
+  int shift = 0;
   std::vector<uint8_t> gathered;  // rows of a frame whose bytes do not lie side by side
 };
 
 // Memory that calls use again: it grows to the largest sizes asked for.
 struct FrameScratch {
   Taps across, down;
-  RowTaps upper, lower;
+  RowPair pair;
   std::vector<float> accumulator;
 };
 

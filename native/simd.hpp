@@ -3,14 +3,11 @@
 
 #include <cstdint>
 
-// Resolvers of clones run before the address sanitizer is ready. Without fused multiply-add, a clone computes the same bits
-// as the baseline.
+// Resolvers of clones run before the address sanitizer is ready.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define TINYSEG_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define TINYSEG_CLONES_WITHOUT_FMA __attribute__((target_clones("avx2", "default")))
 #else
 #define TINYSEG_CLONES  // elsewhere the baseline (NEON on 64-bit Arm) vectorises these loops already
-#define TINYSEG_CLONES_WITHOUT_FMA
 #endif
 
 // What clones share is compiled into each of them.

@@ -87,7 +87,7 @@ class Diagnosis:
     image_formats: list[str]
     cache: str
     engines: list[EngineState]
-    chosen: str | None
+    chosen: str  # what load() opens, or why it opens nothing
     traps: list[Trap] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Diagnosis:
         for e in self.engines:
             state = "works        " if e.works else "not installed" if e.version is None else "FAILS        "
             lines.append(f"engine      {e.name:12s} {e.version or '-':10s} {state} {e.detail}")
-        lines += ["", f"chosen      {self.chosen or 'nothing: no engine works'}", ""]
+        lines += ["", f"chosen      {self.chosen}", ""]
         for trap in self.traps:
             lines += [f"problem     {trap.problem}", f"  remedy    {trap.remedy}"]
         if not self.traps:
@@ -322,7 +322,7 @@ def diagnose() -> Diagnosis:
     gpus = [*nvidia_gpus(), *other_gpus()]
     engines = [try_engine(name) for name in ENGINES if name != "fake"]
     try:
-        chosen: str | None = str(load().info)
+        chosen = str(load().info)
     except TinysegError as exc:
         chosen = f"none ({exc})"
     try:

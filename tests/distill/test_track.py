@@ -136,7 +136,7 @@ def test_a_model_folder_with_one(
         assert all(own[name].data == theirs[name].data for name in theirs)  # masks of still images stay as they are
         engine = create_engine("onnxruntime", precision, 1).engine
         builder = Builder(after, engine, None)
-        (dimensions,) = graph_shapes(square_view(64), 64, [1], tracking=True)[TRACK_DECODER]
+        (dimensions,) = graph_shapes(square_view(64), 64, [1], own)[TRACK_DECODER]
         builder(graphs_for(after, precision)[TRACK_DECODER], dimensions)
         assert precision == "fp32" or builder.parities[0].passed
     assert 0 <= after.card["tracking"]["step"] <= 2 and after.card["tracking"]["data"] == [shapes.name]

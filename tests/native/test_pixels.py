@@ -38,6 +38,30 @@ def test_prepare_equals_its_reference(channels: int, size: tuple[int, int], targ
         assert not np.isnan(fast).any()
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "numerator, denominator", [(2, 1), (3, 1), (4, 1), (3, 2), (5, 2), (5, 4), (15, 4), (1, 2), (1, 1)]
+)
+def test_ratios_of_small_numbers_equal_the_reference(channels: int, numerator: int, denominator: int) -> None:
+    """Weights that repeat themselves stay in registers, and rows that two outputs share are read once."""
+    rng = np.random.default_rng(10 * numerator + denominator)
+    for columns, rows in (
+        (13, 9),
+        (12, 6),
+        (3, 2),
+    ):  # in units of the period; odd ones leave a rest of rows and columns
+        size, target = (
+            (rows * 2 * numerator, columns * 4 * numerator),
+            (columns * 4 * denominator, rows * 2 * denominator),
+        )
+        for frame in (rng.integers(0, 256, (*size, channels), np.uint8), np.full((*size, channels), 255, np.uint8)):
+            fast, slow = (run(f, frame, *target, True) for f in (_native.prepare, _native.prepare_reference))
+            np.testing.assert_allclose(fast, slow, atol=5e-4)
+        # A frame that is one pixel larger has no such weights, and is shrunk alike all the same.
+        larger = np.pad(frame, ((0, 1), (0, 1), (0, 0)), mode="edge")
+        np.testing.assert_allclose(run(_native.prepare, larger, *target, True), fast, atol=5e-4)
+
+
 def views(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     planar = np.ascontiguousarray(frame.transpose(2, 0, 1)).transpose(1, 2, 0)
     return [frame[::-1], frame[:, ::-1], frame[..., ::-1], frame[::2, 1::3], planar, frame.transpose(1, 0, 2)]

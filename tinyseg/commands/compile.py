@@ -16,7 +16,6 @@ from tinyseg.geometry import letterbox
 from tinyseg.graphs.bisect import bisect
 from tinyseg.graphs.compiled import Builder, write_folder
 from tinyseg.graphs.model import open_model
-from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.graphs.shapes import graph_shapes
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.load import graphs_for
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     choice = create_engine(args.engine, args.precision, args.threads, 1, model.precision_facts)
     graphs = graphs_for(model, choice.engine.precision)
     view = letterbox(width, height, model.long_side)
-    shapes = graph_shapes(view, model.zoom.side, args.prompts, tracking=TRACK_DECODER in graphs)
+    shapes = graph_shapes(view, model.zoom.side, args.prompts, graphs)
     print(f"{model.name} on {choice.engine.name} {choice.engine.version}, {choice.engine.precision} ({choice.reason})")
     if args.bisect:
         for name, graph in graphs.items():

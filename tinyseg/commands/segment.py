@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     names = unique_names(images)
     coco = CocoWriter()
     failed = 0
-    for there in read_ahead(seg, progress(images, "segment") if len(images) > 1 else images):
+    for there in read_ahead(seg, progress(images, "segment") if len(images) > 1 else images, source is None):
         image = there.image
         try:
             row = segment_one(seg, there, names[image], prompts, args, target, coco, source)
@@ -127,8 +127,11 @@ class ReadImage:
     compile_seconds: float = 0.0
 
 
-def read_ahead(seg: Segmenter, images: Iterable[str]) -> Iterator[ReadImage]:
-    """Images in order. The next one is read, and its shape's encoder compiled, while the caller works on the one before."""
+def read_ahead(seg: Segmenter, images: Iterable[str], one_by_one: bool) -> Iterator[ReadImage]:
+    """Images in order. The next one is read, and its shape compiled, while the caller works on the one before.
+
+    one_by_one: whether prompts are asked singly, and their decoder is to be compiled, too.
+    """
 
     def read(image: str) -> ReadImage:
         try:
@@ -136,7 +139,10 @@ def read_ahead(seg: Segmenter, images: Iterable[str]) -> Iterator[ReadImage]:
         except DataError as exc:
             return ReadImage(image, exc)
         before = seg.network.waited_seconds
-        seg.network.compiled("encoder", seg.view(frame.shape[1], frame.shape[0]))
+        view = seg.view(frame.shape[1], frame.shape[0])
+        if one_by_one:
+            seg.network.open_ahead("decoder", view)
+        seg.network.compiled("encoder", view)
         return ReadImage(image, frame, seg.network.waited_seconds - before)
 
     with ThreadPoolExecutor(1, "tinyseg-ahead") as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Builder:
     def __init__(self, model: Model, engine: Engine, cache: EngineCache | None) -> None:
         self.model, self.engine, self.cache = model, engine, cache
         self._reference: Reference | None = None
+        self._referring = threading.Lock()  # graphs may be built at the same time
         self.parities: list[Parity] = []
 
     def __call__(self, graph: GraphSource, dimensions: Mapping[str, int]) -> CompiledGraph:
@@ -76,8 +78,9 @@ class Builder:
         )
 
     def _checked(self, graph: GraphSource, dimensions: Mapping[str, int], compiled: CompiledGraph) -> CompiledGraph:
-        if self._reference is None:
-            self._reference = Reference(self.model)
+        with self._referring:
+            if self._reference is None:
+                self._reference = Reference(self.model)
         parity = measure(self._reference, graph.name, compiled, dimensions, self.engine.precision)
         self.parities.append(parity)
         parity.require(f"on {self.engine.name} {self.engine.version}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import stat
 import struct
-import zipfile
 from pathlib import Path
 
 from tinyseg.errors import ModelError
@@ -56,6 +55,8 @@ def _too_large(place: Path, name: str, size: int, most_bytes: int) -> ModelError
 
 
 def _from_zip(place: Path, name: str, most_bytes: int) -> bytes:
+    import zipfile  # noqa: PLC0415 - models are folders most of the time, and programs start sooner without it
+
     _check_directory(place)
     try:
         with zipfile.ZipFile(place) as archive:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,14 @@ Run = Callable[[str, Arrays], Arrays]
 
 TRACK_DECODER = "track_decoder"
 VIEW_DIMENSIONS = ("rows4", "columns4", "rows8", "columns8", "rows16", "columns16")
+
+
+class View(Enum):
+    """What a graph is asked about."""
+
+    FRAME = "whole frame"
+    LOOK = "second look at a small object"
+    CROP = "crop in which an object is followed"
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,16 @@ class Role:
     """A row of the table.
 
     name: the graph's key in model.json. required: no model works without it. dimensions: the named dimensions that it is
-    compiled for. feeds_others: its outputs are inputs of another graph, so an engine with memory of its own leaves them
-    there. cases: trials at given dimensions, made with the reference's other graphs. masks: the decoder's answer
-    {"logits", "iou"} that a user would see when the graph made these outputs in a case.
+    compiled for. views: what it is asked about; one that feeds others serves theirs. feeds_others: its outputs are inputs of
+    another graph, so an engine with memory of its own leaves them there. cases: trials at given dimensions, made with the
+    reference's other graphs. masks: the decoder's answer {"logits", "iou"} that a user would see when the graph made these
+    outputs in a case.
     """
 
     name: str
     required: bool
     dimensions: tuple[str, ...]
+    views: tuple[View, ...]
     feeds_others: bool
     cases: Callable[[Run, Mapping[str, int]], Iterator[Case]]
     masks: Callable[[Run, Arrays, Case], Arrays]
@@ -114,10 +125,15 @@ ROLES = {
     role.name: role
     for role in (
         Role(
-            "encoder", True, ("height", "width", *VIEW_DIMENSIONS), True, _encoder_cases, _decode_with_reference
+            "encoder", True, ("height", "width", *VIEW_DIMENSIONS), (), True, _encoder_cases, _decode_with_reference
         ),
-        Role("decoder", True, ("prompts", "points", *VIEW_DIMENSIONS), False, _decoder_cases, _as_they_are),
+        Role(
+            "decoder", True, ("prompts", "points", *VIEW_DIMENSIONS), (View.FRAME, View.LOOK), False, _decoder_cases,
+            _as_they_are,
+        ),
         # The tracker's own decoder; a model without one is followed with the decoder above.
-        Role(TRACK_DECODER, False, ("prompts", "points", *VIEW_DIMENSIONS), False, _track_cases, _as_they_are),
+        Role(
+            TRACK_DECODER, False, ("prompts", "points", *VIEW_DIMENSIONS), (View.CROP,), False, _track_cases, _as_they_are
+        ),
     )
 }  # fmt: skip

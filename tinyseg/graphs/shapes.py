@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tinyseg.engines import CompiledGraph
+from tinyseg.errors import TinysegError
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
-from tinyseg.graphs.roles import ROLES, TRACK_DECODER
+from tinyseg.graphs.roles import ROLES, View
 from tinyseg.system.progress import tell_if_slow
 
+LOGGER = logging.getLogger("tinyseg.graphs")
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 SLOT_COUNTS = (4, 16, 64, 256)
 # Side of the crop in which one object is followed, pixels; see tinyseg.track.views.
 TRACK_SIDE = 320
+# What is compiled ahead where nobody says which graphs a model has.
+REQUIRED = tuple(role.name for role in ROLES.values() if role.required)
 # Compiled shapes kept for each graph; the least recently used goes first. A camera needs two, a folder of photos more.
 CACHED_SHAPES = 32
 # Memory that they may hold between runs, for each graph, by the estimate of `held_bytes`; the newest stays in any case.
@@ -54,27 +59,25 @@ def square_view(side: int) -> Letterbox:
 
 
 def graph_shapes(
-    view: Letterbox, zoom_side: int, prompts: Sequence[int], tracking: bool = False
+    view: Letterbox, zoom_side: int, prompts: Sequence[int], graphs: Collection[str] = REQUIRED
 ) -> dict[str, list[dict[str, int]]]:
     """Dimensions by graph that serve a view and second looks, with so many prompts at once: what to compile ahead.
 
-    tracking: for a model with a tracking decoder, its crops too.
+    graphs: names of those that the model has. Objects are followed one a crop.
     """
     batches = sorted({at_least(n, BATCH_SIZES) for n in prompts if n <= BATCH_SIZES[-1]} or {BATCH_SIZES[-1]})
+    asked = {
+        View.FRAME: (view, batches), View.LOOK: (square_view(zoom_side), [1]), View.CROP: (square_view(TRACK_SIDE), [1])
+    }  # fmt: skip
+    roles = [role for role in ROLES.values() if role.name in graphs]
+    everything = [one for role in roles for one in role.views]
     shapes: dict[str, list[dict[str, int]]] = {}
-    looks = [(view, batches), (square_view(zoom_side), [1])]
-    crop = [(square_view(TRACK_SIDE), [1])]
-    for role in ROLES.values():
+    for role in roles:
         rows: list[dict[str, int]] = []
-        if role.name == TRACK_DECODER:
-            if not tracking:
-                continue
-            own = crop
-        else:
-            own = looks + crop if tracking and role.name == "encoder" else looks
-        for one, counts in own:
+        for one in everything if role.feeds_others else role.views:
+            place, counts = asked[one]
             for count in counts if "prompts" in role.dimensions else [1]:
-                dimensions = prompt_dimensions(one, count)
+                dimensions = prompt_dimensions(place, count)
                 rows.append({name: dimensions[name] for name in role.dimensions})
         shapes[role.name] = [dict(pairs) for pairs in dict.fromkeys(tuple(d.items()) for d in rows)]
     return shapes
@@ -122,29 +125,50 @@ class ShapeCache:
 
     def get(self, dimensions: Mapping[str, int]) -> CompiledGraph:
         """The graph of these dimensions, compiled now if it is not there. Raises EngineError or ParityError."""
-        key = tuple(dimensions.values())
-        graph = self._kept(key)
+        graph = self._kept(tuple(dimensions.values()))
         if graph is not None:
             return graph
         start = time.perf_counter()
         try:
-            with (
-                tell_if_slow(
-                    f"getting the {describe_shape(dimensions)} ready: a frame shape or number of prompts that is new here "
-                    "(tinyseg compile and Segmenter.warm_up do it ahead)"
-                ),
-                self._building,
+            with tell_if_slow(
+                f"getting the {describe_shape(dimensions)} ready: a frame shape or number of prompts that is new here "
+                "(tinyseg compile and Segmenter.warm_up do it ahead)"
             ):
-                graph = self._kept(key)  # another thread may have wanted the same
-                if graph is None:
-                    graph = self._build(dimensions)
-                    with self._lock:
-                        self._graphs[key] = graph
-                        self._bytes[key] = held_bytes(dimensions)
-                        self._let_go()
-                return graph
+                return self._made(dimensions)
         finally:
             self._waited.seconds = self.waited_seconds + time.perf_counter() - start
+
+    def get_ahead(self, dimensions: Mapping[str, int]) -> None:
+        """Compile the graph of these dimensions in a thread of its own, if it is not there: who asks for it waits less.
+
+        Whoever asks is also told what goes wrong, for it is then tried again.
+        """
+
+        def work() -> None:
+            try:
+                self._made(dimensions)
+            except TinysegError as exc:
+                LOGGER.debug("getting the %s ready ahead failed: %s", describe_shape(dimensions), exc)
+
+        if self._kept(tuple(dimensions.values())) is None:
+            threading.Thread(target=work, name="tinyseg-open").start()
+
+    def some(self) -> CompiledGraph | None:
+        """Any form that is there, None if there is none."""
+        with self._lock:
+            return next(iter(self._graphs.values()), None)
+
+    def _made(self, dimensions: Mapping[str, int]) -> CompiledGraph:
+        key = tuple(dimensions.values())
+        with self._building:
+            graph = self._kept(key)  # another thread may have wanted the same
+            if graph is None:
+                graph = self._build(dimensions)
+                with self._lock:
+                    self._graphs[key] = graph
+                    self._bytes[key] = held_bytes(dimensions)
+                    self._let_go()
+            return graph
 
     def _let_go(self) -> None:
         """Drop the least recently used forms beyond what is kept. Called with the lock held."""

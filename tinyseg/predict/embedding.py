@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,13 +18,15 @@ from tinyseg.geometry import Letterbox
 from tinyseg.graphs.everything_rule import DEFAULT_RULE, EverythingRule
 from tinyseg.graphs.model import ZoomRule
 from tinyseg.masks import Masks
-from tinyseg.predict.everything import Search, find_regions
 from tinyseg.predict.network import Features, Network
 from tinyseg.predict.second_look import plan_looks, second_look
 from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.regions import Regions
+
+if TYPE_CHECKING:
+    from tinyseg.predict.everything import Search
+    from tinyseg.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Embedding:
         objects (1: four crops, 2: sixteen more; each costs an encoder run and a grid). min_area: islands and holes of fewer
         frame pixels are taken out. search: all there is to say about where to look, instead of these two. Raises InputError.
         """
+        from tinyseg.predict.everything import Search, find_regions  # noqa: PLC0415 - most programs start without it
+
         if search is not None and (crop_layers or min_area):
             raise InputError("give crop_layers and min_area in search=, or without search=")
         return find_regions(

@@ -62,7 +62,8 @@ def load(
         f"cache of built engines: {told}"
     )
     builder = Builder(opened, choice.engine, cache)
-    return Segmenter(opened, builder, choice.reason, graphs_for(opened, choice.engine.precision), told)
+    graphs = graphs_for(opened, choice.engine.precision)
+    return Segmenter(opened, builder, choice.reason, graphs, told, together=choice.device == "cpu")
 
 
 def graphs_for(model: Model, precision: str) -> Mapping[str, GraphSource]:

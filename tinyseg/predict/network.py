@@ -30,9 +30,14 @@ class Network:
         self,
         graphs: Mapping[str, GraphSource],
         compile_graph: Callable[[GraphSource, Mapping[str, int]], CompiledGraph],
+        together: bool = False,
     ) -> None:
-        """graphs: by role, in the precision that runs. compile_graph: (graph, dimensions) -> compiled and checked."""
+        """graphs: by role, in the precision that runs. compile_graph: (graph, dimensions) -> compiled and checked.
+
+        together: several graphs may be compiled at the same time. Builders of GPUs time kernels, which others would disturb.
+        """
         self.graphs = graphs
+        self._together = together
         self._compiled = {name: ShapeCache(partial(compile_graph, graph)) for name, graph in graphs.items()}
 
     @property
@@ -42,8 +47,16 @@ class Network:
 
     def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
         """The graph of a role that serves a view, for so many prompts of so many points. Raises EngineError, ParityError."""
-        dimensions = prompt_dimensions(view, prompts, points)
-        return self._compiled[role].get({name: dimensions[name] for name in ROLES[role].dimensions})
+        return self._compiled[role].get(_dimensions(role, view, prompts, points))
+
+    def open_ahead(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> None:
+        """Begin in another thread what :meth:`compiled` will be asked for, where graphs may be compiled together."""
+        if self._together:
+            self._compiled[role].get_ahead(_dimensions(role, view, prompts, points))
+
+    def some(self, role: str) -> CompiledGraph | None:
+        """The graph of a role for whatever view, if one was asked for already."""
+        return self._compiled[role].some()
 
     def encode(self, frame: pixels.FrameLayout, view: Letterbox, workspace: Workspace | None = None) -> Features:
         """Features of a view of a frame. With a workspace they are valid until it encodes again."""
@@ -98,6 +111,11 @@ class Network:
         if len(logits) == 1:
             return logits[0], scores[0]
         return np.concatenate(logits), np.concatenate(scores)
+
+
+def _dimensions(role: str, view: Letterbox, prompts: int, points: int) -> dict[str, int]:
+    dimensions = prompt_dimensions(view, prompts, points)
+    return {name: dimensions[name] for name in ROLES[role].dimensions}
 
 
 def require_answer(out: Features, graph: GraphSource, dimensions: Mapping[str, int]) -> None:

@@ -21,13 +21,14 @@ from tinyseg.graphs.shapes import square_view
 from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
-from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference, joined, reference_of, search
+from tinyseg.predict.find_defaults import MAX_FOUND, THRESHOLD
 from tinyseg.predict.network import Network
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.regions import Regions
 
 if TYPE_CHECKING:
+    from tinyseg.predict.exemplar import Reference
+    from tinyseg.regions import Regions
     from tinyseg.track import Tracker
 
 MAX_LONG_SIDE = 2048  # of an encoder input that a caller asks for
@@ -66,20 +67,25 @@ class Segmenter:
         reason: str,
         graphs: Mapping[str, GraphSource] | None = None,
         cache: str = "not needed",
+        together: bool = False,
     ) -> None:
-        """graphs: the model's graphs in the precision that runs, None for fp32. cache: what to say of it."""
+        """graphs: the model's graphs in the precision that runs, None for fp32. cache: what to say of it. together: whether
+        several graphs may be compiled at the same time.
+        """
         self.model = model
         self.everything_rule = read_everything_rule(model.card, model.name)
-        self.network = Network(model.graphs if graphs is None else graphs, compile_graph)
+        self.network = Network(model.graphs if graphs is None else graphs, compile_graph, together)
         self._reason = reason
         self._sha256 = digest(self.network.graphs)
         self._cache = cache
+        self._fresh = True  # nothing was embedded yet
 
     @property
     def info(self) -> SegmenterInfo:
         """What runs, and why; precision and threads are read back from a compiled graph."""
-        # The second look's decoder, which most programs need anyway.
-        graph = self.network.compiled("decoder", square_view(self.model.zoom.side)).info
+        # Where nothing was asked yet, the second look's decoder, which most programs need anyway.
+        known = self.network.some("decoder") or self.network.compiled("decoder", square_view(self.model.zoom.side))
+        graph = known.info
         return SegmenterInfo(
             self.model.name, shown_place(self.model.path), self._sha256, graph.engine, graph.version, graph.precision,
             graph.threads, graph.streams, graph.device, self._reason, self._cache,
@@ -131,6 +137,9 @@ class Segmenter:
         layout = pixels.check_frame(*open_image(frame, color))
         height, width, _ = layout.pixels.shape
         view = letterbox(width, height, self._long_side(long_side), _checked_region(region, width, height))
+        if self._fresh:  # a program starts sooner; later shapes may be asked about in batches, or not at all
+            self._fresh = False
+            self.network.open_ahead("decoder", view)
         features = self.network.encode(layout, view)
         kept = pixels.FrameLayout(layout.pixels.copy(), layout.bgr)
         kept.pixels.flags.writeable = False
@@ -204,6 +213,8 @@ class Segmenter:
 
         frame and color as in :meth:`embed`. Raises FrameError or PromptError.
         """
+        from tinyseg.predict.exemplar import joined, reference_of  # noqa: PLC0415 - most programs start without it
+
         model = digest(self.model.graphs)
         return joined([reference_of(self.embed(frame, color), model, what) for frame, what in examples])
 
@@ -222,6 +233,8 @@ class Segmenter:
         most alike alone. threshold: likeness in [0, 1] that is asked for. Returns up to ``most`` masks, the most alike
         first, with likeness as ``scores``; none where nothing is alike. Raises FrameError, PromptError or InputError.
         """
+        from tinyseg.predict.exemplar import Reference, search  # noqa: PLC0415 - most programs start without it
+
         if not isinstance(like, Reference):
             if not (isinstance(like, tuple) and len(like) == 2):
                 raise InputError("like must be (frame, mask), (frame, Prompt) or a Reference; see Segmenter.reference")

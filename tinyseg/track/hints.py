@@ -25,22 +25,21 @@ MATCH_RANGE = -3.0, 2.0
 class Hint:
     """Of one object in one view.
 
-    read_out: (h, w) logits, where the memory says it is. last: (h, w) logits of the frame before on this view's grid, zeros
-    if there are none. matches: (4, h/4, w/4), as :func:`match_maps` makes them. box: around the read-out, (x0, y0, x1, y1) in
-    frame pixels; None if there is none, or nobody vouches for it.
+    read_out: (h, w) logits, where the memory says it is. last: (h, w) logits of the frame before on this view's grid, None if
+    there are none. matches, cells: how the view's cells match the memory. box: around the read-out, (x0, y0, x1, y1) in frame
+    pixels; None if there is none, or nobody vouches for it.
     """
 
     read_out: NDArray[np.float32]
-    last: NDArray[np.float32]
-    matches: NDArray[np.float32]
+    last: NDArray[np.float32] | None
+    matches: Matches
+    cells: Cells
     box: NDArray[np.float64] | None = None
 
 
-def make_hint(matches: Matches, cells: Cells, view: Letterbox, last: NDArray[np.float32] | None) -> Hint:
-    """What is told, without a box, of an object whose memory matches a view's cells like this. last: as in Hint, or None."""
-    shown = read_out(matches.all, cells)
-    before = np.zeros(view.grid, np.float32) if last is None else np.clip(last, -READ_LIMIT, READ_LIMIT)
-    return Hint(shown, before, match_maps(matches, cells))
+def make_hint(matches: Matches, cells: Cells, last: NDArray[np.float32] | None) -> Hint:
+    """What is told, without a box, of an object whose memory matches a view's cells like this. last: as in Hint."""
+    return Hint(read_out(matches.all, cells), last, matches, cells)
 
 
 def with_box(hint: Hint, view: Letterbox) -> Hint:
@@ -94,5 +93,7 @@ def lay_out_hints(hints: Sequence[Hint], view: Letterbox, batch: int, slots: int
         if hint.box is not None:
             placed = decoder_inputs([Prompt(box=hint.box)], view, view, 1, slots)
             feeds["points"][i], feeds["labels"][i] = placed.points[0], placed.labels[0]
-        feeds["mask"][i, 0], feeds["last"][i, 0], feeds["memory"][i] = hint.read_out, hint.last, hint.matches
+        feeds["mask"][i, 0], feeds["memory"][i] = hint.read_out, match_maps(hint.matches, hint.cells)
+        if hint.last is not None:
+            feeds["last"][i, 0] = np.clip(hint.last, -READ_LIMIT, READ_LIMIT)
     return feeds

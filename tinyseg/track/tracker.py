@@ -19,7 +19,7 @@ from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompt
 from tinyseg.track.cuts import THUMBNAIL, CutDetector
-from tinyseg.track.decoder import decode_hints
+from tinyseg.track.decoder import decode_hints, has_track_decoder
 from tinyseg.track.hints import make_hint
 from tinyseg.track.memory import (
     PROMPTED_KEPT,
@@ -355,6 +355,7 @@ class Tracker:
         """Encode a view and ask for all its objects in one decoder call."""
         features = self.segmenter.network.encode(layout, view, self._workspace)
         cells = view_cells(features, view)
+        reads_last = has_track_decoder(self.segmenter.network)
         hints, keys_of, own_of = [], [], []
         for tracked in members:
             keys = tracked.memory.keys(cells)
@@ -362,8 +363,8 @@ class Tracker:
             matches = tracked.memory.read(keys)
             own_of.append(matches.prompted)
             seen = tracked.seen
-            before = None if seen is None else pixels.resample_grid(seen.logits, seen.view, view)
-            hints.append(make_hint(matches, cells, view, before))
+            before = pixels.resample_grid(seen.logits, seen.view, view) if seen is not None and reads_last else None
+            hints.append(make_hint(matches, cells, before))
         answers = decode_hints(self.segmenter.network, features, view, hints, self._workspace)
         return cells, [Reading(*row) for row in zip(answers, own_of, keys_of)]
 

@@ -56,6 +56,16 @@ def test_shapes_cover_the_frame_and_second_looks() -> None:
     ]
 
 
+def test_shapes_are_those_of_the_graphs_that_a_model_has() -> None:
+    """A graph's row says what it is asked about; the encoder serves the others."""
+    found = graph_shapes(letterbox(160, 96, 160), 128, [1], ("encoder", "decoder", "track_decoder"))
+    assert {n: rows for n, rows in found.items() if n == "decoder"} == {
+        "decoder": [shapes()["decoder"][i] for i in (0, 2)]
+    }
+    assert [(d["columns4"], d["rows4"], d["prompts"]) for d in found["track_decoder"]] == [(80, 80, 1)]
+    assert [(d["width"], d["height"]) for d in found["encoder"]] == [(160, 96), (128, 128), (320, 320)]
+
+
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_the_reference_agrees_with_itself(name: str) -> None:
     model = open_model(None)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import tinyseg
+from tinyseg.engines import GraphSource
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.roles import ROLES
 from tinyseg.graphs.shapes import CACHED_BYTES, CACHED_SHAPES, ShapeCache, held_bytes, prompt_dimensions
+from tinyseg.predict.segmenter import Segmenter
 from tinyseg.sinks import CallbackSink
 from tinyseg.sources import ArraySource
 from tinyseg.system import progress
@@ -42,6 +44,56 @@ def test_known_shapes_are_given_out_while_another_is_compiled() -> None:
     for thread in threads:
         thread.join(20)
     assert built == [32, 64]
+
+
+def test_a_shape_can_be_compiled_ahead() -> None:
+    started, may_finish, built = threading.Event(), threading.Event(), []
+
+    def build(dimensions: Mapping[str, int]) -> Any:
+        built.append((dimensions["width"], threading.current_thread() is threading.main_thread()))
+        started.set()
+        assert may_finish.wait(20)
+        if len(built) == 1:
+            raise tinyseg.EngineError("the first one fails")
+        return object()
+
+    cache = ShapeCache(build)
+    assert cache.some() is None
+    cache.get_ahead({"width": 32})
+    assert started.wait(20)
+    may_finish.set()
+    known = cache.get({"width": 32})  # what went wrong ahead is tried again by whoever asks
+    assert built == [(32, False), (32, True)] and cache.some() is known
+    started.clear()
+    cache.get_ahead({"width": 32})
+    cache.get_ahead({"width": 64})
+    assert started.wait(20)
+    assert cache.get({"width": 64}) is not known and built[2:] == [(64, False)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_first_embedding_opens_its_decoder_beside_its_encoder(together: bool) -> None:
+    """Where both wait for the other to have begun, only two threads get on."""
+    begun = {"encoder": threading.Event(), "decoder": threading.Event()}
+    seg = tinyseg.load(engine="fake")
+    compile_graph = seg.network._compiled["encoder"]._build.func  # type: ignore[attr-defined]
+    compiled: list[str] = []
+
+    def build(graph: GraphSource, dimensions: Mapping[str, int]) -> Any:
+        compiled.append(graph.name)
+        begun[graph.name].set()
+        if together:
+            assert all(event.wait(20) for event in begun.values())
+        return compile_graph(graph, dimensions)
+
+    seg = Segmenter(seg.model, build, "a test", together=together)
+    emb = seg.embed(np.zeros((48, 64, 3), np.uint8))
+    assert together or compiled == ["encoder"]
+    emb.predict(box=(8, 8, 40, 40), zoom="off")
+    assert sorted(compiled) == ["decoder", "encoder"]
+    assert seg.info.engine == "fake" and len(compiled) == 2  # it tells of what is there
+    seg.embed(np.zeros((64, 48, 3), np.uint8))  # of later shapes nobody knows how they are asked
+    assert sorted(compiled) == ["decoder", "encoder", "encoder"]
 
 
 def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,6 @@ def test_an_8k_frame_works(fake: tinyseg.Segmenter) -> None:
 @pytest.mark.parametrize(
     "convert, color",
     [
-        (lambda f: f, "bgr"),
         (lambda f: f[..., ::-1], "rgb"),
         (lambda f: np.dstack([f, f[..., :1]]), "bgra"),
         (lambda f: np.dstack([f[..., ::-1], f[..., :1]]), "rgba"),

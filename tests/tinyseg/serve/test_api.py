@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 import tinyseg
 from tests.tinyseg.serve.conftest import SIZE, app_of, drawn_source, until
-from tinyseg.serve.limits import BODY_BYTES, REQUESTS_BURST, UPLOAD_PIXELS
-from tinyseg.serve.live import Live
+from tinyseg.serve.limits import BODY_BYTES, REQUESTS_BURST, UPLOAD_PIXELS, VIEWERS
+from tinyseg.serve.live import Live, Unavailable
+from tinyseg.serve.viewers import Viewers
 from tinyseg.sources import ArraySource
 
 testclient = pytest.importorskip("starlette.testclient", reason="httpx2 is not installed (the test extra)")
@@ -109,6 +112,10 @@ def png_that_claims(width: int, height: int) -> str:
         (base64.b64encode(b"\xff\xd8\xff\xe0\x00").decode(), "not a JPEG or PNG"),
         (
             base64.b64encode(cv2.imencode(".webp", np.zeros((8, 8, 3), np.uint8))[1].tobytes()).decode(),
+            "not a JPEG or PNG",
+        ),
+        (  # its header states a size, and OpenCV reads it
+            base64.b64encode(cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes()).decode(),
             "not a JPEG or PNG",
         ),
         (png_that_claims(65535, 65535), f"at most {UPLOAD_PIXELS // 1_000_000} million"),
@@ -404,6 +411,25 @@ def test_too_many_viewers_are_refused(client: Any, monkeypatch: pytest.MonkeyPat
         assert channel.receive_json()["type"] == "state"
         with pytest.raises(testclient.WebSocketDisconnect), client.websocket_connect(CHANNEL) as second:
             second.receive_text()
+
+
+@pytest.mark.parametrize("kind", ["stream", "channel"])
+def test_there_is_room_for_so_many_viewers_and_no_more(live: Live, kind: str) -> None:
+    async def come_and_go() -> None:
+        viewers = Viewers(live)
+        with contextlib.ExitStack() as there:
+            for _ in range(VIEWERS):
+                there.enter_context(getattr(viewers, kind)())
+            with pytest.raises(Unavailable, match=f"{VIEWERS} viewers"), getattr(viewers, kind)():
+                pass
+            other = "channel" if kind == "stream" else "stream"
+            with getattr(viewers, other)():  # counted apart
+                pass
+        assert (viewers.streams, viewers.channels) == (0, 0)
+        with getattr(viewers, kind)() as viewer:
+            assert await viewer.next(5) is not None
+
+    asyncio.run(come_and_go())
 
 
 def test_the_engine_is_asked_once_whatever_the_number_of_viewers(

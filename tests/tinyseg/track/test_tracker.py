@@ -10,6 +10,7 @@ import pytest
 import tinyseg
 from tests.conftest import mask_iou
 from tests.tinyseg.track.conftest import Moving
+from tinyseg.track.decoder import has_track_decoder
 from tinyseg.track.memory import PROMPTED_KEPT, RECENT_KEPT
 
 AWAY = 60  # a frame number at which the cup has left
@@ -45,9 +46,13 @@ def test_a_hidden_object_is_lost_and_comes_back_with_its_id(seg: tinyseg.Segment
     tracker.add(7, mask=moving(0)[1], frame=moving(0)[0])
     for number in range(1, 7):
         result = tracker.step(moving(number)[0])[7]
-    box = result.box
+    box, memory = result.box, tracker._objects[7].memory
+    assert memory.last is not None and memory.recent
     for _ in range(6):
         result = tracker.step(moving(AWAY)[0])[7]
+        assert not tracker.cut
+    # What was seen lately may have been what hides it: only what the caller vouched for is kept.
+    assert memory.last is None and not memory.recent and len(memory.prompted) == 1
     assert not result.visible and not result.mask.any() and result.score == 0 and result.area == 0
     assert np.array_equal(result.box, box) and result.lost_for >= 3
     for number in (20, 19, 18):  # elsewhere
@@ -60,10 +65,41 @@ def test_a_cut_is_noticed_and_the_object_found_in_the_new_scene(seg: tinyseg.Seg
     tracker.add(1, mask=moving(0)[1], frame=moving(0)[0])
     for number in range(1, 4):
         assert tracker.step(moving(number)[0])[1].visible and not tracker.cut
+    memory = tracker._objects[1].memory
+    assert memory.last is not None
     night = np.full((240, 320, 3), 15, np.uint8)
     assert not tracker.step(night)[1].visible and tracker.cut
+    assert memory.last is None and not memory.recent and len(memory.prompted) == 1
     result = tracker.step(moving(25)[0])[1]
     assert tracker.cut and result.visible and mask_iou(result.mask, moving(25)[1]) > 0.7
+
+
+def test_a_lost_object_is_not_searched_in_the_padding(fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Any] = []
+    monkeypatch.setattr("tinyseg.track.tracker.candidate_box", lambda margins, *_: searched.append(margins.copy()))
+    tracker = fake.tracker()
+    frame = np.zeros((250, 320, 3), np.uint8)  # 512 x 400 model pixels in an input of 512 x 416
+    tracker.add(1, box=(60, 60, 120, 120), frame=frame)
+    while not searched:
+        tracker.step(frame)
+    assert searched[0].shape == (26, 32)
+    assert (searched[0][25] == -1.0).all() and (searched[0][:25] > -1.0).all()
+
+
+def test_a_decoder_of_still_images_gets_no_maps_of_matches(
+    fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        "tinyseg.track.hints.match_maps", lambda *_: made.append(1) or np.zeros((4, 20, 20), np.float32)
+    )
+    frame = np.zeros((240, 320, 3), np.uint8)
+    for seg, count in ((tinyseg.load("small", engine="fake"), 0), (fake, 1)):
+        assert has_track_decoder(seg.network) == bool(count)
+        tracker = seg.tracker()
+        tracker.add(1, box=(60, 60, 120, 120), frame=frame)
+        tracker.step(frame)
+        assert len(made) == count
 
 
 def test_objects_come_and_go_while_others_are_followed(seg: tinyseg.Segmenter, moving: Moving) -> None:

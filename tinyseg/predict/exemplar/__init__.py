@@ -5,7 +5,8 @@ found = seg.find(frame, like=(reference_frame, mask))   # Masks, the most alike 
 It finds the same instance or the same look, not a category: the student learnt where things end, not what they are called.
 """
 
-from tinyseg.predict.exemplar.matching import MAX_FOUND, THRESHOLD, search
+from tinyseg.predict.exemplar.matching import search
 from tinyseg.predict.exemplar.reference import Reference, joined, reference_of
+from tinyseg.predict.find_defaults import MAX_FOUND, THRESHOLD
 
 __all__ = ["MAX_FOUND", "THRESHOLD", "Reference", "joined", "reference_of", "search"]

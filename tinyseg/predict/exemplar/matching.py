@@ -19,6 +19,7 @@ from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.exemplar.look import FEATURE_STRIDE, features, likeness
 from tinyseg.predict.exemplar.reference import Reference
+from tinyseg.predict.find_defaults import MAX_FOUND, THRESHOLD
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompts
 
@@ -29,12 +30,10 @@ PROMPTS = 16  # a decoder call
 OVERLAP = 0.5  # IoU from which two answers are the same thing
 CONTAINED = 0.8  # or this share of the smaller one inside the larger one
 REFINED = 0.75  # of the threshold: what scores less is not worth two more questions
-MAX_FOUND = 256
 # How an answer's likeness is made up: 1; share of the reference's parts in the same proportions; mean likeness of its
 # features; predicted IoU; share of its features that are like any part; |log| of its size over the reference's. Least
 # squares of the answers' IoU with the nearest labelled instance, on 28 training photos of several like things.
 WEIGHTS = np.array([-0.073, 0.714, 0.337, 0.279, -0.331, -0.1])
-THRESHOLD = 0.4
 CELLS = FEATURE_STRIDE // LOGIT_STRIDE
 
 

@@ -1,0 +1,84 @@
+"""What every training keeps beside its model: how far it is, how fast it learns, its moving average, and when it stops."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+KEPT_DURATIONS = 100  # of the last steps
+PAUSE = 5  # a step that takes so many times the usual one was interrupted
+EMA_WARM_UP = 10  # steps, about: early the average follows faster, for it began as weights of no meaning
+
+
+class Pace:
+    """Steps done and seconds spent of a training that ends with its steps or its time, whichever is first."""
+
+    def __init__(self, steps: int, minutes: float | None) -> None:
+        self.steps = steps
+        self.budget = math.inf if minutes is None else minutes * 60  # seconds
+        self.step, self.spent = 0, 0.0
+        self._durations: list[float] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the steps or the time are used up."""
+        return self.step >= self.steps or self.spent >= self.budget
+
+    def rate(self, warm_up: int, least: float) -> float:
+        """The next step's learning rate as a share of the peak's: a line up, half a cosine down.
+
+        warm_up: steps of the line, a tenth of them all in short trainings. least: where the cosine ends.
+        """
+        done = min(max(self.step / self.steps, self.spent / self.budget), 1.0)
+        rising = min(1.0, (self.step + 1) / min(warm_up, 1 + self.steps // 10))
+        return max(rising * (0.5 + 0.5 * math.cos(math.pi * done)), least)
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a step; a pause of the process is not time spent on training."""
+        self._durations = [*self._durations[1 - KEPT_DURATIONS :], seconds]
+        self.spent += min(seconds, PAUSE * float(np.median(self._durations)))
+
+    def told(self, recent: int) -> str:
+        """Seconds a step, the mean of the ``recent`` last ones, and the minutes that are left at that speed."""
+        seconds = float(np.mean(self._durations[-recent:]))
+        left = min((self.steps - self.step) * seconds, self.budget - self.spent)
+        return f"{seconds:.2f} s/step  {left / 60:.0f} min left"
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move the moving average of a model's weights and statistics by one step, counted from 0; counters are copied."""
+    decay = min(decay, (step + 1) / (step + EMA_WARM_UP))
+    for a, b in zip(average.state_dict().values(), model.state_dict().values()):
+        if a.dtype.is_floating_point:
+            a.lerp_(b, 1 - decay)
+        else:
+            a.copy_(b)
+
+
+class StopRequest:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        self.made = True
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Within the block Ctrl-C and SIGTERM ask to stop after the present step, and end nothing."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
