@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ LOCAL = "local"
 GROUP = 16  # shards of one video or tar that an actor is given at once
 BLOCKS_AN_ACTOR = 64
 CONNECT_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 def import_ray() -> Any:
@@ -70,6 +72,7 @@ def label_on_ray(
     """
     ray = import_ray()
     started = _connect(ray, address)
+    bundles: Any = None
     try:
         cpus = setup.threads or 1
         cores = int(ray.cluster_resources().get("CPU", 0))
@@ -86,21 +89,29 @@ def label_on_ray(
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # its own progress, among ours
         rows = [{"shards": pickle.dumps(tuple(part))} for part in parts]
         blocks = min(len(rows), size * BLOCKS_AN_ACTOR)
-        labelled = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        bundles = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             LabelActor, fn_constructor_args=(dataclasses.replace(setup, threads=cpus),), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=size), num_cpus=cpus, num_gpus=devices or None,
-        )  # fmt: skip
-        for row in labelled.iter_rows():
-            told = pickle.loads(row["told"])
-            if isinstance(told, TinysegError):
-                raise told
-            yield told
+        ).iter_internal_ref_bundles()  # fmt: skip
+        for bundle in bundles:
+            for block in ray.get(bundle.block_refs):
+                for row in ray.data.block.BlockAccessor.for_block(block).iter_rows(public_row_format=True):
+                    told = pickle.loads(row["told"])
+                    if isinstance(told, TinysegError):
+                        raise told
+                    yield told
     except ray.exceptions.RayError as exc:
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
         # The last error of ours in what an actor printed, else Ray's own words.
         ours = next((line for line in reversed(lines) if line.startswith(TinysegError.__module__)), lines[-1])
         raise EngineError(f"Ray gave up: {ours.removeprefix(TinysegError.__module__ + '.')}") from exc
     finally:
+        # Ray Data executes in a thread that ends with the last reference to its iterator. (iter_rows has a thread more, which
+        # keeps one.) A thread that outlives the connection makes another one, or takes the process with it.
+        bundles = None
+        for thread in threading.enumerate():
+            if started and thread.name.startswith("StreamingExecutor"):
+                thread.join(STOP_SECONDS)
         if started:
             ray.shutdown()
 
