@@ -183,21 +183,26 @@ class Asker:
     def all_levels(self, levels: Sequence[NDArray[np.float64]]) -> Candidates:
         """What passes of every level's points; those that an earlier level is sure about are not asked."""
         found = self.ask(levels[0])
+        # Later calls take the form that is compiled by now, however few clicks are left.
+        fill = len(levels[0]) >= self._batch()
         for points in levels[1:]:
             sure = np.asarray((found.logits > self._rule.confident).any(0), np.bool_)
             cells = np.floor(self._view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
             columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
-            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]])], self._view))
+            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]], fill)], self._view))
         return found
 
-    def ask(self, points: NDArray[np.float64]) -> Candidates:
-        """What passes of the answers to single clicks (N, 2), in pixels of the frame."""
+    def ask(self, points: NDArray[np.float64], fill: bool = False) -> Candidates:
+        """What passes of the answers to single clicks (N, 2), in pixels of the frame.
+
+        fill: a call of fewer clicks than others is filled up, so that no form of the decoder is compiled for it.
+        """
         found: list[Candidates] = []
         size = self._batch()
         for start in range(0, len(points), size):
             chunk = points[start : start + size]
             prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
-            if start:  # the last call takes the form that is compiled already
+            if start or fill:
                 prompts += prompts[-1:] * (size - len(prompts))
             logits, scores = self._network.decode(self._features, self._frame, self._view, prompts)
             found.append(self._passing(logits[: len(chunk)], scores[: len(chunk)], chunk))

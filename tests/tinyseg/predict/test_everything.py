@@ -72,7 +72,8 @@ def test_sure_areas_are_not_asked_again(fake: tinyseg.Segmenter, frame: NDArray[
     # Three levels, each with twice as many clicks a side as the one before.
     three = replace(RULE, points_per_side=15, coarse_per_side=4, confident=100.0)
     assert three.sides() == [4, 8, 15] and replace(three, coarse_per_side=20).sides() == [15]
-    assert calls(three, Search(batch=50)) == [16, 50, 50, 50, 50, 50, 50, 50]  # 225 clicks, the last call filled up
+    assert calls(three, Search(batch=50)) == [16, *[50] * 7]  # 225 clicks, the last call filled up
+    assert calls(three, Search(batch=15)) == [15] * 2 + [15] * 5 + [15] * 15  # nothing is compiled for 1 or 4 clicks
     assert set(calls(replace(fine, coarse_per_side=0))) == {64}
     # On a CPU a call has few clicks, which stay in its caches.
     Counting.device = "CPU"
