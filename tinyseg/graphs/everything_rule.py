@@ -42,6 +42,17 @@ class EverythingRule:
         if self.stability_offset < 0:
             raise InputError(f"stability_offset must not be negative, but is {self.stability_offset!r}")
 
+    def sides(self, fine: int | None = None) -> list[int]:
+        """Clicks a side of the grids that are asked one after the other: the coarse one, twice as many, and so on, and last
+        the finest, ``fine`` or ``points_per_side``."""
+        last = self.points_per_side if fine is None else fine
+        sides = []
+        side = self.coarse_per_side
+        while 0 < side < last:
+            sides.append(side)
+            side *= 2
+        return [*sides, last]
+
     def to_card(self) -> dict[str, float]:
         """What model.json states under "everything"."""
         return asdict(self)

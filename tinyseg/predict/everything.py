@@ -28,6 +28,9 @@ from tinyseg.regions import Regions
 # Masks of one view that are kept for suppression, the best scored: bounds memory where a caller lowers all thresholds.
 MAX_CANDIDATES = 2048
 MAX_CROP_LAYERS = 4
+# Clicks a decoder call on a CPU. More of them no longer fit its caches: 64 took 1.5 times as long a click on ONNX Runtime
+# (one thread, 512 x 288), and 453 instead of 66 MB. A GPU wants as many as there are.
+CPU_BATCH = 8
 SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every layer
 
 
@@ -40,7 +43,8 @@ class Search:
     many times fewer points a side than the layer before. crop_box_overlap: IoU of boxes above which one of two masks
     from different views goes. min_area: islands and holes with fewer frame pixels are taken out; it acts on the logit
     grid, so less than a cell (about ten pixels of a 1280 px frame, squared, to a whole model input) does nothing.
-    grids: for every layer (N, 2) points x, y in [0, 1] to ask instead of the rule's grids. batch: prompts a decoder call.
+    grids: for every layer (N, 2) points x, y in [0, 1] to ask instead of the rule's grids. batch: prompts a decoder call,
+    64 at most; None: 8 on a CPU, 64 elsewhere.
     """
 
     crop_layers: int = 0
@@ -49,13 +53,14 @@ class Search:
     crop_box_overlap: float = 0.7
     min_area: int = 0
     grids: Sequence[NDArray[np.float64]] | None = field(default=None, compare=False)
-    batch: int = BATCH_SIZES[-1]
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("crop_layers", 0, MAX_CROP_LAYERS), ("crop_downscale", 1, 64), ("min_area", 0, 1 << 30), ("batch", 1, 1 << 30),
         ):  # fmt: skip
-            check_whole(name, getattr(self, name), least, most)
+            if name != "batch" or self.batch is not None:
+                check_whole(name, getattr(self, name), least, most)
         if not isinstance(self.crop_overlap, (int, float)) or not 0 <= self.crop_overlap < 1:
             raise InputError(f"crop_overlap must be a share from 0 up to 1, but is {shown(self.crop_overlap)}")
         if self.grids is not None:
@@ -117,12 +122,16 @@ def find_regions(
         if search.grids is not None:
             levels = [on_view(np.asarray(search.grids[layer], np.float64), view)]
         else:
-            fine = max(1, rule.points_per_side // search.crop_downscale**layer)
-            coarse = rule.coarse_per_side if 0 < rule.coarse_per_side < fine else 0
-            levels = [on_view(point_grid(n), view) for n in (coarse, fine) if n]
+            sides = rule.sides(fine_per_side(rule, search, layer))
+            levels = [on_view(point_grid(n), view) for n in sides]
         ask = Asker(network, seen, geometry, view, rule, search)
         found.append((view, ask.clean(ask.all_levels(levels))))
     return draw(geometry, merge(found, search.crop_box_overlap))
+
+
+def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
+    """How many clicks a side the finest grid of a layer of crops has; layer 0 is the frame itself."""
+    return max(1, rule.points_per_side // search.crop_downscale**layer)
 
 
 def point_grid(per_side: int) -> NDArray[np.float64]:
@@ -174,25 +183,39 @@ class Asker:
     def all_levels(self, levels: Sequence[NDArray[np.float64]]) -> Candidates:
         """What passes of every level's points; those that an earlier level is sure about are not asked."""
         found = self.ask(levels[0])
+        # Later calls take the form that is compiled by now, however few clicks are left.
+        fill = len(levels[0]) >= self._batch()
         for points in levels[1:]:
             sure = np.asarray((found.logits > self._rule.confident).any(0), np.bool_)
             cells = np.floor(self._view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
             columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
-            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]])], self._view))
+            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]], fill)], self._view))
         return found
 
-    def ask(self, points: NDArray[np.float64]) -> Candidates:
-        """What passes of the answers to single clicks (N, 2), in pixels of the frame."""
+    def ask(self, points: NDArray[np.float64], fill: bool = False) -> Candidates:
+        """What passes of the answers to single clicks (N, 2), in pixels of the frame.
+
+        fill: a call of fewer clicks than others is filled up, so that no form of the decoder is compiled for it.
+        """
         found: list[Candidates] = []
-        size = min(self._search.batch, BATCH_SIZES[-1])
+        size = self._batch()
         for start in range(0, len(points), size):
             chunk = points[start : start + size]
             prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
+            if start or fill:
+                prompts += prompts[-1:] * (size - len(prompts))
             logits, scores = self._network.decode(self._features, self._frame, self._view, prompts)
-            found.append(self._passing(logits, scores, chunk))
+            found.append(self._passing(logits[: len(chunk)], scores[: len(chunk)], chunk))
             if sum(map(len, found)) > 2 * MAX_CANDIDATES:
                 found = [self._best(Candidates.join(found, self._view))]
         return self._best(Candidates.join(found, self._view))
+
+    def _batch(self) -> int:
+        """Prompts a decoder call."""
+        if self._search.batch is not None:
+            return min(self._search.batch, BATCH_SIZES[-1])
+        on_cpu = self._network.compiled("encoder", self._view).info.device.upper().startswith("CPU")
+        return CPU_BATCH if on_cpu else BATCH_SIZES[-1]
 
     def _passing(
         self, logits: NDArray[np.float32], scores: NDArray[np.float32], points: NDArray[np.float64]

@@ -22,9 +22,7 @@ export async function findRegions(embedding, rule, progress) {
   }
   const { core } = embedding.segmenter;
   const { view } = embedding;
-  const fine = grid(view, rule.points_per_side);
-  const coarse = rule.coarse_per_side > 0 && rule.coarse_per_side < rule.points_per_side;
-  const first = coarse ? grid(view, rule.coarse_per_side) : fine;
+  const grids = sides(rule).map((side) => grid(view, side));
   let done = 0;
   const ask = async (points, all) => {
     const found = [];
@@ -35,13 +33,22 @@ export async function findRegions(embedding, rule, progress) {
     }
     return best(found);
   };
-  let found = await ask(first, coarse ? first.length + fine.length : fine.length);
-  if (coarse) {
+  let found = [];
+  for (const [level, points] of grids.entries()) {
     const sure = sureCells(found, view, Math.fround(rule.confident));
-    const rest = fine.filter((point) => !sure[cellOf(point, view)]);
-    found = best([...found, ...(await ask(rest, first.length + rest.length))]);
+    const open = points.filter((point) => !sure[cellOf(point, view)]);
+    // As many as there can be; the finer grids will be asked in part.
+    const later = grids.slice(level + 1).reduce((sum, finer) => sum + finer.length, 0);
+    found = best([...found, ...(await ask(open, done + open.length + later))]);
   }
   return draw(core, view, clean(core, view, rule, found));
+}
+
+/** Clicks a side of the grids that are asked one after the other: the coarse one, twice as many, and last the finest. */
+function sides(rule) {
+  const all = [];
+  for (let side = rule.coarse_per_side; side > 0 && side < rule.points_per_side; side *= 2) all.push(side);
+  return [...all, rule.points_per_side];
 }
 
 /** Points in the middles of n x n equal cells of the picture, named as prompts name pixels. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -46,25 +47,38 @@ def test_every_click_is_found_once(fake: tinyseg.Segmenter, frame: NDArray[np.ui
 
 def test_sure_areas_are_not_asked_again(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
     asked: list[int] = []
-    decode = fake.network.decode
     emb = fake.embed(frame)
 
     class Counting:
+        device = "CUDA:0"
+
+        def compiled(self, role: str, view: object) -> object:
+            return SimpleNamespace(info=SimpleNamespace(device=self.device))
+
         def decode(self, *args: object) -> object:
             asked.append(len(args[3]))  # type: ignore[arg-type]
-            return decode(*args)  # type: ignore[arg-type]
+            return fake.network.decode(*args)  # type: ignore[arg-type]
 
-    def clicks(rule: EverythingRule) -> list[int]:
+    def calls(rule: EverythingRule, search: Search | None = None) -> list[int]:
         asked.clear()
-        replace(emb, network=Counting()).everything(rule)  # type: ignore[arg-type]
+        replace(emb, network=Counting()).everything(rule, search=search)  # type: ignore[arg-type]
         return list(asked)
 
-    fine = replace(RULE, points_per_side=16)
-    assert clicks(replace(fine, coarse_per_side=0)) == [64, 64, 64, 64]
-    assert clicks(replace(fine, confident=100.0)) == [4, 64, 64, 64, 64]  # never sure
-    some = clicks(fine)
-    assert some[0] == 4 and 200 < sum(some) < 256
-    assert clicks(replace(fine, confident=-100.0)) == [4]
+    fine = replace(RULE, points_per_side=16, coarse_per_side=8)
+    whole = Search(batch=64)
+    assert calls(replace(fine, coarse_per_side=0), whole) == [64, 64, 64, 64]
+    assert calls(replace(fine, confident=100.0), whole) == [64, 64, 64, 64, 64]  # never sure
+    assert calls(replace(fine, confident=-100.0), whole) == [64]
+    # Three levels, each with twice as many clicks a side as the one before.
+    three = replace(RULE, points_per_side=15, coarse_per_side=4, confident=100.0)
+    assert three.sides() == [4, 8, 15] and replace(three, coarse_per_side=20).sides() == [15]
+    assert calls(three, Search(batch=50)) == [16, *[50] * 7]  # 225 clicks, the last call filled up
+    assert calls(three, Search(batch=15)) == [15] * 2 + [15] * 5 + [15] * 15  # nothing is compiled for 1 or 4 clicks
+    assert set(calls(replace(fine, coarse_per_side=0))) == {64}
+    # On a CPU a call has few clicks, which stay in its caches.
+    Counting.device = "CPU"
+    some = calls(replace(three, confident=2.0))
+    assert set(some) == {8} and 16 + 64 < sum(some) < 16 + 64 + 225
 
 
 def test_thresholds_are_strict_for_scores_and_not_for_stability(
@@ -186,6 +200,45 @@ def test_sams_generator(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> No
         frame
     )
     assert isinstance(rle[0]["segmentation"]["counts"], str)  # type: ignore[index, call-overload]
+
+
+def test_sams_generators_attributes_may_be_set_later(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    generator = tinyseg.SamAutomaticMaskGenerator(fake, points_per_side=8, box_nms_thresh=0.5)
+    own = fake.everything_rule
+    assert generator.pred_iou_thresh == own.score and generator.stability_score_thresh == own.stability
+    assert isinstance(generator.predictor, tinyseg.SamPredictor) and generator.predictor.model is generator.model
+    generator.pred_iou_thresh, generator.stability_score_thresh = 0.7, 0.5
+    fewer = len(generator.generate(frame))
+    assert 0 < fewer == len(fake.everything(frame, rule=generator.rule))
+    generator.pred_iou_thresh = 0.95  # above all that the fake engine says
+    assert generator.rule.score == 0.95 and generator.generate(frame) == []
+    generator.pred_iou_thresh = 0.7
+    generator.output_mode = "coco_rle"
+    assert isinstance(generator.generate(frame)[0]["segmentation"]["counts"], str)  # type: ignore[index, call-overload]
+    generator.output_mode = "png"
+    with pytest.raises(InputError, match="output_mode"):
+        generator.generate(frame)
+    generator.output_mode = "binary_mask"
+    generator.crop_n_layers = 1
+    assert len({tuple(row["crop_box"]) for row in generator.generate(frame)}) > 1
+    generator.crop_n_layers, generator.stability_score_offset = 0, -1.0
+    with pytest.raises(InputError, match="stability_offset"):
+        generator.generate(frame)
+
+
+def test_sams_generators_grids(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    generator = tinyseg.SamAutomaticMaskGenerator(
+        fake, 8, crop_n_layers=1, crop_n_points_downscale_factor=2, pred_iou_thresh=0.7, stability_score_thresh=0.5
+    )
+    assert [g.shape for g in generator.point_grids] == [(64, 2), (16, 2)]
+    np.testing.assert_array_equal(generator.point_grids[0], point_grid(8))
+    with pytest.raises(ValueError, match="read-only"):  # changed in place they would not be asked
+        generator.point_grids[0][0] = 0.5
+    generator.crop_n_layers = 0
+    generator.point_grids = [np.array([[0.25, 0.5]])]
+    assert [row["point_coords"] for row in generator.generate(frame)] == [[[127.5, 127.5]]]
+    generator.point_grids[0][0] = 0.75, 0.5  # the caller's own list
+    assert [row["point_coords"] for row in generator.generate(frame)] == [[[383.5, 127.5]]]
 
 
 def test_sams_generator_refuses_what_sams_does(fake: tinyseg.Segmenter) -> None:
