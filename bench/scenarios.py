@@ -25,13 +25,14 @@ from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.parity import Reference
 from tinyseg.graphs.parity import measure as compare_graphs
-from tinyseg.graphs.shapes import prompt_dimensions
+from tinyseg.graphs.shapes import SLOT_COUNTS, prompt_dimensions
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
 from tinyseg.predict.load import load
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
+from tinyseg.prompts.layout import decoder_inputs
 from tinyseg.sinks import CallbackSink, FrameResult
 from tinyseg.sources import SyntheticSource
 from tinyseg.system import device
@@ -248,14 +249,10 @@ class BareEngine:
         self._image = prepare(check_frame(frame, "bgr"), view)
         self._encoder, self._decoder = seg.network.compiled("encoder", view), seg.network.compiled("decoder", view)
         self._streams = seg.info.streams
-        rows, columns = view.grid
-        x0, y0, x1, y1 = view.boxes_to_model(boxes(1, size)[0])
+        prompt = decoder_inputs([Prompt(box=boxes(1, size)[0])], view, view, 1, SLOT_COUNTS[0])
         self._prompt = {
-            "points": np.array([[[x0, y0], [x1, y1], [0, 0], [0, 0]]], np.float32),
-            "labels": np.array([[2, 3, -1, -1]], np.float32),
-            "mask": np.zeros((1, 1, rows, columns), np.float32),
-            "has_mask": np.zeros(1, np.float32),
-        }
+            "points": prompt.points, "labels": prompt.labels, "mask": prompt.mask, "has_mask": prompt.has_mask
+        }  # fmt: skip
 
     def best_rate(self, count: int) -> float:
         """Frames/s with as many requests in flight as streams, or one more: whichever is faster, to be fair to it."""

@@ -35,7 +35,7 @@ from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.pace import Pace, follow, stop_on_signal
 from tinyseg.distill.run_folder import append_row
 from tinyseg.distill.shape import StudentShape
-from tinyseg.distill.track_data import SIDES, Look, Looks, as_logits, side_of, worn
+from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
@@ -102,10 +102,10 @@ def split_videos(videos: Sequence[Video]) -> tuple[list[Video], list[Video]]:
 class Followed:
     """An object on its way through a clip: its memory, and what was answered last."""
 
-    def __init__(self, looks: Sequence[Look], rng: np.random.Generator | None) -> None:
+    def __init__(self, crops: Sequence[EncodedCrop], rng: np.random.Generator | None) -> None:
         """rng: of what is made worse in training; None for nothing."""
-        self.looks, self.rng = looks, rng
-        first = looks[0]
+        self.crops, self.rng = crops, rng
+        first = crops[0]
         cells = first.cells
         self.memory = Memory.of_first(cells)
         share = first.share if rng is None or rng.random() < 0.7 else worn(first.share, rng)
@@ -115,48 +115,48 @@ class Followed:
 
     def hint(self, t: int) -> Hint:
         """What the decoder is told about frame t."""
-        look = self.looks[t]
-        cells = look.cells
+        crop = self.crops[t]
+        cells = crop.cells
         self._keys = self.memory.keys(cells)
         matches = self.memory.read(self._keys)
         self._own, self._inside = matches.prompted, cells.inside
-        before = None if self.last is None else resample_grid(self.last, self.seen.view, look.view)
+        before = None if self.last is None else resample_grid(self.last, self.seen.view, crop.view)
         if self.rng is not None:
             kind = self.rng.random()
             if kind < 0.2:
                 before = None
             elif t == 1 and kind < 0.7:  # as of a frame just before: the first one may be long ago
                 shift = self.rng.normal(0, 3, 2).round().astype(int)
-                before = as_logits(np.roll(worn(look.share, self.rng), tuple(shift), (0, 1)))
+                before = as_logits(np.roll(worn(crop.share, self.rng), tuple(shift), (0, 1)))
         hint = make_hint(matches, cells, before)
         # The tracker gives no box: what the read-out's box leaves out would be lost. It may help to find the way at first.
-        return with_box(hint, look.view) if self.rng is not None and self.rng.random() < BOX_SHARE else hint
+        return with_box(hint, crop.view) if self.rng is not None and self.rng.random() < BOX_SHARE else hint
 
     def answered(self, t: int, logits: NDArray[np.float32]) -> None:
         """Learn from an answer (h, w) about frame t, as the tracker does."""
-        look = self.looks[t]
+        crop = self.crops[t]
         truth_instead = self.rng is not None and self.rng.random() < 0.2
         if truth_instead and self.rng is not None:
-            logits = as_logits(worn(look.share, self.rng))
+            logits = as_logits(worn(crop.share, self.rng))
         share = coverage(np.asarray(1 / (1 + np.exp(-logits)), np.float32))
         if self.rng is None or self.rng.random() < 0.85:
             self.memory.learn(t, self._keys, share, self._inside, self._own)
-        self.last, self.seen = logits, look
+        self.last, self.seen = logits, crop
 
 
 def ask(decoder: TrackDecoder, followed: Sequence[Followed], t: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, 1, h, w), predicted IoU (B, 1) and the truth (B, 1, h, w) of frame t of clips with crops of one size."""
     feeds: dict[str, list[NDArray[np.float32]]] = {}
     for one in followed:
-        look = one.looks[t]
-        inputs = lay_out_hints([one.hint(t)], look.view, 1, 4)
-        for name, array in {**look.features, **inputs}.items():
+        crop = one.crops[t]
+        inputs = lay_out_hints([one.hint(t)], crop.view, 1, 4)
+        for name, array in {**crop.features, **inputs}.items():
             feeds.setdefault(name, []).append(array)
     tensors = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in feeds.items()}
     for name in ("embedding", "skip8", "skip4", "mask", "last", "memory"):
         tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
     logits, iou = decoder(**tensors)
-    truth = torch.from_numpy(np.stack([one.looks[t].share for one in followed])).unsqueeze(1)
+    truth = torch.from_numpy(np.stack([one.crops[t].share for one in followed])).unsqueeze(1)
     return logits, iou, truth
 
 
@@ -174,19 +174,19 @@ def clip_loss(decoder: TrackDecoder, followed: Sequence[Followed]) -> tuple[Tens
 
 
 @torch.no_grad()
-def score(decoder: TrackDecoder, clips: Sequence[Sequence[Look]]) -> dict[str, float]:
+def score(decoder: TrackDecoder, clips: Sequence[Sequence[EncodedCrop]]) -> dict[str, float]:
     """Means over held-out clips: IoU in the second and third frame, the predicted IoU's error, and of absent objects."""
     second: list[float] = []
     third: list[float] = []
     error: list[float] = []
     ghosts: list[float] = []
-    for looks in clips:
-        one = Followed(looks, None)
+    for crops in clips:
+        one = Followed(crops, None)
         for t, found in ((1, second), (2, third)):
             logits, iou, truth = ask(decoder, [one], t)
             one.answered(t, logits.numpy()[0, 0])
             actual = float(mask_iou(logits, truth))
-            if looks[t].share.max() > 0.5:
+            if crops[t].share.max() > 0.5:
                 found.append(actual)
             else:
                 ghosts.append(float(iou))
@@ -207,14 +207,14 @@ class TrackTraining:
         photos, unseen = split_validation(p for path in config.data for p in read_photos(Path(path)))
         videos, unseen_videos = split_videos([v for path in config.video for v in read_sequences(Path(path))])
         network = load(place, "onnxruntime", "fp32", threads=torch.get_num_threads()).network
-        self.looks = Looks(
+        self.clips = EncodedClips(
             Clips(photos, videos, config.seed, config.video_share), network, self.out / "clips", config.seed
         )  # fmt: skip
-        self.held_out: list[list[Look]] = []
+        self.held_out: list[list[EncodedCrop]] = []
         if config.validation_clips and (unseen or unseen_videos):
             seed = config.seed + HELD_OUT_SEED
             try:
-                held = Looks(Clips(unseen, unseen_videos, seed, 0.5), network, self.out / "held-out", seed)
+                held = EncodedClips(Clips(unseen, unseen_videos, seed, 0.5), network, self.out / "held-out", seed)
                 self.held_out = [held[n] for n in range(config.validation_clips)]
             except DataError:  # what is held out shows nothing to follow
                 print("too little is held out to validate on, so no figures will be shown", flush=True)
@@ -260,7 +260,7 @@ class TrackTraining:
         side = int(rng.choice(sides, p=shares / shares.sum()))
         count = max(1, round(self.config.batch_size * (SIDES[0][0] / side) ** 1.5))
         numbers = rng.choice(self.by_side[side], count)
-        return [Followed(self.looks[int(n)], np.random.default_rng((number, i, 4))) for i, n in enumerate(numbers)]
+        return [Followed(self.clips[int(n)], np.random.default_rng((number, i, 4))) for i, n in enumerate(numbers)]
 
     def take_step(self) -> None:
         """One step of the optimizer and of the moving average."""

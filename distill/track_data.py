@@ -26,7 +26,7 @@ NAMES = ("embedding", "skip8", "skip4")
 
 
 @dataclass(frozen=True)
-class Look:
+class EncodedCrop:
     """A frame of a clip in its crop. features: of one view, as the encoder gives them. share: (h, w) that the object covers."""
 
     features: Features
@@ -44,19 +44,19 @@ def side_of(number: int, seed: int) -> int:
     return int(np.random.default_rng((seed, number, 1)).choice(sides, p=np.array(shares)))
 
 
-def look_at(network: Network, clip: Clip, side: int, rng: np.random.Generator) -> list[Look]:
+def encode_clip(network: Network, clip: Clip, side: int, rng: np.random.Generator) -> list[EncodedCrop]:
     """The three frames of a clip in crops around where a tracker would look."""
     height, width = clip.masks.shape[1:]
     boxes = [mask_box(m) if m.any() else None for m in clip.masks]
     assert boxes[0] is not None and boxes[1] is not None
     around = [boxes[0], _shifted(boxes[1], 0.08, width, height, rng), _shifted(boxes[1], 0.03, width, height, rng)]
-    looks = []
+    crops = []
     for frame, mask, box in zip(clip.frames, clip.masks, around):
         view = crop_view(box, width, height, side)
         features = {k: np.array(v) for k, v in network.encode(check_frame(frame, "bgr"), view).items()}
         x0, y0, x1, y1 = view.region
-        looks.append(Look(features, view, shrink_mask(mask[y0:y1, x0:x1], view)))
-    return looks
+        crops.append(EncodedCrop(features, view, shrink_mask(mask[y0:y1, x0:x1], view)))
+    return crops
 
 
 def _shifted(
@@ -72,13 +72,13 @@ def _shifted(
     return np.concatenate([low, np.maximum(high, low + 1)])
 
 
-class Looks:
-    """Looks at clip number n, from their file if there is one; files hold fp16."""
+class EncodedClips:
+    """The crops of clip number n, from their file if there is one; files hold fp16."""
 
     def __init__(self, clips: Clips, network: Network, folder: Path, seed: int) -> None:
         self.clips, self.network, self.folder, self.seed = clips, network, folder, seed
 
-    def __getitem__(self, number: int) -> list[Look]:
+    def __getitem__(self, number: int) -> list[EncodedCrop]:
         path = self.folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
         if path.is_file():
             try:
@@ -86,33 +86,33 @@ class Looks:
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 pass  # cut short by a full disk, say: it is made again
         side = side_of(number, self.seed)
-        looks = look_at(self.network, self.clips[number], side, np.random.default_rng((self.seed, number, 2)))
+        crops = encode_clip(self.network, self.clips[number], side, np.random.default_rng((self.seed, number, 2)))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, looks)
-        return looks
+        _write(path, crops)
+        return crops
 
 
-def _write(path: Path, looks: list[Look]) -> None:
+def _write(path: Path, crops: list[EncodedCrop]) -> None:
     arrays: dict[str, NDArray[np.generic]] = {}
-    for t, look in enumerate(looks):
-        view = look.view
-        arrays |= {f"{name}{t}": look.features[name].astype(np.float16) for name in NAMES}
-        arrays[f"share{t}"] = np.round(look.share * 255).astype(np.uint8)
+    for t, crop in enumerate(crops):
+        view = crop.view
+        arrays |= {f"{name}{t}": crop.features[name].astype(np.float16) for name in NAMES}
+        arrays[f"share{t}"] = np.round(crop.share * 255).astype(np.uint8)
         arrays[f"view{t}"] = np.array([view.frame_width, view.frame_height, *view.region, *view.content, *view.input])
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_bytes(path, content.getvalue())
 
 
-def _read(path: Path) -> list[Look]:
-    looks = []
+def _read(path: Path) -> list[EncodedCrop]:
+    crops = []
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
         for t in range(FRAMES):
             v = [int(x) for x in arrays[f"view{t}"]]
             view = view_of(((v[0], v[1]), (v[2], v[3], v[4], v[5]), (v[6], v[7]), (v[8], v[9])))
             features = {name: arrays[f"{name}{t}"].astype(np.float32) for name in NAMES}
-            looks.append(Look(features, view, arrays[f"share{t}"].astype(np.float32) / 255))
-    return looks
+            crops.append(EncodedCrop(features, view, arrays[f"share{t}"].astype(np.float32) / 255))
+    return crops
 
 
 def worn(share: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -99,7 +99,10 @@ class Loop:
         # waits for Python (on two cores 5% more frames with OpenVINO). For latency one frame at a time.
         self._workers = streams + 1 if streams > 1 else 1
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # Who waits for what; a thread that is woken for nothing takes the interpreter from one that works.
+        self._room = threading.Condition(self._lock)  # the capture thread, for a waiting frame to be taken
+        self._work_there = threading.Condition(self._lock)  # workers, for a frame and a workspace
+        self._result_there = threading.Condition(self._lock)  # who delivers
         self._waiting: deque[Frame] = deque()
         self._done: dict[int, tuple[FrameResult, Workspace]] = {}
         self._free: deque[Workspace] = deque(Workspace() for _ in range(self._workers + 2))
@@ -161,9 +164,9 @@ class Loop:
 
     def stop(self) -> None:
         """Ask the loop to end; from any thread. Frames in flight do not reach the sink any more."""
-        with self._changed:
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
+            self._wake_all()
 
     @property
     def stats(self) -> LoopStats:
@@ -229,26 +232,31 @@ class Loop:
             try:
                 work()
             except BaseException as exc:
-                with self._changed:
+                with self._lock:
                     self._error = self._error or exc
                     self._ended = True
-                    self._changed.notify_all()
+                    self._wake_all()
 
         return guarded
 
+    def _wake_all(self) -> None:
+        """Something ends. Called with the lock held."""
+        for condition in (self._room, self._work_there, self._result_there):
+            condition.notify_all()
+
     def _capture(self) -> None:
         while True:
-            with self._changed:
+            with self._room:
                 # As many frames wait as there are workers: none of them idles, and no frame grows old.
                 while not self._latest_wins and len(self._waiting) >= self._workers and not self._over:
-                    self._changed.wait()
+                    self._room.wait()
                 if self._over:
                     return
             frame = self._source.next_frame()
-            with self._changed:
+            with self._lock:
                 if frame is None:
                     self._ended = True
-                    self._changed.notify_all()
+                    self._wake_all()
                     return
                 if self._ended:  # a worker failed
                     return
@@ -256,15 +264,15 @@ class Loop:
                     self._waiting.clear()
                     self._dropped += 1
                 self._waiting.append(frame)
-                self._changed.notify_all()
+                self._work_there.notify()
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._work_there:
                 while not (self._waiting and self._free) and not self._over:
                     if self._ended and not self._waiting:
                         return
-                    self._changed.wait()
+                    self._work_there.wait()
                 if self._over:
                     return
                 frame = self._waiting.popleft()
@@ -272,7 +280,7 @@ class Loop:
                 number = self._taken
                 self._taken += 1
                 usual = self._prompts
-                self._changed.notify_all()
+                self._room.notify()
             try:
                 given = self._prompts_for(frame.index) if self._prompts_for is not None else None
                 prompts = usual if given is None else _checked_prompts(given)
@@ -280,17 +288,17 @@ class Loop:
                 result = self._segment(frame, prompts, workspace)
                 waited = self._seg.network.waited_seconds - before
             except BaseException:
-                with self._changed:
+                with self._lock:
                     self._broken = number if self._broken is None else min(self._broken, number)
                 raise
-            with self._changed:
+            with self._lock:
                 if waited > 0:
                     now = time.perf_counter()
                     self._warm_up_frames += 1
                     self._warm_up_seconds += max(0.0, now - max(start, self._warm_until))
                     self._warm_until = now
                 self._done[number] = (result, workspace)
-                self._changed.notify_all()
+                self._result_there.notify()
 
     def _segment(self, frame: Frame, prompts: tuple[Prompt, ...], workspace: Workspace) -> FrameResult:
         if self._tracker is not None:
@@ -319,11 +327,11 @@ class Loop:
     def _deliver(self) -> None:
         number, ticked = 0, time.perf_counter()
         while True:
-            with self._changed:
+            with self._result_there:
                 while number not in self._done and not self._stopping:
                     if number == self._broken or (self._ended and not self._waiting and number >= self._taken):
                         return
-                    self._changed.wait(self._tick_seconds)
+                    self._result_there.wait(self._tick_seconds)
                     if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
                         break
                 ready = self._done.pop(number, None)
@@ -334,8 +342,9 @@ class Loop:
                 number += 1
                 wanted = self._sink.write(result)
                 now = time.perf_counter()
-                with self._changed:
+                with self._lock:
                     self._free.append(workspace)
+                    self._work_there.notify()
                     self._frames += 1
                     if result.frame.captured > self._warm_until:
                         self._latencies.append(result.latency_ms)
@@ -343,7 +352,6 @@ class Loop:
                             self._paced += 1
                             self._paced_seconds += now - self._last_result
                     self._last_result = now
-                    self._changed.notify_all()
                 if wanted is False:
                     return
             if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:

@@ -108,11 +108,11 @@ def test_a_run_folder(run_folder: Path) -> None:
     (file,) = sorted((run_folder / "clips").rglob("*.npz"))[:1]
     whole = file.read_bytes()
     file.write_bytes(whole[:1000])
-    looks = track_data.Looks(_NoClips(), None, run_folder / "clips", 0)  # type: ignore[arg-type]
+    crops = track_data.EncodedClips(_NoClips(), None, run_folder / "clips", 0)  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="made again"):
-        looks[int(file.stem)]
+        crops[int(file.stem)]
     file.write_bytes(whole)
-    first = looks[int(file.stem)][0]
+    first = crops[int(file.stem)][0]
     assert first.features["embedding"].shape == (1, 128, 4, 4) and first.share.shape == first.view.grid == (16, 16)
 
 

@@ -28,7 +28,7 @@ class View(Enum):
     """What a graph is asked about."""
 
     FRAME = "whole frame"
-    LOOK = "second look at a small object"
+    SECOND_LOOK = "second look at a small object"
     CROP = "crop in which an object is followed"
 
 
@@ -128,7 +128,7 @@ ROLES = {
             "encoder", True, ("height", "width", *VIEW_DIMENSIONS), (), True, _encoder_cases, _decode_with_reference
         ),
         Role(
-            "decoder", True, ("prompts", "points", *VIEW_DIMENSIONS), (View.FRAME, View.LOOK), False, _decoder_cases,
+            "decoder", True, ("prompts", "points", *VIEW_DIMENSIONS), (View.FRAME, View.SECOND_LOOK), False, _decoder_cases,
             _as_they_are,
         ),
         # The tracker's own decoder; a model without one is followed with the decoder above.

@@ -67,7 +67,7 @@ def graph_shapes(
     """
     batches = sorted({at_least(n, BATCH_SIZES) for n in prompts if n <= BATCH_SIZES[-1]} or {BATCH_SIZES[-1]})
     asked = {
-        View.FRAME: (view, batches), View.LOOK: (square_view(zoom_side), [1]), View.CROP: (square_view(TRACK_SIDE), [1])
+        View.FRAME: (view, batches), View.SECOND_LOOK: (square_view(zoom_side), [1]), View.CROP: (square_view(TRACK_SIDE), [1])
     }  # fmt: skip
     roles = [role for role in ROLES.values() if role.name in graphs]
     everything = [one for role in roles for one in role.views]

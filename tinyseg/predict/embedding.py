@@ -103,8 +103,7 @@ class Embedding:
             logits, scores = self.network.decode(
                 self.features, self.geometry, self.geometry, plan.whole_prompts, workspace
             )
-            if workspace is not None:
-                logits = logits.copy()  # they lie in the engine's memory, which the next frame overwrites
+            # They may lie in the engine's memory, which the next frame overwrites: what an answer keeps is a copy.
             for row, i in enumerate(plan.whole):
                 chosen = choose_masks(logits[row], multimask)
                 first_looks[i] = logits[row]

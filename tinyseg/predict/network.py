@@ -47,12 +47,12 @@ class Network:
 
     def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
         """The graph of a role that serves a view, for so many prompts of so many points. Raises EngineError, ParityError."""
-        return self._compiled[role].get(_dimensions(role, view, prompts, points))
+        return self._compiled[role].get(_named(role, prompt_dimensions(view, prompts, points)))
 
     def open_ahead(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> None:
         """Begin in another thread what :meth:`compiled` will be asked for, where graphs may be compiled together."""
         if self._together:
-            self._compiled[role].get_ahead(_dimensions(role, view, prompts, points))
+            self._compiled[role].get_ahead(_named(role, prompt_dimensions(view, prompts, points)))
 
     def some(self, role: str) -> CompiledGraph | None:
         """The graph of a role for whatever view, if one was asked for already."""
@@ -92,8 +92,8 @@ class Network:
         logits, scores = [], []
         for start in range(0, len(prompts), BATCH_SIZES[-1]):
             chunk = prompts[start : start + BATCH_SIZES[-1]]
-            graph = self.compiled("decoder", view, len(chunk), points)
             dimensions = prompt_dimensions(view, len(chunk), points)
+            graph = self._compiled["decoder"].get(_named("decoder", dimensions))
             make = partial(decoder_inputs, chunk, frame, view, dimensions["prompts"], dimensions["points"])
             inputs = make() if workspace is None else workspace.decoder_inputs(prompts, view, make)
             feeds = {
@@ -113,8 +113,8 @@ class Network:
         return np.concatenate(logits), np.concatenate(scores)
 
 
-def _dimensions(role: str, view: Letterbox, prompts: int, points: int) -> dict[str, int]:
-    dimensions = prompt_dimensions(view, prompts, points)
+def _named(role: str, dimensions: Mapping[str, int]) -> dict[str, int]:
+    """Those of a view's and prompts' dimensions that a role is compiled for."""
     return {name: dimensions[name] for name in ROLES[role].dimensions}
 
 

@@ -23,8 +23,8 @@ from tests.tinyseg.label.conftest import Job, contents, write_pictures
 from tinyseg.cli import main
 from tinyseg.errors import DataError, EngineError
 from tinyseg.label import Everything, label
-from tinyseg.label import shard as shard_room
-from tinyseg.label import worker as worker_room
+from tinyseg.label import shard as shard_module
+from tinyseg.label import worker as worker_module
 
 
 def wide_png(width: int) -> bytes:
@@ -101,8 +101,8 @@ def test_a_failing_engine_is_no_matter_of_the_picture(
                 raise EngineError("out of memory on the device")
             raise ValueError("of this picture alone")
 
-    monkeypatch.setattr(worker_room.Worker, "_finder", Breaks(), raising=False)
-    monkeypatch.setattr(worker_room.Worker, "__init__", lambda self, setup, seg: setattr(self, "setup", setup))
+    monkeypatch.setattr(worker_module.Worker, "_finder", Breaks(), raising=False)
+    monkeypatch.setattr(worker_module.Worker, "__init__", lambda self, setup, seg: setattr(self, "setup", setup))
     with pytest.raises(EngineError, match="no picture of shard 0 could be labelled: out of memory"):
         job.label(tmp_path / "out")
 
@@ -116,7 +116,7 @@ def test_a_full_disk_keeps_what_is_whole(job: Job, tmp_path: Path, monkeypatch: 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr(shard_room.os, "fsync", full)
+    monkeypatch.setattr(shard_module.os, "fsync", full)
     with pytest.raises(DataError, match=r"No space left.*run again to go on"):
         job.label(tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*.tmp")]
