@@ -300,11 +300,13 @@ def test_what_does_not_start_is_told(browser: Any, host: Host) -> None:
 
 
 def model_of(page: Page) -> str | None:
-    """What a visit shows; None where the page loads itself once more meanwhile."""
+    """What a visit shows that waits until the page has started; None where the page loads itself once more meanwhile."""
     from playwright.sync_api import Error  # noqa: PLC0415 - an extra
 
     with suppress(Error):
         page.page.reload()
+        # The page finds a newer version while it starts: who reloads faster than that never sees it.
+        page.page.wait_for_selector("#link[data-bad]")
         return str(page.page.evaluate("fetch('site.json').then((r) => r.json()).then((s) => s.model)"))
     return None
 
