@@ -65,13 +65,24 @@ def test_a_cut_is_noticed_and_the_object_found_in_the_new_scene(seg: tinyseg.Seg
     tracker.add(1, mask=moving(0)[1], frame=moving(0)[0])
     for number in range(1, 4):
         assert tracker.step(moving(number)[0])[1].visible and not tracker.cut
-    memory = tracker._objects[1].memory
-    assert memory.last is not None
     night = np.full((240, 320, 3), 15, np.uint8)
     assert not tracker.step(night)[1].visible and tracker.cut
-    assert memory.last is None and not memory.recent and len(memory.prompted) == 1
     result = tracker.step(moving(25)[0])[1]
     assert tracker.cut and result.visible and mask_iou(result.mask, moving(25)[1]) > 0.7
+
+
+def test_at_a_cut_what_was_seen_lately_is_forgotten(seg: tinyseg.Segmenter, moving: Moving) -> None:
+    """Also where the object is found in the new scene at once."""
+    tracker = seg.tracker()
+    tracker.add(1, mask=moving(0)[1], frame=moving(0)[0])
+    for number in range(1, 7):
+        tracker.step(moving(number)[0])
+    memory = tracker._objects[1].memory
+    assert memory.recent and not tracker.cut
+    frame, mask = moving(7)
+    night = np.full_like(frame, 15)
+    result = tracker.step(np.where(mask[..., None], frame, night))[1]
+    assert tracker.cut and result.visible and not memory.recent and len(memory.prompted) == 1
 
 
 def test_a_lost_object_is_not_searched_in_the_padding(fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
