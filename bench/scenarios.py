@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -419,7 +419,10 @@ def track(seg: Segmenter, request: Request, count: int) -> Measurement:
 
 
 def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
-    """Many frames through a tracker of three objects; the slope of memory use over the second half."""
+    """Many frames through a tracker of three objects; the slope of memory use over the second half, and any slowdown.
+
+    The slowdown is one of processor time, which other programs on the machine hardly change.
+    """
     frames = [moving_scene(i, 3, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
     for id, box in enumerate(frames[0][1]):
@@ -427,18 +430,30 @@ def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Measurement
     step = max(1, request.frames // 100)
     marks: list[tuple[int, float]] = []
     stamps = [time.perf_counter()]
+    spent = [time.process_time()]
     for number in range(1, request.frames + 1):
         tracker.step(frames[number % MOVING_FRAMES][0])
         if number % step == 0:
             stamps.append(time.perf_counter())
+            spent.append(time.process_time())
             marks.append((number, device.resident_megabytes() or float("nan")))
     late = np.array(marks[len(marks) // 2 :])
     slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
     times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
-    stages = f"tracker of 3 objects over {request.frames} frames; times are means of {step} frames"
+    stages = (
+        f"tracker of 3 objects over {request.frames} frames; times are means of {step} frames; "
+        f"processor time {slowdown(spent):.3f} times in the last fifth what it was in the first"
+    )
     return Measurement(
         Timing("track-memory", times), "latency", stages, prompts=3, extra={"memory_slope_mb": slope}, warm_up=0
     )
+
+
+def slowdown(spent: Sequence[float]) -> float:
+    """Median of the last fifth of the gaps between ascending stamps, over that of the first fifth."""
+    gaps = np.diff(spent)
+    fifth = max(1, len(gaps) // 5)
+    return float(np.median(gaps[-fifth:]) / max(np.median(gaps[:fifth]), 1e-9))
 
 
 SCENARIOS: dict[str, Callable[[Segmenter, Request, int], Measurement]] = {

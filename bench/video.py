@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from tinyseg.bench.measure import alternate
 from tinyseg.bench.rows import markdown_table
 from tinyseg.bench.scenarios import MOVING_FRAMES, moving_scene
 from tinyseg.bench.sequences import Sequence
+from tinyseg.bench.video_sheet import Sheet
 from tinyseg.errors import InputError, PromptError
 from tinyseg.masks import most_interior
 from tinyseg.predict.segmenter import Segmenter
@@ -171,10 +173,13 @@ def _cell(name: str, value: object) -> str:
     return f"{value:.1f}" if name in ("frames_per_second", "peak_rss_mb") else f"{value:.3f}"
 
 
-def score_sequence(follow: Follow, sequence: Sequence, start: int, every: int) -> tuple[list[Scores], float, int]:
+def score_sequence(
+    follow: Follow, sequence: Sequence, start: int, every: int, sheet: Sheet | None = None
+) -> tuple[list[Scores], float, int]:
     """Scores of a sequence's objects, seconds spent following them, and frames followed.
 
     start: the frame that is prompted; what lies before it is followed backwards. every: only each such frame is looked at.
+    sheet: what its frames are drawn on.
     """
     used = list(range(start, len(sequence), every)), list(range(start, -1, -every))
     colors = sequence.colors(start)
@@ -182,6 +187,8 @@ def score_sequence(follow: Follow, sequence: Sequence, start: int, every: int) -
     last = max(used[0][-1], 0)
     found: list[list[tuple[float, float]]] = [[] for _ in colors]
     seconds, count = 0.0, 0
+    if sheet is not None and start in sheet.numbers:
+        sheet.draw(start, sequence.frames[start].image(), first, first, "start")
     for numbers in used:
         if len(numbers) < 2:
             continue
@@ -192,10 +199,17 @@ def score_sequence(follow: Follow, sequence: Sequence, start: int, every: int) -
             masks = next(answers)
             seconds += time.perf_counter() + reading.seconds - begun
             count += 1
-            if number in (0, last):
+            counts = number not in (0, last)
+            drawn = sheet is not None and number in sheet.numbers
+            if not (counts or drawn):
                 continue
-            for scores, answer, truth in zip(found, masks, sequence.truth(number, colors)):
-                scores.append((iou(answer, truth), boundary_f(answer, truth)))
+            truths = sequence.truth(number, colors)
+            if sheet is not None and drawn:
+                overlaps = " ".join(f"{iou(answer, truth):.2f}" for answer, truth in zip(masks, truths))
+                sheet.draw(number, sequence.frames[number].image(), masks, truths, f"J {overlaps}")
+            if counts:
+                for scores, answer, truth in zip(found, masks, truths):
+                    scores.append((iou(answer, truth), boundary_f(answer, truth)))
     means = [np.mean(scores, 0) if scores else np.zeros(2) for scores in found]
     return [Scores(sequence.name, i, float(j), float(f)) for i, (j, f) in enumerate(means)], seconds, count
 
@@ -219,12 +233,18 @@ WAYS = ("mask", "box", "click", "middle", "copy", "flow")
 
 
 def measure_video(
-    seg: Segmenter, sequences: List[Sequence], ways: List[str] = WAYS, every: int = 1, crop: int | None = None
+    seg: Segmenter,
+    sequences: List[Sequence],
+    ways: List[str] = WAYS,
+    every: int = 1,
+    crop: int | None = None,
+    pictures: Path | None = None,
 ) -> VideoReport:
     """Follow every sequence's objects in several ways.
 
     ways: "mask", "box" and "click": how the first frame is prompted; "middle": the mask of the middle frame, followed in both
-    directions; "copy" and "flow": baselines from the first mask. crop: as of :func:`tracked`. Raises InputError, DataError.
+    directions; "copy" and "flow": baselines from the first mask. crop: as of :func:`tracked`. pictures: a folder for a sheet of
+    frames of every way and sequence, WAY-SEQUENCE.jpg. Raises InputError, DataError.
     """
     unknown = [w for w in ways if w not in WAYS]
     if unknown:
@@ -242,7 +262,10 @@ def measure_video(
         seconds, frames = 0.0, 0
         for sequence in progress(sequences, way):
             start = len(sequence) // 2 if way == "middle" else 0
-            of_sequence, spent, count = score_sequence(follow, sequence, start, every)
+            sheet = None if pictures is None else Sheet([*range(start % every, len(sequence), every)])
+            of_sequence, spent, count = score_sequence(follow, sequence, start, every, sheet)
+            if sheet is not None and pictures is not None:
+                sheet.write(pictures / f"{way}-{sequence.name}.jpg")
             scores += of_sequence
             seconds, frames = seconds + spent, frames + count
         j, f = (float(np.mean([getattr(s, name) for s in scores])) for name in ("j", "f"))

@@ -85,6 +85,14 @@ def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in (flat, tracking):
         assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 0.1 * leaking.memory_slope_mb
         assert row.peak_rss_mb
+    assert "in the last fifth" in tracking.stages
+
+
+def test_a_slowdown_is_of_the_last_fifth_against_the_first() -> None:
+    steady = [float(i) for i in range(101)]
+    assert scenarios.slowdown(steady) == 1.0
+    assert scenarios.slowdown([s + s * s / 200 for s in steady]) > 1.5
+    assert scenarios.slowdown([0.0, 1.0, 1.0]) == 0.0  # two gaps, the later one nothing
 
 
 def test_startup_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

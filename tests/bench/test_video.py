@@ -12,7 +12,9 @@ import tinyseg
 from tests.conftest import ellipse
 from tinyseg.bench.sequences import read_sequences
 from tinyseg.bench.video import boundary_f, measure_shared, measure_video, outline
+from tinyseg.bench.video_sheet import Sheet
 from tinyseg.cli import main
+from tinyseg.draw import POSITIVE
 
 
 @pytest.fixture
@@ -70,6 +72,42 @@ def test_baselines_and_tracker(reference: tinyseg.Segmenter, data: Path) -> None
     assert "J&F" in report.to_markdown()
 
 
+def test_a_sheet_shows_what_was_found_and_the_truth(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sheets"
+    arguments = [
+        "eval",
+        "--video",
+        str(data),
+        "--way",
+        "copy",
+        "--way",
+        "middle",
+        "--engine",
+        "fake",
+        "--pictures",
+        str(out),
+    ]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert sorted(p.name for p in out.iterdir()) == [
+        f"{way}-{sequence}.jpg" for way in ("copy", "middle") for sequence in ("disk", "squares")
+    ]
+    sheet = cv2.imread(str(out / "copy-disk.jpg"))
+    assert sheet.shape == (600, 1600, 3)  # five panels of 400 x 300, and three empty ones
+    assert sheet[:300].any() and not sheet[310:, 410:].any()
+    green = (np.abs(sheet.astype(int) - POSITIVE) < 60).all(2)
+    # In the first frame what is found covers the truth; in the last one it stays behind, and a green outline shows that.
+    assert green[300:, 230:400].sum() > 2 * green[:300, 230:400].sum()
+
+
+def test_every_nth_frame_has_its_sheet() -> None:
+    for start in range(5):
+        sheet = Sheet([*range(start % 3, 5, 3)])
+        assert start in sheet.numbers and len(sheet.numbers) == len(range(start % 3, 5, 3))
+
+
 def test_accuracy_beside_cost(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seg = tinyseg.load(engine="onnxruntime", precision="fp32")
     report = measure_shared(seg, read_sequences(data)[:1], [1, 8], rounds=2)
@@ -81,6 +119,7 @@ def test_accuracy_beside_cost(data: Path, capsys: pytest.CaptureFixture[str]) ->
         ["--objects", "17"],
         ["--objects", "3", "--crop", "160"],
         ["--objects", "3", "--way", "box"],
+        ["--objects", "3", "--pictures", "sheets"],
     ):
         assert main(["eval", "--video", str(data), "--engine", "fake", *wrong]) == 2
     assert main(["eval", str(data), "--objects", "3", "--engine", "fake"]) == 2

@@ -54,8 +54,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
     parser.add_argument(
-        "--pictures", metavar="DIR", help="with --detail: draw the best and the worst cases into a folder"
-    )
+        "--pictures", metavar="DIR",
+        help="with --detail: draw the best and the worst cases into a folder; with --video: a sheet of frames of every "
+        "sequence, with what was found and, as a green outline, the truth",
+    )  # fmt: skip
     choice = parser.add_argument_group("what is measured, beside boxes and clicks or instead of them: one of")
     choice.add_argument(
         "--detail", action="store_true",
@@ -90,12 +92,15 @@ def run(args: argparse.Namespace) -> int:
     if len(given) > 1:
         shown = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{shown}: each is a run of its own; give one of them")
-    if args.pictures and not args.detail:
-        raise InputError("--pictures goes with --detail")
+    if args.pictures and not (args.detail or args.video):
+        raise InputError("--pictures goes with --detail or --video")
     if (args.way or args.crop or args.objects or args.every != 1) and not args.video:
         raise InputError("--way, --crop, --objects and --every go with --video")
-    if args.objects and (args.way or args.crop):
-        raise InputError("--objects chooses crops by itself and begins with the first mask; leave --way and --crop out")
+    if args.objects and (args.way or args.crop or args.pictures):
+        raise InputError(
+            "--objects chooses crops by itself, begins with the first mask and draws nothing; leave --way, --crop and "
+            "--pictures out"
+        )
     if args.no_full_grid and not args.everything:
         raise InputError("--no-full-grid goes with --everything")
     if args.video:
@@ -194,7 +199,8 @@ def run_video(args: argparse.Namespace) -> int:
     if args.objects:
         shared = measure_shared(seg, sequences, args.objects, args.every)
         return _tell(args, seg, "accuracy beside cost", {"every": args.every, **shared.to_json()}, shared.to_markdown())
-    report = measure_video(seg, sequences, args.way or WAYS, args.every, args.crop)
+    pictures = Path(args.pictures) if args.pictures else None
+    report = measure_video(seg, sequences, args.way or WAYS, args.every, args.crop, pictures)
     return _tell(args, seg, "J&F", {"every": args.every, **report.to_json()}, report.to_markdown())
 
 

@@ -14,6 +14,7 @@ THUMBNAIL = (32, 18)
 LEAST = 24.0  # mean difference of grey values, 0 to 255
 TIMES_USUAL = 3.0
 KEPT = 12  # differences that say what is usual
+KEPT_AT_CUT = 2  # of them, beside the cut's own
 
 
 class CutDetector:
@@ -33,9 +34,11 @@ class CutDetector:
         if before is None:
             return False
         difference = float(np.abs(small - before).mean())
-        cut = difference > max(LEAST, TIMES_USUAL * float(np.median(self.usual)) if self.usual else 0.0)
-        if cut:
+        # While nothing is usual yet there is no cut: what moves fast from its first frame on would be cut in every one.
+        cut = bool(self.usual) and difference > max(LEAST, TIMES_USUAL * float(np.median(self.usual)))
+        if cut:  # a third one in a row would be no cut but motion
+            kept = [*self.usual][-KEPT_AT_CUT:]
             self.usual.clear()
-        else:
-            self.usual.append(difference)
+            self.usual.extend(kept)
+        self.usual.append(difference)
         return cut

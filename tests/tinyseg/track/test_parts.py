@@ -113,3 +113,18 @@ def test_cuts_and_what_is_none() -> None:
         assert not cuts.see(check_frame(np.ascontiguousarray(ground[:, shift : shift + 160]), "bgr"))
     assert cuts.see(check_frame(255 - ground[:, 36:196], "bgr"))
     assert not cuts.see(check_frame(255 - ground[:, 38:198], "bgr"))
+
+
+def test_fast_motion_is_not_cut_in_every_frame() -> None:
+    """A camera that turns fast from its first frame on, or after it stood still: two cuts at most, not one a frame."""
+    rng = np.random.default_rng(0)
+    far = [np.ascontiguousarray(rng.integers(0, 256, (90, 160, 3), np.uint8)) for _ in range(12)]
+    for frame in far:
+        frame[:] = np.kron(rng.integers(0, 256, (9, 16, 3)), np.ones((10, 10, 1)))
+    cuts = CutDetector()
+    assert not any(cuts.see(check_frame(frame, "bgr")) for frame in far)
+    cuts = CutDetector()
+    assert not any(cuts.see(check_frame(far[0], "bgr")) for _ in range(6))
+    seen = [cuts.see(check_frame(frame, "bgr")) for frame in far[1:]]
+    assert seen[0] and sum(seen) <= 2
+    assert not any(cuts.see(check_frame(far[0], "bgr")) for _ in range(12)) and cuts.see(check_frame(far[1], "bgr"))
