@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tinyseg.engines import CompiledGraph
-from tinyseg.errors import TinysegError
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
 from tinyseg.graphs.roles import ROLES, View
 from tinyseg.system.progress import tell_if_slow
@@ -147,7 +146,7 @@ class ShapeCache:
         def work() -> None:
             try:
                 self._made(dimensions)
-            except TinysegError as exc:
+            except Exception as exc:
                 LOGGER.debug("getting the %s ready ahead failed: %s", describe_shape(dimensions), exc)
 
         if self._kept(tuple(dimensions.values())) is None:
