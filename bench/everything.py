@@ -146,10 +146,18 @@ def _shown(name: str, value: object) -> str:
 
 
 def measure_everything(
-    seg: Segmenter, photos: Sequence[Photo], rule: EverythingRule | None = None, full_grid: bool = True
+    seg: Segmenter,
+    photos: Sequence[Photo],
+    rule: EverythingRule | None = None,
+    full_grid: bool = True,
+    sides: Sequence[int] = (),
 ) -> EverythingReport:
-    """Recall and time of the model's rule, or another, on labelled photos, and of the full grid with its thresholds."""
+    """Recall and time of the model's rule, or another, on labelled photos, and of the full grid with its thresholds.
+
+    sides: also of the rule with so many clicks a side of its finest grid. Raises InputError.
+    """
     rules = {OWN_RULE: seg.everything_rule if rule is None else rule}
+    rules |= {f"{side} a side": replace(rules[OWN_RULE], points_per_side=side) for side in sides}
     if full_grid:
         rules[FULL_GRID] = full_grid_of(rules[OWN_RULE])
     found: dict[str, list[PhotoResult]] = {name: [] for name in rules}

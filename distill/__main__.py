@@ -503,8 +503,8 @@ def add_calibrate_everything(commands: Any) -> None:
     )
     calibrate.add_argument("--photos", type=int, default=100, metavar="N", help="so many of them (default: 100)")
     calibrate.add_argument(
-        "--points-per-side", type=int, default=16, metavar="N",
-        help="clicks a side of the fine grid to choose by; the model's own stays as it is (default: 16)",
+        "--points-per-side", type=int, metavar="N",
+        help="clicks a side of the finest grid to choose by; the model's own, which is the default, stays as it is",
     )  # fmt: skip
     calibrate.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     calibrate.add_argument(
@@ -524,7 +524,7 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
     _, held_out = split_photos(args.data)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
     own = seg.everything_rule
-    tried = replace(own, points_per_side=args.points_per_side)
+    tried = own if args.points_per_side is None else replace(own, points_per_side=args.points_per_side)
     found = calibrate(seg, pick_held_out(held_out, args.photos), tried)
     print(found.to_markdown())
     if args.write:

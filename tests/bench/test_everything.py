@@ -107,6 +107,9 @@ def photo(tmp_path: Path) -> Photo:
 def test_both_rules_are_measured(fake: tinyseg.Segmenter, photo: Photo) -> None:
     report = measure_everything(fake, [photo], RULE)
     assert [r.rule for r in report.rows] == [OWN_RULE, FULL_GRID] and report.rows[1].regions > 1
+    report = measure_everything(fake, [photo], RULE, sides=[2, 8])
+    assert [r.rule for r in report.rows] == [OWN_RULE, "2 a side", "8 a side", FULL_GRID]
+    assert report.rows[1].regions < report.rows[0].regions < report.rows[2].regions
     alone = measure_everything(fake, [photo], RULE, full_grid=False)
     assert len(alone.rows) == 1 and alone.kept_recall is None
 
@@ -137,4 +140,5 @@ def test_the_command(photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "AR@1000" in capsys.readouterr().out
     assert json.loads(out.read_text())["rows"][0]["rule"] == OWN_RULE
     assert main(["eval", str(data), "--no-full-grid", "--engine", "fake"]) == 2
+    assert main(["eval", str(data), "--points-per-side", "8", "--engine", "fake"]) == 2
     assert main(["bench", "--everything", str(photo.path), "--engine", "fake"]) == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,10 @@ def test_a_rule_is_chosen_and_told(fake: tinyseg.Segmenter, tmp_path: Path) -> N
     assert "recall 0.5" in text and json.dumps(found.rule.to_card()) in text
     recorded = [r for p in photos if (r := record(fake, p, found.rule)) is not None]
     full, coarse = (outcome(recorded, found.rule, h) for h in (False, True))
-    assert full.clicks == 64 and coarse.clicks <= 16 + 64 and coarse.regions > 0
+    assert full.clicks == 64 and 16 < coarse.clicks <= 16 + 64 and coarse.regions > 0
+    assert [len(level.clicks) for level in recorded[0].levels] == [16, 64]
+    sure = outcome(recorded, replace(found.rule, confident=-100.0), True)
+    assert sure.clicks == 16  # a mask that is sure of all cells, so nothing more is asked
 
 
 def test_photos_are_picked_by_name_alone(tmp_path: Path) -> None:

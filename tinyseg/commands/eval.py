@@ -83,6 +83,10 @@ def add_parser(commands: Any) -> None:
         "full grid of clicks",
     )  # fmt: skip
     parser.add_argument("--no-full-grid", action="store_true", help="with --everything: leave the slow full grid out")
+    parser.add_argument(
+        "--points-per-side", type=int, action="append", default=[], metavar="N",
+        help="with --everything: also what the model's rule gives with so many clicks a side of its finest grid; may be repeated",
+    )  # fmt: skip
     add_engine_options(parser)
     parser.set_defaults(run=run)
 
@@ -103,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.no_full_grid and not args.everything:
         raise InputError("--no-full-grid goes with --everything")
+    if args.points_per_side and not args.everything:
+        raise InputError("--points-per-side goes with --everything")
     if args.video:
         return run_video(args)
     if args.find:
@@ -134,7 +140,7 @@ def chosen_photos(args: argparse.Namespace) -> list[Photo]:
 def run_everything(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]) -> int:
     from tinyseg.bench.everything import measure_everything  # noqa: PLC0415 - the runtime does not know the bench
 
-    report = measure_everything(seg, photos, full_grid=not args.no_full_grid)
+    report = measure_everything(seg, photos, full_grid=not args.no_full_grid, sides=args.points_per_side)
     rule = seg.everything_rule.to_card()
     text = f"rule: {json.dumps(rule)}\n\n{report.to_markdown()}"
     return _tell(args, seg, "everything", {"rule": rule, **report.to_json()}, text)

@@ -22,19 +22,22 @@ MAX_POINTS_PER_SIDE = 256
 class EverythingRule:
     """How everything in a frame is found, and which masks of it are kept. Raises InputError for impossible numbers."""
 
-    points_per_side: int = 16  # of the fine grid
-    coarse_per_side: int = 8  # of the coarse grid that comes first; 0: the fine grid alone, in full
+    points_per_side: int = 32  # of the finest grid: the more, the more is found, in more time
+    coarse_per_side: int = (
+        8  # of the grid that comes first, others with twice as many following; 0: the finest alone, in full
+    )
     score: float = 0.3  # masks need a predicted IoU above this
     stability: float = 0.8  # and at least this share of their cells must stay when the threshold moves by the offset
     stability_offset: float = 1.0  # logits
-    confident: float = 6.0  # logit; where a mask of the coarse grid is above it, the fine grid is not asked
+    confident: float = 3.0  # logit; where a mask of a coarser grid is above it, the finer ones are not asked
+    sure_margin: int = 2  # cells on every side of such a cell in which the mask must be above it too
     box_overlap: float = 0.7  # IoU of boxes above which the worse of two masks goes; 1: any
     mask_overlap: float = 0.8  # the same of masks
 
     def __post_init__(self) -> None:
-        for name, least in (("points_per_side", 1), ("coarse_per_side", 0)):
+        for name, least in (("points_per_side", 1), ("coarse_per_side", 0), ("sure_margin", 0)):
             check_whole(name, getattr(self, name), least, MAX_POINTS_PER_SIDE)
-        for field in fields(self)[2:]:
+        for field in fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value):

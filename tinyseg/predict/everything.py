@@ -1,8 +1,8 @@
 """Everything in a frame: a grid of clicks, and what remains of their answers.
 
-The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3): a coarse grid of clicks first; where one of its masks is
-sure, the fine grid is not asked. Filtering, suppression and clean-up (SAM, arXiv 2304.02643, appendix B) happen on the
-logit grid: a mask is drawn at the frame's size only when somebody looks at it.
+The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3), in more than two levels: a coarse grid of clicks first;
+well inside what its masks are sure of, the finer ones are not asked. Filtering, suppression and clean-up (SAM, arXiv
+2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when somebody looks at it.
 """
 
 from __future__ import annotations
@@ -165,6 +165,26 @@ def views(geometry: Letterbox, search: Search) -> Iterator[tuple[int, Letterbox]
                     yield layer, letterbox(geometry.frame_width, geometry.frame_height, long_side, region)
 
 
+def sure_cells(logits: NDArray[np.float32], rule: EverythingRule) -> NDArray[np.bool_]:
+    """(h, w): where one of the masks (N, h, w) is above the rule's ``confident``, and so is it all around.
+
+    Near a mask's edge things are that finer clicks find: parts of it, what lies on it, and what touches it. So a sure cell
+    counts only if the cells within ``sure_margin`` of it are sure in the same mask; outside of the grid all are.
+    """
+    out = np.zeros(logits.shape[1:], np.uint8)
+    around = np.ones((2 * rule.sure_margin + 1,) * 2, np.uint8)
+    for one in logits:
+        out |= np.asarray(cv2.erode((one > rule.confident).astype(np.uint8), around), np.uint8)
+    return out.astype(np.bool_)
+
+
+def at(sure: NDArray[np.bool_], points: NDArray[np.float64], view: Letterbox) -> NDArray[np.bool_]:
+    """Which points (N, 2) of the frame lie on sure cells (h, w) of a view's grid."""
+    cells = np.floor(view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
+    columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
+    return sure[rows, columns]
+
+
 class Asker:
     """Clicks in one view, decoded in few calls, and what passes the rule."""
 
@@ -186,10 +206,10 @@ class Asker:
         # Later calls take the form that is compiled by now, however few clicks are left.
         fill = len(levels[0]) >= self._batch()
         for points in levels[1:]:
-            sure = np.asarray((found.logits > self._rule.confident).any(0), np.bool_)
-            cells = np.floor(self._view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
-            columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
-            found = self._best(Candidates.join([found, self.ask(points[~sure[rows, columns]], fill)], self._view))
+            sure = sure_cells(found.logits, self._rule)
+            found = self._best(
+                Candidates.join([found, self.ask(points[~at(sure, points, self._view)], fill)], self._view)
+            )
         return found
 
     def ask(self, points: NDArray[np.float64], fill: bool = False) -> Candidates:

@@ -6,7 +6,8 @@ import { TinysegError } from "./errors.js";
 
 const MAX_CANDIDATES = 2048;
 const RULE = [
-  "points_per_side", "coarse_per_side", "score", "stability", "stability_offset", "confident", "box_overlap", "mask_overlap",
+  "points_per_side", "coarse_per_side", "score", "stability", "stability_offset", "confident", "sure_margin", "box_overlap",
+  "mask_overlap",
 ];
 const BATCH = 16; // clicks a decoder call: bounds the memory that its layers take
 const STRIDE = 4;
@@ -35,7 +36,7 @@ export async function findRegions(embedding, rule, progress) {
   };
   let found = [];
   for (const [level, points] of grids.entries()) {
-    const sure = sureCells(found, view, Math.fround(rule.confident));
+    const sure = sureCells(found, view, Math.fround(rule.confident), rule.sure_margin);
     const open = points.filter((point) => !sure[cellOf(point, view)]);
     // As many as there can be; the finer grids will be asked in part.
     const later = grids.slice(level + 1).reduce((sum, finer) => sum + finer.length, 0);
@@ -71,11 +72,30 @@ function cellOf([x, y], view) {
   return Math.min(row, view.rows - 1) * view.columns + Math.min(column, view.columns - 1);
 }
 
-/** Where a mask is sure of itself: there the fine grid is not asked (TinySAM, arXiv 2312.13789, section 3.3). */
-function sureCells(found, view, confident) {
+/** Where a mask is sure of itself, and all around too: there the finer grids are not asked (sure_cells in everything.py). */
+function sureCells(found, view, confident, margin) {
   const sure = new Uint8Array(view.cells);
-  for (const { logits } of found) logits.forEach((v, i) => v > confident && (sure[i] = 1));
+  for (const { logits } of found) {
+    let open = logits.map((v) => (v > confident ? 0 : 1));
+    open = spread(open, view.rows, view.columns, view.columns, 1, margin);
+    open = spread(open, view.columns, view.rows, 1, view.columns, margin);
+    open.forEach((v, i) => v === 0 && (sure[i] = 1));
+  }
   return sure;
+}
+
+/** Cells of `lines` lines of `length` that have a marked one within `margin` of them in their line. */
+function spread(cells, lines, length, lineStep, step, margin) {
+  const out = new Uint8Array(cells.length);
+  for (let line = 0; line < lines; line++) {
+    let last = -Infinity; // the marked cell that was passed last
+    for (let i = 0; i < length + margin; i++) {
+      if (i < length && cells[line * lineStep + i * step]) last = i;
+      const centre = i - margin;
+      if (centre >= 0 && last >= centre - margin) out[line * lineStep + centre * step] = 1;
+    }
+  }
+  return out;
 }
 
 /** Of the answers to clicks what is above the rule's thresholds. */

@@ -19,10 +19,12 @@ from tinyseg.dataset import read_photos
 from tinyseg.errors import FrameError, InputError, ModelError
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.images import write_image
-from tinyseg.predict.everything import Search, on_view, point_grid, views, without_small
+from tinyseg.predict.everything import Search, on_view, point_grid, sure_cells, views, without_small
 
 # The fake engine's disks: 24 model pixels of radius, logits up to 12, scores 0.9 to 0.6.
-RULE = EverythingRule(points_per_side=8, coarse_per_side=2, score=0.7, stability=0.5, confident=2.0, box_overlap=0.5)
+RULE = EverythingRule(
+    points_per_side=8, coarse_per_side=2, score=0.7, stability=0.5, confident=2.0, sure_margin=0, box_overlap=0.5
+)
 
 
 @pytest.fixture
@@ -79,6 +81,21 @@ def test_sure_areas_are_not_asked_again(fake: tinyseg.Segmenter, frame: NDArray[
     Counting.device = "CPU"
     some = calls(replace(three, confident=2.0))
     assert set(some) == {8} and 16 + 64 < sum(some) < 16 + 64 + 225
+
+
+def test_only_what_is_sure_all_around_counts() -> None:
+    logits = np.full((2, 12, 16), -5.0, np.float32)
+    logits[0, 2:9, 0:7] = 6  # at the grid's edge, beyond which all is sure
+    logits[0, 5, 3] = 5.5
+    logits[1, 2:9, 7:14] = 5  # touches the first, but is another thing
+    rule = replace(RULE, confident=4.0, sure_margin=2)
+    expected = np.zeros((12, 16), np.bool_)
+    expected[4:7, 0:5] = expected[4:7, 9:12] = True
+    np.testing.assert_array_equal(sure_cells(logits, rule), expected)
+    assert sure_cells(logits, replace(rule, sure_margin=0)).sum() == 2 * 49
+    assert not sure_cells(logits[:0], rule).any()
+    strict = sure_cells(logits, replace(rule, confident=5.75, sure_margin=1))
+    assert strict.sum() == 5 * 6 - 9 and not strict[4:7, 2:5].any()
 
 
 def test_thresholds_are_strict_for_scores_and_not_for_stability(
