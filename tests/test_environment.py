@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 LOCKED = re.compile(r"^([a-z0-9.-]+)==([^ ;\\]+)(?: ; ([^\\]+?))?(?: \\)?$")
@@ -71,6 +73,21 @@ def test_torch_is_the_same_in_all_places() -> None:
     wanted = next(r for r in declared("test") if r.name == "torch")
     assert f"torch{wanted.specifier}" in (ROOT / "requirements" / "torch.txt").read_text().splitlines()
     assert not any(re.match(r"torch$|triton$|nvidia-|cuda-", package) for package in locked("test"))
+
+
+def test_what_is_installed_for_the_tests_can_be_imported() -> None:
+    """A package that is there and does not start would be one more test that is skipped as if it were missing."""
+    modules: dict[str, list[str]] = {}
+    for module, packages in importlib.metadata.packages_distributions().items():
+        for package in packages if module.isidentifier() and not module.startswith("_") else []:
+            modules.setdefault(canonicalize_name(package), []).append(module)
+    installed = {m for wanted in declared("test") for m in modules.get(canonicalize_name(wanted.name), [])}
+    assert {"numpy", "pytest", "xdist"} <= installed
+    done = subprocess.run(
+        [sys.executable, "-c", "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]", *sorted(installed)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_only_our_own_extension_is_built_without_isolation() -> None:
