@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "everything", help="all regions of photographs, without a prompt", epilog=EXAMPLES,
         description="Find what is there that nobody asked for: regions with a score, without names (tinyseg has no class "
-        "head). A coarse grid of clicks comes first, a fine one where no sure region was found.",
+        "head). A coarse grid of clicks comes first, finer ones where no sure region was found.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted globs")
@@ -56,9 +56,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image")
     group = parser.add_argument_group("what is looked for (defaults: the model's own, see tinyseg info)")
     add_region_options(group)
-    group.add_argument(
-        "--full-grid", action="store_true", help="ask the whole fine grid: slower, a little more is found"
-    )
+    group.add_argument("--full-grid", action="store_true", help="ask the whole finest grid and no other: slower")
     add_engine_options(parser)
     parser.set_defaults(run=run)
 

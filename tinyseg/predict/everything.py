@@ -29,7 +29,7 @@ from tinyseg.regions import Regions
 MAX_CANDIDATES = 2048
 MAX_CROP_LAYERS = 4
 # Clicks a decoder call on a CPU. More of them no longer fit its caches: 64 took 1.5 times as long a click on ONNX Runtime
-# (one thread, 512 x 288), and 453 instead of 66 MB. A GPU wants as many as there are.
+# (one thread, 512 x 288), and they hold eight times the memory. A GPU wants as many as there are.
 CPU_BATCH = 8
 SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every layer
 
