@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -9,8 +10,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
+AGAIN_SECONDS = 0.1  # by then a finalizer or callback has ended
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
@@ -64,25 +67,60 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.seen = False
+        self._again: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
         raise KeyboardInterrupt
 
+    def ask_again(self) -> None:
+        """Interrupt the main thread once more, in a moment: it was in a finalizer or a callback, which raise nothing."""
+        # A signal, where there are any, for it ends a system call that is waited for, too.
+        main, again = threading.main_thread().ident, _thread.interrupt_main
+        if hasattr(signal, "pthread_kill") and main is not None:
+            again = partial(signal.pthread_kill, main, signal.SIGINT)
+        self._again = threading.Timer(AGAIN_SECONDS, again)
+        self._again.daemon = True
+        self._again.start()
+
+    def end(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+
+
+_current: Interrupts | None = None
+
 
 @contextmanager
 def remembered_interrupts() -> Iterator[Interrupts]:
     """Handle Ctrl-C as :class:`Interrupts` does; not in other threads, and not where a parent has it ignored."""
+    global _current
     interrupts = Interrupts()
-    before = signal.getsignal(signal.SIGINT)
+    before, hook, outer = signal.getsignal(signal.SIGINT), sys.unraisablehook, _current
     ours = threading.current_thread() is threading.main_thread() and callable(before)
+
+    def not_raised(what: sys.UnraisableHookArgs) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            interrupts.ask_again()
+        else:
+            hook(what)
+
     if ours:
         signal.signal(signal.SIGINT, interrupts)
+        sys.unraisablehook, _current = not_raised, interrupts
     try:
         yield interrupts
     finally:
         if ours:
+            interrupts.end()
+            sys.unraisablehook, _current = hook, outer
             signal.signal(signal.SIGINT, before)
+
+
+def require_no_interrupt() -> None:
+    """Raise KeyboardInterrupt where Ctrl-C was pressed and a library swallowed it: for what might otherwise go on for ever."""
+    if _current is not None and _current.seen:
+        raise KeyboardInterrupt
 
 
 class _Handler(logging.Handler):

@@ -116,6 +116,51 @@ def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_in_a_finalizer_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyseg import cli  # noqa: PLC0415
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def goes_on(args: object) -> int:
+        Finalized()  # Python tells sys.unraisablehook, and nobody else
+        time.sleep(20)
+        return 0
+
+    monkeypatch.setattr("tinyseg.commands.models.run", goes_on)
+    hook, start = sys.unraisablehook, time.monotonic()
+    assert cli.main(["models"]) == 130 and capsys.readouterr().err == "tinyseg: interrupted\n"
+    assert time.monotonic() - start < 15 and sys.unraisablehook is hook
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("when", ["run.load", "stream.live_line"])
+def test_a_stream_ends_after_an_interrupt_that_was_swallowed(
+    when: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tinyseg import cli, commands  # noqa: PLC0415
+    from tinyseg.commands import run, stream  # noqa: F401, PLC0415
+
+    module, name = when.split(".")
+    ours = getattr(getattr(commands, module), name)
+
+    def swallows(*args: object, **others: object) -> object:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return ours(*args, **others)
+
+    monkeypatch.setattr(f"tinyseg.commands.{when}", swallows)
+    start = time.monotonic()
+    line = ["run", "synthetic:64x48:100000", "--box", "2,2,20,20", *FAKE, "--sink", f"jsonl:{tmp_path / 'out.jsonl'}"]
+    assert cli.main(line) == 130
+    written = len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert (written == 0) if when == "run.load" else (0 < written < 100_000), time.monotonic() - start
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_renames_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
