@@ -131,7 +131,7 @@ def find_regions(
 
 def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
     """How many clicks a side the finest grid of a layer of crops has; layer 0 is the frame itself."""
-    return max(1, rule.points_per_side // search.crop_downscale**layer)
+    return max(1, rule.points_per_side // int(search.crop_downscale**layer))
 
 
 def point_grid(per_side: int) -> NDArray[np.float64]:
@@ -182,7 +182,7 @@ def at(sure: NDArray[np.bool_], points: NDArray[np.float64], view: Letterbox) ->
     """Which points (N, 2) of the frame lie on sure cells (h, w) of a view's grid."""
     cells = np.floor(view.points_to_model(points) / LOGIT_STRIDE).astype(np.intp)
     columns, rows = np.minimum(cells, np.array(sure.shape[::-1]) - 1).T
-    return sure[rows, columns]
+    return np.asarray(sure[rows, columns], np.bool_)
 
 
 class Asker:
