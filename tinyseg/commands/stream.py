@@ -16,7 +16,7 @@ from tinyseg.loop import Loop, LoopStats
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.sinks import SINK_HELP, Sink, open_sink
 from tinyseg.sources import Source, open_source
-from tinyseg.system.console import is_watched, tell
+from tinyseg.system.console import heed_interrupts, is_watched, tell
 from tinyseg.system.device import temperature_celsius
 from tinyseg.system.service import Heartbeat
 
@@ -88,6 +88,7 @@ def run_loop(loop: Loop, source: str) -> bool:
     stop_on_sigterm()
     with loop:
         try:
+            heed_interrupts()
             loop.run()
         except KeyboardInterrupt:
             interrupted = True

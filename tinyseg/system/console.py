@@ -70,6 +70,9 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+_running: list[Interrupts] = []
+
+
 @contextmanager
 def remembered_interrupts() -> Iterator[Interrupts]:
     """Handle Ctrl-C as :class:`Interrupts` does; not in other threads, and not where a parent has it ignored."""
@@ -78,11 +81,19 @@ def remembered_interrupts() -> Iterator[Interrupts]:
     ours = threading.current_thread() is threading.main_thread() and callable(before)
     if ours:
         signal.signal(signal.SIGINT, interrupts)
+    _running.append(interrupts)
     try:
         yield interrupts
     finally:
+        _running.remove(interrupts)
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def heed_interrupts() -> None:
+    """Raise KeyboardInterrupt where a library swallowed the one of this command: before work that does not end by itself."""
+    if any(interrupts.seen for interrupts in _running):
+        raise KeyboardInterrupt
 
 
 class _Handler(logging.Handler):

@@ -116,6 +116,21 @@ def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("interruptible")
+def test_no_loop_begins_after_an_interrupt_that_a_library_swallowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyseg import cli  # noqa: PLC0415
+
+    def swallows() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("tinyseg.commands.stream.stop_on_sigterm", swallows)
+    assert cli.main(["run", "synthetic:64x48:3", "--box", "2,2,20,20", "--engine", "fake", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["frames"] == 0
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_renames_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
