@@ -83,7 +83,8 @@ def interrupted(delay: float, arguments: list[str]) -> tuple[int, str]:
         time.sleep(0.002)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    # Making a session is one call that hears nothing, and long on a busy machine.
+    _, told = process.communicate(timeout=120)
     return process.returncode, told
 
 
