@@ -42,6 +42,7 @@ from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.text import phrases
 from tinyseg.sources import open_source
+from tinyseg.system.console import heed_interrupts
 from tinyseg.system.folders import ResultFolder
 from tinyseg.system.progress import progress
 
@@ -221,6 +222,7 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
     try:
         video = CutoutVideo(out, source.frame_rate, background)
         try:
+            heed_interrupts()
             follower = Follower(seg, find)
             for frame in progress(iter(source.next_frame, None), "cutout"):
                 bgr = bgr_frame(frame.pixels, frame.color)

@@ -16,7 +16,7 @@ from tinyseg.loop import Loop, LoopStats
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.sinks import SINK_HELP, Sink, open_sink
 from tinyseg.sources import Source, open_source
-from tinyseg.system.console import is_watched, require_no_interrupt, tell
+from tinyseg.system.console import heed_interrupts, is_watched, tell
 from tinyseg.system.device import temperature_celsius
 from tinyseg.system.service import Heartbeat
 
@@ -68,7 +68,7 @@ def live_tick() -> Callable[[LoopStats], None]:
     heartbeat = Heartbeat()
 
     def tick(stats: LoopStats) -> None:
-        require_no_interrupt()
+        heed_interrupts()
         line = live_line(stats)
         if watched:
             tell(f"\r{line}\x1b[K", end="")
@@ -89,7 +89,7 @@ def run_loop(loop: Loop, source: str) -> bool:
     stop_on_sigterm()
     with loop:
         try:
-            require_no_interrupt()
+            heed_interrupts()
             loop.run()
         except KeyboardInterrupt:
             interrupted = True

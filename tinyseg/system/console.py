@@ -117,7 +117,7 @@ def remembered_interrupts() -> Iterator[Interrupts]:
             signal.signal(signal.SIGINT, before)
 
 
-def require_no_interrupt() -> None:
+def heed_interrupts() -> None:
     """Raise KeyboardInterrupt where Ctrl-C was pressed and a library swallowed it: for what might otherwise go on for ever."""
     if _current is not None and _current.seen:
         raise KeyboardInterrupt
