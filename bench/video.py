@@ -188,7 +188,7 @@ def score_sequence(
     found: list[list[tuple[float, float]]] = [[] for _ in colors]
     seconds, count = 0.0, 0
     if sheet is not None and start in sheet.numbers:
-        sheet.draw(start, sequence.frames[start].image(), first, first, "start")
+        sheet.draw(start, sequence.frames[start].image(), first[:0], first, "start")
     for numbers in used:
         if len(numbers) < 2:
             continue

@@ -26,7 +26,7 @@ class Sheet:
     def draw(
         self, number: int, frame: NDArray[np.uint8], masks: NDArray[np.bool_], truth: NDArray[np.bool_], note: str
     ) -> None:
-        """frame: (H, W, 3) BGR. masks, truth: (objects, H, W); the truth is a green outline. note: written in a corner."""
+        """frame: (H, W, 3) BGR. masks, truth: (objects, H, W), no masks where nothing was asked; note: written in a corner."""
         height = max(1, round(PANEL_WIDTH * frame.shape[0] / frame.shape[1]))
         size = (PANEL_WIDTH, height)
         small = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
