@@ -78,7 +78,7 @@ def disk(points: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.asarray(np.hypot(x - points[0][0], y - points[0][1]) < 15)
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What the condition gives, once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

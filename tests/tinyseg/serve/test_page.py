@@ -45,6 +45,7 @@ def open_page(browser: Any, server: Served) -> Iterator[Callable[..., Any]]:
 
     def open_it(**options: Any) -> Any:
         context = browser.new_context(**options)
+        context.set_default_timeout(60_000)  # for a machine that does much else
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
