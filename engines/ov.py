@@ -98,7 +98,11 @@ class OvEngine:
             "NUM_STREAMS": self._streams,
             "INFERENCE_PRECISION_HINT": self._hint,
         }
-        return {**config, "INFERENCE_NUM_THREADS": self._threads} if self._device == "CPU" else config
+        if self._device != "CPU":
+            return config
+        # Bound to cores, the threads of every process that is given a part of them would share the first ones.
+        bound = 1 < self._threads >= cpu.available_cores()
+        return {**config, "INFERENCE_NUM_THREADS": self._threads, "ENABLE_CPU_PINNING": bound}
 
     def identity(self) -> dict[str, str]:
         config = {name: str(value) for name, value in self._config().items()}

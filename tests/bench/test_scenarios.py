@@ -200,7 +200,8 @@ def test_the_plot_marks_published_accuracies() -> None:
 
 def test_accuracy_is_of_the_same_engine(reference: tinyseg.Segmenter, tmp_path: Path) -> None:
     """The card's figure is of one engine; with --data any engine gets its own."""
-    request = scenarios.Request("encode", engine="onnxruntime", seconds=0.01)
+    # In fp32: where int8 is the best there is, its masks are not those of the reference to a hundredth.
+    request = scenarios.Request("encode", engine="onnxruntime", precision="fp32", seconds=0.01)
     stated = scenarios.stated_accuracy(reference)
     assert stated is not None and 0.5 < stated.box_miou < 1
     assert scenarios.stated_accuracy(tinyseg.load(engine="fake")) is None

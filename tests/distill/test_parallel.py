@@ -41,7 +41,7 @@ class Watched(train.Training):
     def take_step(self, batch):
         super().take_step(batch)
         total = sum(float(p.detach().double().abs().sum()) for p in self.student.parameters())
-        say(f"rank {self.processes.rank} step {self.step} batch {batch.number} weights {total:.6f}")
+        say(f"rank {self.processes.rank} step {self.pace.step} batch {batch.number} weights {total:.6f}")
 train.Training = Watched
 train.train(config)
 """

@@ -51,3 +51,10 @@ def test_auto_takes_an_engine_that_offers_the_precision(monkeypatch: pytest.Monk
     chosen = create_engine("auto", "int8", 1)
     assert chosen.engine.name == "onnxruntime" and "openvino passed over, without int8 here" in chosen.reason
     assert create_engine("auto", "fp32", 1).engine.name == "openvino"
+
+
+def test_a_part_of_the_cores_is_not_always_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of one thread each that OpenVINO binds to cores share the first core, and take twice as long."""
+    monkeypatch.setattr("tinyseg.engines.cpu.available_cores", lambda: 4)
+    bound = {n: create_engine("openvino", "fp32", n).engine.identity()["ENABLE_CPU_PINNING"] for n in (1, 3, 4)}
+    assert bound == {1: "False", 3: "False", 4: "True"}  # and a process that has one core builds what others build
