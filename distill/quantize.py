@@ -30,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tinyseg.distill.calibration import Feeds
 from tinyseg.distill.export import store_as_fp16
 from tinyseg.engines.lower import load_graph
+from tinyseg.engines.ort import int8_options
 from tinyseg.errors import InputError
 from tinyseg.graphs.model import Model
 from tinyseg.graphs.package import read_member
@@ -148,7 +149,8 @@ def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.x64quantprecision", "1")  # exact int8 sums on every processor
+    for key, value in int8_options().items():
+        options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -53,7 +53,12 @@ def int8_saturates() -> bool:
 
     False also where the instruction sets cannot be told.
     """
-    return platform.machine().lower() in ("x86_64", "amd64") and bool(flags()) and int8_instruction() is None
+    return bool(flags()) and int8_may_saturate()
+
+
+def int8_may_saturate() -> bool:
+    """The same, and True also on an x86 processor whose instruction sets cannot be told."""
+    return platform.machine().lower() in ("x86_64", "amd64") and int8_instruction() is None
 
 
 def fingerprint() -> str:

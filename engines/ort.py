@@ -40,8 +40,14 @@ DEVICES = tuple(PROVIDERS)
 ON_DEVICE = {"cuda": "cuda", "tensorrt": "cuda"}
 HALF = ("cuda", "tensorrt", "coreml")
 # x86 without VNNI multiplies uint8 by int8 into sums of 16 bits that saturate: int8 masks were wrong on AVX2 alone. This
-# option makes uint8 by uint8 products of these, which are exact; by its documentation it does nothing where VNNI is.
+# option makes uint8 by uint8 products of these, which are exact. It is for these processors only: its documentation says that
+# it does nothing elsewhere, but with AMX it leaves the fast kernels unused and int8 takes twice the time, for the same sums.
 EXACT_INT8 = ("session.x64quantprecision", "1")
+
+
+def int8_options() -> dict[str, str]:
+    """What a session is told so that sums of 8-bit products are exact on this processor: key -> value."""
+    return dict([EXACT_INT8]) if cpu.int8_may_saturate() else {}
 
 
 def precisions(device: str) -> tuple[str, ...]:
@@ -75,7 +81,7 @@ class OrtEngine:
     def identity(self) -> dict[str, str]:
         return {
             "engine": self.name, "version": self.version, "provider": PROVIDERS[self._device][0],
-            "device": cpu.fingerprint(), "precision": self.precision, EXACT_INT8[0]: EXACT_INT8[1],
+            "device": cpu.fingerprint(), "precision": self.precision, **int8_options(),
         }  # fmt: skip
 
     def _options(self, dimensions: Mapping[str, int]) -> ort.SessionOptions:
@@ -86,7 +92,8 @@ class OrtEngine:
         # Every session has its own threads, which go on spinning for work after a run. Encoder and decoder take turns,
         # so without this each waits for the other's idle threads: on two cores that doubled the time of a frame.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.add_session_config_entry(*EXACT_INT8)
+        for key, value in int8_options().items():
+            options.add_session_config_entry(key, value)
         options.log_severity_level = 3
         for name, value in dimensions.items():
             options.add_free_dimension_override_by_name(name, value)

@@ -5,6 +5,7 @@
 #include "engine.hpp"
 #include "failure.hpp"
 #include "library.hpp"
+#include "processor.hpp"
 
 namespace tinyseg {
 namespace {
@@ -140,9 +141,10 @@ class OrtEngine final : public Engine {
     OrtSessionOptions* o = options.get();
     api.check(ort->SetIntraOpNumThreads(o, threads), doing);
     api.check(ort->SetInterOpNumThreads(o, 1), doing);
-    // Idle threads of one session do not spin while the other one runs, and uint8 products are exact without VNNI.
+    // Idle threads of one session do not spin while the other one runs.
     api.check(ort->AddSessionConfigEntry(o, "session.force_spinning_stop", "1"), doing);
-    api.check(ort->AddSessionConfigEntry(o, "session.x64quantprecision", "1"), doing);
+    // Exact sums of 8-bit products; on other processors they are exact, and with AMX the option would double the time.
+    if (int8_may_saturate()) api.check(ort->AddSessionConfigEntry(o, "session.x64quantprecision", "1"), doing);
     api.check(ort->SetSessionLogSeverityLevel(o, ORT_LOGGING_LEVEL_ERROR), doing);
     for (int k = 0; k < kDimensions; ++k)
       api.check(ort->AddFreeDimensionOverrideByName(o, kDimensionNames[k], dimensions[k]), doing);

@@ -47,11 +47,13 @@ int available_cores() {
   return std::max(1, int(std::thread::hardware_concurrency()));
 }
 
-bool int8_saturates() {
+bool int8_saturates() { return !flags().empty() && int8_may_saturate(); }
+
+bool int8_may_saturate() {
   const std::set<std::string> known = flags();
   for (const char* able : {"amx_int8", "avx512_vnni", "avx_vnni"})
     if (known.count(able)) return false;
-  return machine() == "x86_64" && !known.empty();
+  return machine() == "x86_64";
 }
 
 std::string processor_fingerprint() {

@@ -12,6 +12,9 @@ int available_cores();
 // instruction sets cannot be told.
 bool int8_saturates();
 
+// The same, and true also on an x86 processor whose instruction sets cannot be told.
+bool int8_may_saturate();
+
 // Tells processors apart whose compiled graphs differ: the architecture and a digest of its instruction sets.
 std::string processor_fingerprint();
 

@@ -44,21 +44,21 @@ def test_a_precision_that_the_device_does_not_offer_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "flags", "saturates"),
+    ("machine", "flags", "saturates", "may"),
     [
-        ("x86_64", {"avx2"}, True),
-        ("AMD64", {"avx512f", "avx512_vnni"}, False),
-        ("x86_64", {"avx2", "avx_vnni"}, False),
-        ("x86_64", set(), False),
-        ("aarch64", {"asimd"}, False),
+        ("x86_64", {"avx2"}, True, True),
+        ("AMD64", {"avx512f", "avx512_vnni"}, False, False),
+        ("x86_64", {"avx2", "avx_vnni"}, False, False),
+        ("x86_64", set(), False, True),
+        ("aarch64", {"asimd"}, False, False),
     ],
 )
 def test_where_int8_sums_saturate(
-    machine: str, flags: set[str], saturates: bool, monkeypatch: pytest.MonkeyPatch
+    machine: str, flags: set[str], saturates: bool, may: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
     monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags))
-    assert cpu.int8_saturates() is saturates
+    assert cpu.int8_saturates() is saturates and cpu.int8_may_saturate() is may
 
 
 def test_without_figures_the_engine_chooses() -> None:
