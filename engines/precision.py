@@ -9,6 +9,11 @@ from tinyseg.engines.cpu import int8_instruction
 
 # Points of mean IoU that a precision may lose on any evaluation set before "auto" leaves it out.
 MOST_LOST_POINTS = 0.5
+# Speeds closer than this share of the fastest count as equal: they were measured on one processor, and others differ by more.
+# Of equals the first one here is taken: the exact one, then what depends least on the newest instructions. fp16 was as fast as
+# int8 on a Sapphire Rapids, and takes twice the time on another Xeon that offers it too.
+NEARLY = 0.05
+EQUALS = ("fp32", "int8", "bf16", "fp16")
 NATIVE = ("fp32", "bf16", "fp16")  # engines lower a float graph to these themselves
 
 
@@ -55,7 +60,8 @@ def choose_precision(engine: str, offered: Sequence[str], facts: PrecisionFacts)
     if not candidates:
         native = next(p for p in usable if p in NATIVE)
         return native, f"{native}: the engine's own choice, nothing was measured for this model on {engine}"
-    best = max(candidates, key=lambda p: candidates[p])
+    fastest = max(candidates.values())
+    best = min((p for p in candidates if candidates[p] >= (1 - NEARLY) * fastest), key=EQUALS.index)
     if best == "fp32":
         return best, "; ".join([f"fp32: the fastest that was measured for this model on {engine}", *left_out])
     reason = f"{best}: measured {candidates[best]:.2f} times as fast as fp32 on {engine}"

@@ -26,6 +26,19 @@ def test_the_fastest_that_keeps_the_masks() -> None:
     assert choose_precision("onnxruntime", ("fp32", "int8"), facts())[0] == "fp32"  # int8 was measured slower there
 
 
+def test_of_precisions_that_are_nearly_as_fast_the_one_that_is_exact_or_wants_the_oldest_instructions() -> None:
+    lost = {"bf16": 0.1, "fp16": 0.0, "int8": 0.2}
+    offered = ("fp16", "bf16", "fp32", "int8")
+    for bf16, fp16, int8, best in (
+        (1.516, 1.537, 1.529, "int8"),
+        (1.50, 1.56, 1.45, "bf16"),
+        (1.4, 1.6, 1.4, "fp16"),
+        (1.0, 1.02, 0.9, "fp32"),
+    ):
+        speed = {"openvino": {"fp32": 1.0, "bf16": bf16, "fp16": fp16, "int8": int8}}
+        assert choose_precision("openvino", offered, PrecisionFacts(("fp32", "int8"), lost, speed))[0] == best
+
+
 def test_int8_that_loses_too_much_or_was_never_measured_is_left_out() -> None:
     name, why = choose_precision("openvino", ("bf16", "fp32", "int8"), facts(0.8))
     assert name == "bf16" and "int8 loses 0.8 points" in why
