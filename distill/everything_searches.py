@@ -23,7 +23,7 @@ from tinyseg.engines import CompiledGraph
 from tinyseg.errors import DataError
 from tinyseg.geometry import Letterbox
 from tinyseg.graphs.everything_rule import EverythingRule
-from tinyseg.predict.everything import Search, find_regions
+from tinyseg.predict.everything import WHOLE_LEVELS, Search, find_regions
 from tinyseg.predict.network import Features, Network
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts import Prompt
@@ -118,12 +118,10 @@ class SearchTable:
 def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
     """The searches that are compared, by what they are called, all with a rule's thresholds."""
     own = replace(rule, points_per_side=32, coarse_per_side=8)
-    found: dict[str, EverythingRule] = {}
-    for per_side, closes in ((16, (0,)), (32, (0, 2, 4))):
-        for close in closes:
-            for confident in (2.0, 3.0, 4.0) if per_side == 32 else (rule.confident,):
-                one = replace(own, points_per_side=per_side, close_views=close, confident=confident)
-                found[name_of(one)] = one
+    tried = [replace(own, points_per_side=16)]
+    tried += [replace(own, confident=c, sure_margin=m, close_views=0) for c, m in ((3.0, 2), (4.0, 2))]
+    tried += [replace(own, confident=c, sure_margin=m, close_views=4) for c, m in ((4.0, 2), (3.0, 4), (3.0, 6))]
+    found = {name_of(one): one for one in tried}
     found[name_of(rule)] = rule
     return found
 
@@ -131,7 +129,8 @@ def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
 def name_of(rule: EverythingRule) -> str:
     """A search in a few words."""
     sides = ", ".join(str(side) for side in rule.sides())
-    close = f", the last in {rule.close_views} x {rule.close_views} close views" if rule.close_views else ""
+    closer = rule.close_views and len(rule.sides()) > WHOLE_LEVELS
+    close = f", the last in {rule.close_views} x {rule.close_views} close views" if closer else ""
     return f"{sides}{close}; sure above {rule.confident:g}, margin {rule.sure_margin}"
 
 

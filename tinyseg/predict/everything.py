@@ -1,8 +1,10 @@
 """Everything in a frame: a grid of clicks, and what remains of their answers.
 
 The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3), in more than two levels: a coarse grid of clicks first;
-well inside what its masks are sure of, the finer ones are not asked. Filtering, suppression and clean-up (SAM, arXiv
-2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when somebody looks at it.
+well inside what its masks are sure of, the finer ones are not asked. The finest are asked in close views, parts of the frame
+that are encoded again into small inputs: small things are seen larger there, and a click costs less. Filtering, suppression
+and clean-up (SAM, arXiv 2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when
+somebody looks at it.
 """
 
 from __future__ import annotations
