@@ -506,7 +506,18 @@ def add_calibrate_everything(commands: Any) -> None:
         "--points-per-side", type=int, metavar="N",
         help="clicks a side of the finest grid to choose by; the model's own, which is the default, stays as it is",
     )  # fmt: skip
+    calibrate.add_argument(
+        "--close-views", type=int, metavar="N",
+        help="ask grids after the second in N x N close views (default: as the model's own; 0: in the whole frame)",
+    )  # fmt: skip
     calibrate.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    calibrate.add_argument(
+        "--searches", action="store_true",
+        help="choose nothing: print what other grids keep of the full grid's recall, with the model's thresholds",
+    )  # fmt: skip
+    calibrate.add_argument(
+        "--objects", type=int, default=1, metavar="N", help="only photos with so many labelled objects (default: 1)"
+    )
     calibrate.add_argument(
         "--write", action="store_true", help='put the choice into MODEL\'s model.json, under "everything"'
     )
@@ -515,17 +526,26 @@ def add_calibrate_everything(commands: Any) -> None:
 
 def run_calibrate_everything(args: argparse.Namespace) -> None:
     """Thresholds of a model folder, chosen and written."""
+    from tinyseg.distill.everything_searches import alternatives, compare_searches  # noqa: PLC0415
     from tinyseg.distill.everything_thresholds import calibrate, pick_held_out, write_rule  # noqa: PLC0415
     from tinyseg.predict.load import load  # noqa: PLC0415
 
     place = model_place(args.model)
     if args.photos < 1:
         raise InputError(f"--photos must be at least 1, but is {args.photos}")
+    if args.searches and (args.write or args.points_per_side is not None or args.close_views is not None):
+        raise InputError("--searches chooses nothing; leave out --write, --points-per-side and --close-views")
     _, held_out = split_photos(args.data)
+    photos = pick_held_out(held_out, args.photos, args.objects)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
+    if args.searches:
+        print(compare_searches(seg, photos, alternatives(seg.everything_rule)).to_markdown())
+        return
     own = seg.everything_rule
+    if args.close_views is not None:
+        own = replace(own, close_views=args.close_views)
     tried = own if args.points_per_side is None else replace(own, points_per_side=args.points_per_side)
-    found = calibrate(seg, pick_held_out(held_out, args.photos), tried)
+    found = calibrate(seg, photos, tried)
     print(found.to_markdown())
     if args.write:
         write_rule(place, replace(found.rule, points_per_side=own.points_per_side))

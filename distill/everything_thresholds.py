@@ -23,9 +23,24 @@ from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
-from tinyseg.geometry import Letterbox
+from tinyseg.geometry import LOGIT_STRIDE, Letterbox
 from tinyseg.graphs.everything_rule import EverythingRule
-from tinyseg.predict.everything import Asker, Candidates, Search, at, on_view, point_grid, sure_cells
+from tinyseg.predict.everything import (
+    WHOLE_LEVELS,
+    Asker,
+    Candidates,
+    Entry,
+    Search,
+    at,
+    close_parts,
+    distinct,
+    entries,
+    in_parts,
+    on_view,
+    point_grid,
+    sure_cells,
+)
+from tinyseg.predict.network import Features
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.progress import progress
 
@@ -44,8 +59,9 @@ RECALL_AT = 0.5
 
 @dataclass(frozen=True)
 class Level:
-    """What one grid gave on a photo: clicks (N, 2), candidates, and their IoU (masks, instances) with every instance, in cells."""
+    """What one grid gave in a view: clicks (N, 2), candidates, and their IoU (masks, instances) with every instance, in cells."""
 
+    view: Letterbox
     clicks: NDArray[np.float64]
     found: Candidates
     overlaps: NDArray[np.float32]
@@ -53,15 +69,19 @@ class Level:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One photo: what the grids of a rule gave, each asked in full, the finest last."""
+    """One photo: what the grids of a rule gave in the whole view, each asked in full, the finest last; and for each of the
+    rule's close views what those after the second gave there."""
 
-    view: Letterbox
     levels: list[Level]
+    close: list[list[Level]]
 
 
-def pick_held_out(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """``count`` photos with instances in an order that depends on their names alone. Raises DataError if there is none."""
-    usable = sorted((p for p in photos if p.instances), key=lambda p: zlib.crc32(p.name.encode()[::-1]))
+def pick_held_out(photos: Sequence[Photo], count: int, objects: int = 1) -> list[Photo]:
+    """``count`` photos with at least so many instances, in an order that depends on their names alone. Raises DataError if
+    there is none."""
+    usable = sorted(
+        (p for p in photos if len(p.instances) >= max(1, objects)), key=lambda p: zlib.crc32(p.name.encode()[::-1])
+    )
     if not usable:
         raise DataError("thresholds are chosen on held-out photos with instances, but there are none; give more --data")
     return usable[:count]
@@ -76,21 +96,36 @@ def record(seg: Segmenter, photo: Photo, rule: EverythingRule) -> Recorded | Non
     embedding = seg.embed(photo.read())
     view = embedding.geometry
     open_rule = replace(rule, score=LEAST_SCORE, stability=LEAST_STABILITY)
-    ask = Asker(seg.network, embedding.features, view, view, open_rule, Search())
-    shares = np.stack([pixels.shrink_mask(truth, view) for truth in truths])
-    levels = []
-    for side in rule.sides():
-        clicks = on_view(point_grid(side), view)
-        found = ask.ask(clicks)
-        levels.append(Level(clicks, found, grid_overlaps(found.logits > 0, shares >= 0.5)))
-    return Recorded(view, levels)
+    grids = [on_view(point_grid(side), view) for side in rule.sides()]
+    levels = [_asked(seg, embedding.features, view, view, clicks, open_rule, truths) for clicks in grids]
+    close = []
+    if rule.close_views:
+        for part, mine in in_parts(grids[WHOLE_LEVELS:], close_parts(view, rule)):
+            features = seg.network.encode(embedding.frame, part)
+            close.append([_asked(seg, features, view, part, clicks, open_rule, truths) for clicks in mine])
+    return Recorded(levels, close)
 
 
-def grid_overlaps(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """IoU (N, T) of masks (N, h, w) and (T, h, w) on one grid."""
-    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truths))
+def _asked(
+    seg: Segmenter, features: Features, frame: Letterbox, view: Letterbox, clicks: NDArray[np.float64],
+    rule: EverythingRule, truths: NDArray[np.bool_],
+) -> Level:  # fmt: skip
+    """What clicks give in a view of a frame with instances (T, H, W)."""
+    found = Asker(seg.network, features, frame, view, rule, Search()).ask(clicks, fill=True)
+    x0, y0, x1, y1 = view.region
+    inside = np.stack([pixels.shrink_mask(truth[y0:y1, x0:x1], view) >= 0.5 for truth in truths])
+    outside = np.count_nonzero(truths, axis=(1, 2)) - np.count_nonzero(truths[:, y0:y1, x0:x1], axis=(1, 2))
+    cell = view.scale_x * view.scale_y / LOGIT_STRIDE**2  # cells a frame pixel
+    return Level(view, clicks, found, grid_overlaps(found.logits > 0, inside, outside * cell))
+
+
+def grid_overlaps(
+    masks: NDArray[np.bool_], truths: NDArray[np.bool_], outside: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.float32]:
+    """IoU (N, T) of masks (N, h, w) and (T, h, w) on one grid; outside (T,): cells of the latter beyond the grid."""
+    a, b = (m.reshape(len(m), masks.shape[1] * masks.shape[2]).astype(np.float32) for m in (masks, truths))
     common = a @ b.T
-    return np.asarray(common / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - common, 1), np.float32)
+    return np.asarray(common / np.maximum(a.sum(1)[:, None] + (b.sum(1) + outside)[None] - common, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -100,36 +135,70 @@ class Outcome:
     recall: float
     ar: float  # mean recall at IoU 0.5, 0.6, ... 0.9
     regions: float  # per photo
-    clicks: float  # per photo, all grids
+    clicks: float  # per photo, all grids; in a close view they count by its cells, of the whole view's
 
 
 def outcome(recorded: Sequence[Recorded], rule: EverythingRule, hierarchical: bool) -> Outcome:
     """What the rule would have kept; the whole finest grid alone unless ``hierarchical``."""
-    hits, hits_at_all, instances, regions, clicks = 0, 0, 0, 0, 0
+    hits, hits_at_all, instances, regions, clicks = 0, 0, 0, 0, 0.0
     for one in recorded:
-        parts: list[Candidates] = []
-        overlaps: list[NDArray[np.float32]] = []
-        for level in one.levels if hierarchical else one.levels[-1:]:
-            kept = passing(level.found, rule)
-            if parts:
-                sure = sure_cells(np.concatenate([p.logits for p in parts]), rule)
-                clicks += int(np.count_nonzero(~at(sure, level.clicks, one.view)))
-                kept &= ~at(sure, level.found.points.astype(np.float64), one.view)
-            else:
-                clicks += len(level.clicks)
-            parts.append(level.found.take(kept))
-            overlaps.append(level.overlaps[kept])
-        candidates, overlap = Candidates.join(parts, one.view), np.concatenate(overlaps)
-        order = np.argsort(-candidates.scores, kind="stable")
-        rows, columns = pixels.grid_content(one.view)
-        inside = candidates.logits[order][:, :rows, :columns] > 0
-        stay = order[pixels.suppress(candidates.boxes[order], inside, rule.box_overlap, rule.mask_overlap)]
-        hits += matched(overlap[stay], RECALL_AT)
-        hits_at_all += sum(matched(overlap[stay], t) for t in (0.5, 0.6, 0.7, 0.8, 0.9))
+        in_close_views = hierarchical and bool(one.close)
+        levels = one.levels if hierarchical else one.levels[-1:]
+        whole = _kept(levels[:WHOLE_LEVELS] if in_close_views else levels, rule)
+        looks = [whole, *(_kept(part, rule, whole.sure) for part in one.close)] if in_close_views else [whole]
+        found: list[Entry] = []
+        overlaps = []
+        for look in looks:
+            rows, columns = pixels.grid_content(look.view)
+            inside = look.found.logits[:, :rows, :columns] > 0
+            stay = pixels.suppress(look.found.boxes, inside, rule.box_overlap, rule.mask_overlap)
+            found += entries(look.view, look.found.take(stay))
+            overlaps.append(look.overlaps[stay])
+            clicks += look.clicks * np.prod(look.view.grid) / np.prod(whole.view.grid)
+        places = {(id(candidates), row): i for i, (_, candidates, row) in enumerate(found)}
+        chosen = distinct(found, rule.box_overlap)
+        overlap = np.concatenate(overlaps)[[places[id(candidates), row] for _, candidates, row in chosen]]
+        hits += matched(overlap, RECALL_AT)
+        hits_at_all += sum(matched(overlap, t) for t in (0.5, 0.6, 0.7, 0.8, 0.9))
         instances += overlap.shape[1]
-        regions += len(stay)
+        regions += len(chosen)
     count = len(recorded)
     return Outcome(hits / instances, hits_at_all / (5 * instances), regions / count, clicks / count)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a view's grids leave under a rule, the best scored first, before doubles go; sure: its cells, and the view."""
+
+    view: Letterbox
+    found: Candidates
+    overlaps: NDArray[np.float32]
+    sure: tuple[NDArray[np.bool_], Letterbox]
+    clicks: int
+
+
+def _kept(
+    levels: Sequence[Level], rule: EverythingRule, before: tuple[NDArray[np.bool_], Letterbox] | None = None
+) -> _Look:
+    """The candidates of those clicks that nothing before them was sure about."""
+    view = levels[0].view
+    sures = [] if before is None else [before]
+    parts: list[Candidates] = []
+    overlaps: list[NDArray[np.float32]] = []
+    clicks = 0
+    for level in levels:
+        own = [*sures, (sure_cells(np.concatenate([p.logits for p in parts]), rule), view)] if parts else sures
+        kept = passing(level.found, rule)
+        asked = np.ones(len(level.clicks), np.bool_)
+        for cells, seen in own:
+            asked &= ~at(cells, level.clicks, seen)
+            kept &= ~at(cells, level.found.points.astype(np.float64), seen)
+        clicks += int(np.count_nonzero(asked))
+        parts.append(level.found.take(kept))
+        overlaps.append(level.overlaps[kept])
+    found, overlap = Candidates.join(parts, view), np.concatenate(overlaps)
+    order = np.argsort(-found.scores, kind="stable")
+    return _Look(view, found.take(order), overlap[order], (sure_cells(found.logits, rule), view), clicks)
 
 
 def passing(candidates: Candidates, rule: EverythingRule) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import pytest
 
 import tinyseg
 from tinyseg.dataset import Photo
+from tinyseg.distill.everything_searches import alternatives, compare_searches, name_of
 from tinyseg.distill.everything_thresholds import SCORES, calibrate, outcome, pick_held_out, record, write_rule
 from tinyseg.errors import DataError
 from tinyseg.graphs.everything_rule import EverythingRule
@@ -43,11 +44,54 @@ def test_a_rule_is_chosen_and_told(fake: tinyseg.Segmenter, tmp_path: Path) -> N
     assert sure.clicks == 16  # a mask that is sure of all cells, so nothing more is asked
 
 
+def test_close_views_are_replayed_as_they_are_asked(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
+    photos = [photo(tmp_path, "a", 512, 512), photo(tmp_path, "b", 640, 400)]
+    rule = replace(RULE, points_per_side=16, close_views=2, score=0.5, stability=0.3, confident=100.0)
+    recorded = [r for p in photos if (r := record(fake, p, rule)) is not None]
+    assert [len(level.clicks) for level in recorded[0].levels] == [16, 64, 256]
+    assert [len(part) for part in recorded[0].close] == [1] * 4
+    assert sum(len(part[0].clicks) for part in recorded[0].close) == 256
+    near, whole = outcome(recorded, rule, True), outcome(recorded, replace(rule, close_views=0), True)
+    assert near == whole  # what was recorded says where the grids were asked
+    apart = [replace(r, close=[]) for r in recorded]
+    whole = outcome(apart, rule, True)
+    cells = np.mean([np.prod(r.close[0][0].view.grid) / np.prod(r.levels[0].view.grid) for r in recorded])
+    assert whole.clicks == 16 + 64 + 256 and near.clicks == pytest.approx(16 + 64 + 256 * cells)
+    assert near.recall == whole.recall == 1.0
+    sure = outcome(recorded, replace(rule, confident=-100.0), True)
+    assert sure.clicks == 16
+    # As the search itself finds, but that it takes specks out.
+    found = [len(fake.everything(p.read(), rule=rule)) for p in photos]
+    assert near.regions == pytest.approx(np.mean(found), rel=0.05)
+
+
+def test_searches_are_compared_with_the_full_grid(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
+    seg = tinyseg.load(engine="fake")
+    seg.everything_rule = replace(RULE, points_per_side=32, score=0.5, stability=0.3)
+    photos = [photo(tmp_path, "a", 512, 512), photo(tmp_path, "b", 640, 400)]
+    never = replace(seg.everything_rule, coarse_per_side=0)
+    coarse = replace(seg.everything_rule, points_per_side=4, coarse_per_side=0)
+    close = replace(seg.everything_rule, close_views=2, confident=100.0)
+    table = compare_searches(seg, photos, {"all": never, "few": coarse, "close": close})
+    assert table.photos == table.instances == 2 and [r.name for r in table.rows] == ["all", "few", "close"]
+    whole, few, looked = table.rows
+    assert whole.recall == whole.average_recall == 1 and whole.clicks == pytest.approx(1, abs=0.2)
+    assert few.clicks < 0.2 and few.regions < whole.regions and looked.clicks > few.clicks
+    assert "2 photos, 2 objects" in table.to_markdown()
+    rules = alternatives(seg.everything_rule)
+    assert list(rules)[-1] == name_of(seg.everything_rule) and len(set(rules.values())) == len(rules) > 5
+    blank = photo(tmp_path, "c", 64, 48)
+    with pytest.raises(DataError, match="large enough"):
+        compare_searches(seg, [replace(blank, instances=((np.zeros((3, 2), np.float32),),))], {})
+
+
 def test_photos_are_picked_by_name_alone(tmp_path: Path) -> None:
     photos = [photo(tmp_path, f"p{i}", 64, 48) for i in range(6)]
     assert pick_held_out(photos, 3) == pick_held_out(photos[::-1], 3) and len(pick_held_out(photos, 99)) == 6
     with pytest.raises(DataError, match="held-out"):
         pick_held_out([], 3)
+    with pytest.raises(DataError, match="held-out"):
+        pick_held_out(photos, 3, objects=2)
 
 
 def test_nothing_but_the_rule_is_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "everything", help="all regions of photographs, without a prompt", epilog=EXAMPLES,
         description="Find what is there that nobody asked for: regions with a score, without names (tinyseg has no class "
-        "head). A coarse grid of clicks comes first, finer ones where no sure region was found.",
+        "head). A coarse grid of clicks comes first, finer ones, in closer views, where no sure region was found.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted globs")

@@ -14,8 +14,11 @@ from typing import Any
 
 from tinyseg.arguments import check_whole, shown
 from tinyseg.errors import InputError, ModelError
+from tinyseg.geometry import INPUT_MULTIPLE
 
 MAX_POINTS_PER_SIDE = 256
+MAX_CLOSE_VIEWS = 16  # a side
+MAX_CLOSE_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,16 @@ class EverythingRule:
     sure_margin: int = 2  # cells on every side of such a cell in which the mask must be above it too
     box_overlap: float = 0.7  # IoU of boxes above which the worse of two masks goes; 1: any
     mask_overlap: float = 0.8  # the same of masks
+    close_views: int = (
+        0  # n: grids after the second are asked in n x n parts of the view, each encoded again; 0: in itself
+    )
+    close_side: int = 256  # longer side of the encoder's input for such a part, pixels
 
     def __post_init__(self) -> None:
         for name, least in (("points_per_side", 1), ("coarse_per_side", 0), ("sure_margin", 0)):
             check_whole(name, getattr(self, name), least, MAX_POINTS_PER_SIDE)
+        check_whole("close_views", self.close_views, 0, MAX_CLOSE_VIEWS)
+        check_whole("close_side", self.close_side, INPUT_MULTIPLE, MAX_CLOSE_SIDE)
         for field in fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,14 +1,18 @@
 """Everything in a frame: a grid of clicks, and what remains of their answers.
 
 The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3), in more than two levels: a coarse grid of clicks first;
-well inside what its masks are sure of, the finer ones are not asked. Filtering, suppression and clean-up (SAM, arXiv
-2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when somebody looks at it.
+well inside what its masks are sure of, the finer ones are not asked. The finest are asked in close views, parts of the frame
+that are encoded again into small inputs: small things are seen larger there, and a click costs less. Filtering, suppression
+and clean-up (SAM, arXiv 2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when
+somebody looks at it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,11 +20,12 @@ from numpy.typing import NDArray
 
 from tinyseg import pixels
 from tinyseg.arguments import check_whole, shown
+from tinyseg.engines import CompiledGraph
 from tinyseg.errors import InputError
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule
 from tinyseg.graphs.shapes import BATCH_SIZES
-from tinyseg.predict.network import Features, Network
+from tinyseg.predict.network import Features
 from tinyseg.predict.specks import without_specks
 from tinyseg.prompts import Prompt
 from tinyseg.regions import Regions
@@ -31,7 +36,21 @@ MAX_CROP_LAYERS = 4
 # Clicks a decoder call on a CPU. More of them no longer fit its caches: 64 took 1.5 times as long a click on ONNX Runtime
 # (one thread, 512 x 288), and they hold eight times the memory. A GPU wants as many as there are.
 CPU_BATCH = 8
+WHOLE_LEVELS = 2  # grids that are asked in the whole view where a rule has close views for the finer ones
+CLOSE_OVERLAP = 0.3  # of a close view's side, shared with its neighbour
 SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every layer
+
+
+class Answering(Protocol):
+    """What is asked about views of a frame: a :class:`tinyseg.predict.network.Network`, or what stands before one."""
+
+    def compiled(self, role: str, view: Letterbox) -> CompiledGraph: ...
+
+    def encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Features: ...
+
+    def decode(
+        self, features: Features, frame: Letterbox, view: Letterbox, prompts: Sequence[Prompt]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
 @dataclass(frozen=True)
@@ -107,8 +126,12 @@ class Candidates:
         )
 
 
+# A view, what was found in it, and a row of that.
+Entry = tuple[Letterbox, Candidates, int]
+
+
 def find_regions(
-    network: Network,
+    network: Answering,
     features: Features,
     frame: pixels.FrameLayout,
     geometry: Letterbox,
@@ -116,7 +139,7 @@ def find_regions(
     search: Search,
 ) -> Regions:
     """Everything in an encoded frame, or in an encoded region of it, and in crops of it if the search says so."""
-    found: list[tuple[Letterbox, Candidates]] = []
+    found: list[Entry] = []
     for layer, view in views(geometry, search):
         seen = features if layer == 0 else network.encode(frame, view)
         if search.grids is not None:
@@ -125,8 +148,19 @@ def find_regions(
             sides = rule.sides(fine_per_side(rule, search, layer))
             levels = [on_view(point_grid(n), view) for n in sides]
         ask = Asker(network, seen, geometry, view, rule, search)
-        found.append((view, ask.clean(ask.all_levels(levels))))
-    return draw(geometry, merge(found, search.crop_box_overlap))
+        whole, close = (levels[:WHOLE_LEVELS], levels[WHOLE_LEVELS:]) if rule.close_views else (levels, [])
+        candidates = ask.all_levels(whole)
+        here = entries(view, ask.clean(candidates))
+        if close:
+            sure = sure_cells(candidates.logits, rule)
+            open_points = [points[~at(sure, points, view)] for points in close]
+            for part, grids in in_parts(open_points, close_parts(view, rule)):
+                look = Asker(network, network.encode(frame, part), geometry, part, rule, search)
+                # Every part's calls have the same form, however few clicks are left in it.
+                here += entries(part, look.clean(look.all_levels(grids, fill=True)))
+            here = distinct(here, rule.box_overlap)
+        found += here
+    return draw(geometry, distinct(found, search.crop_box_overlap) if search.crop_layers else by_score(found))
 
 
 def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
@@ -165,6 +199,35 @@ def views(geometry: Letterbox, search: Search) -> Iterator[tuple[int, Letterbox]
                     yield layer, letterbox(geometry.frame_width, geometry.frame_height, long_side, region)
 
 
+def close_parts(view: Letterbox, rule: EverythingRule) -> list[Letterbox]:
+    """The rule's ``close_views`` x ``close_views`` overlapping parts of a view's region, each as an input of its own."""
+    x0, y0, x1, y1 = view.region
+    across, down = (_covering(size, rule.close_views) for size in (x1 - x0, y1 - y0))
+    regions = [(x0 + left, y0 + top, x0 + right, y0 + bottom) for top, bottom in down for left, right in across]
+    return [letterbox(view.frame_width, view.frame_height, rule.close_side, region) for region in regions]
+
+
+def _covering(size: int, count: int) -> list[tuple[int, int]]:
+    """(start, end) of ``count`` equal spans that cover ``size`` pixels, each sharing CLOSE_OVERLAP of itself with the next."""
+    span = min(size, math.ceil(size / (count - (count - 1) * CLOSE_OVERLAP)))
+    starts = [round(i * (size - span) / max(count - 1, 1)) for i in range(count)]
+    return [(start, start + span) for start in starts]
+
+
+def in_parts(
+    levels: Sequence[NDArray[np.float64]], parts: Sequence[Letterbox]
+) -> Iterator[tuple[Letterbox, list[NDArray[np.float64]]]]:
+    """The parts that have any of the levels' points (N, 2) in the frame, with theirs: each belongs to the part whose middle
+    is nearest."""
+    edges = np.array([part.region for part in parts], np.float64)
+    middles, sizes = (edges[:, :2] + edges[:, 2:]) / 2, edges[:, 2:] - edges[:, :2]
+    owners = [(np.abs(points[:, None] - middles) / sizes).max(2).argmin(1) for points in levels]
+    for i, part in enumerate(parts):
+        mine = [points[owner == i] for points, owner in zip(levels, owners)]
+        if sum(map(len, mine)):
+            yield part, mine
+
+
 def sure_cells(logits: NDArray[np.float32], rule: EverythingRule) -> NDArray[np.bool_]:
     """(h, w): where one of the masks (N, h, w) is above the rule's ``confident``, and so is it all around.
 
@@ -190,7 +253,7 @@ class Asker:
 
     def __init__(
         self,
-        network: Network,
+        network: Answering,
         features: Features,
         frame: Letterbox,
         view: Letterbox,
@@ -200,11 +263,11 @@ class Asker:
         self._network, self._features, self._frame, self._view = network, features, frame, view
         self._rule, self._search = rule, search
 
-    def all_levels(self, levels: Sequence[NDArray[np.float64]]) -> Candidates:
-        """What passes of every level's points; those that an earlier level is sure about are not asked."""
-        found = self.ask(levels[0])
+    def all_levels(self, levels: Sequence[NDArray[np.float64]], fill: bool = False) -> Candidates:
+        """What passes of every level's points; those that an earlier level is sure about are not asked. fill: as in ask."""
+        found = self.ask(levels[0], fill)
         # Later calls take the form that is compiled by now, however few clicks are left.
-        fill = len(levels[0]) >= self._batch()
+        fill = fill or len(levels[0]) >= self._batch()
         for points in levels[1:]:
             sure = sure_cells(found.logits, self._rule)
             found = self._best(
@@ -321,28 +384,39 @@ def without_small(logits: NDArray[np.float32], least: float) -> NDArray[np.float
     return out
 
 
-def merge(found: Sequence[tuple[Letterbox, Candidates]], box_overlap: float) -> list[tuple[Letterbox, Candidates, int]]:
-    """(view, its candidates, row) of what stays when views are compared by boxes, the best scored first.
+def entries(view: Letterbox, candidates: Candidates) -> list[Entry]:
+    """Every row of a view's candidates."""
+    return [(view, candidates, row) for row in range(len(candidates))]
 
-    Of doubles the one from the smaller crop stays, which saw it in more detail.
+
+def distinct(found: Sequence[Entry], box_overlap: float) -> list[Entry]:
+    """What stays when views are compared by boxes, the best scored first.
+
+    Of doubles the one from the smaller view stays, which saw it in more detail. Those of one view were compared already.
     """
-    entries = [(view, candidates, row) for view, candidates in found for row in range(len(candidates))]
-    scores = np.array([c.scores[row] for _, c, row in entries], np.float32)
-    if len(found) > 1 and entries:
-        boxes = np.stack([c.boxes[row] for _, c, row in entries])
-        areas = np.array([(v.region[2] - v.region[0]) * (v.region[3] - v.region[1]) for v, _, _ in entries])
-        order = np.lexsort((-scores, areas))
-        # No masks are compared: the grids of two views do not lie on each other.
-        none = np.zeros((len(entries), 1, 1), np.bool_)
-        keep = order[pixels.suppress(boxes[order], none, box_overlap, 1.0)]
-        entries, scores = [entries[i] for i in keep], scores[keep]
-    return [entries[i] for i in np.argsort(-scores, kind="stable")]
+    if len({view.region for view, _, _ in found}) < 2:
+        return by_score(found)
+    boxes = np.stack([c.boxes[row] for _, c, row in found])
+    areas = np.array([(v.region[2] - v.region[0]) * (v.region[3] - v.region[1]) for v, _, _ in found])
+    order = np.lexsort((-_scores(found), areas))
+    # No masks are compared: the grids of two views do not lie on each other.
+    none = np.zeros((len(found), 1, 1), np.bool_)
+    return by_score([found[i] for i in order[pixels.suppress(boxes[order], none, box_overlap, 1.0)]])
 
 
-def draw(frame: Letterbox, entries: Sequence[tuple[Letterbox, Candidates, int]]) -> Regions:
+def by_score(found: Sequence[Entry]) -> list[Entry]:
+    """The best scored first."""
+    return [found[i] for i in np.argsort(-_scores(found), kind="stable")]
+
+
+def _scores(found: Sequence[Entry]) -> NDArray[np.float32]:
+    return np.array([c.scores[row] for _, c, row in found], np.float32)
+
+
+def draw(frame: Letterbox, found: Sequence[Entry]) -> Regions:
     """Boxes and areas in frame pixels, one mask at a time; a mask without a pixel in the frame is left out."""
     kept, boxes, areas = [], [], []
-    for view, candidates, row in entries:
+    for view, candidates, row in found:
         x0, y0, x1, y1 = candidates.boxes[row].astype(np.float64)
         # Interpolation reaches half a cell beyond the cells that are inside.
         dx, dy = LOGIT_STRIDE / view.scale_x, LOGIT_STRIDE / view.scale_y

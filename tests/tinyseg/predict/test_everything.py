@@ -17,9 +17,22 @@ from tests.conftest import mask_iou
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import FrameError, InputError, ModelError
+from tinyseg.geometry import letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.images import write_image
-from tinyseg.predict.everything import Search, on_view, point_grid, sure_cells, views, without_small
+from tinyseg.predict.everything import (
+    Candidates,
+    Search,
+    close_parts,
+    distinct,
+    entries,
+    in_parts,
+    on_view,
+    point_grid,
+    sure_cells,
+    views,
+    without_small,
+)
 
 # The fake engine's disks: 24 model pixels of radius, logits up to 12, scores 0.9 to 0.6.
 RULE = EverythingRule(
@@ -124,9 +137,96 @@ def test_crops_see_small_things_and_drop_what_they_cut(fake: tinyseg.Segmenter, 
         assert bottom < y1 or y1 == 256
 
 
-def test_crops_are_laid_out_as_sams() -> None:
-    from tinyseg.geometry import letterbox  # noqa: PLC0415
+CLOSE = replace(RULE, points_per_side=16, coarse_per_side=4, close_views=2, confident=100.0)
 
+
+def test_the_finer_grids_are_asked_in_close_views(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    asked: dict[tuple[int, ...], set[tuple[float, ...]]] = {}
+    encoded: list[tuple[int, ...]] = []
+    emb = fake.embed(frame)
+
+    class Watched:
+        compiled = staticmethod(fake.network.compiled)
+
+        def encode(self, layout: object, view: tinyseg.Letterbox) -> object:
+            encoded.append(view.region)
+            return fake.network.encode(layout, view)  # type: ignore[arg-type]
+
+        def decode(
+            self, features: object, whole: object, view: tinyseg.Letterbox, prompts: list[tinyseg.Prompt]
+        ) -> object:
+            assert len(prompts) == 8 and max(view.input) == (512 if view.whole_frame else 256)
+            asked.setdefault(view.region, set()).update(tuple(p.points[0].tolist()) for p in prompts)  # type: ignore[index]
+            return fake.network.decode(features, whole, view, prompts)  # type: ignore[arg-type]
+
+    watched = replace(emb, network=Watched())  # type: ignore[arg-type]
+    found = watched.everything(CLOSE, search=Search(batch=8))
+    whole = asked.pop((0, 0, 512, 256))
+    assert whole == {tuple(p) for side in (4, 8) for p in on_view(point_grid(side), emb.geometry).tolist()}
+    parts = close_parts(emb.geometry, CLOSE)
+    assert encoded == list(asked) == [p.region for p in parts] and len(parts) == 4
+    close = [tuple(p) for p in on_view(point_grid(16), emb.geometry).tolist()]
+    assert sorted(close) == sorted(p for points in asked.values() for p in points)  # each of them once
+    small = [i for i, view in enumerate(found.views) if not view.whole_frame]
+    assert 0 < len(small) < len(found)
+    for i in small:
+        x0, y0, x1, y1 = found.views[i].region
+        left, top, right, bottom = found.boxes[i]
+        assert (
+            (left > x0 or x0 == 0)
+            and (top > y0 or y0 == 0)
+            and (right < x1 or x1 == 512)
+            and (bottom < y1 or y1 == 256)
+        )
+    # What the whole frame is sure of is not looked at, nor a part in which it is sure of all.
+    encoded.clear()
+    asked.clear()
+    watched.everything(replace(CLOSE, confident=-100.0), search=Search(batch=8))
+    assert not encoded and set(asked) == {(0, 0, 512, 256)}
+    # Two grids, or one, are asked in the whole frame, and so are points that are given.
+    for rule in (replace(CLOSE, points_per_side=8), replace(CLOSE, coarse_per_side=0)):
+        watched.everything(rule, search=Search(batch=8))
+    watched.everything(CLOSE, search=Search(grids=[point_grid(8)], batch=8))
+    assert not encoded and set(asked) == {(0, 0, 512, 256)}
+
+
+def test_close_views_cover_and_overlap() -> None:
+    view = letterbox(1280, 720, 512, (100, 50, 1100, 650))
+    parts = close_parts(view, replace(RULE, close_views=4))
+    regions = np.array([p.region for p in parts])
+    assert len(parts) == 16 and all(max(p.input) == 256 for p in parts)
+    assert (regions.min(0)[:2] == (100, 50)).all() and (regions.max(0)[2:] == (1100, 650)).all()
+    wide = regions[0, 2] - regions[0, 0]
+    assert (regions[:, 2] - regions[:, 0] == wide).all() and 0.25 < (regions[0, 2] - regions[1, 0]) / wide < 0.35
+    points = on_view(point_grid(32), view)
+    shared = list(in_parts([points, points[:3]], parts))
+    assert sum(len(levels[0]) for _, levels in shared) == 1024 and sum(len(levels[1]) for _, levels in shared) == 3
+    for part, levels in shared:
+        x0, y0, x1, y1 = part.region
+        assert ((levels[0] >= (x0, y0)) & (levels[0] <= (x1 - 1, y1 - 1))).all()
+    assert not list(in_parts([points[:0]], parts))
+    assert len(close_parts(letterbox(1, 1, 512), replace(RULE, close_views=3))) == 9
+
+
+def test_of_doubles_the_closer_look_stays() -> None:
+    whole = letterbox(100, 100, 512)
+    part = letterbox(100, 100, 256, (0, 0, 60, 60))
+
+    def candidates(view: tinyseg.Letterbox, scores: list[float], boxes: list[list[float]]) -> Candidates:
+        n = len(scores)
+        return Candidates(
+            np.zeros((n, *view.grid), np.float32), np.array(scores, np.float32), np.ones(n, np.float32),
+            np.array(boxes, np.float32), np.zeros((n, 2), np.float32),
+        )  # fmt: skip
+
+    found = entries(whole, candidates(whole, [0.9, 0.5], [[0, 0, 40, 40], [50, 50, 90, 90]]))
+    found += entries(part, candidates(part, [0.6], [[0, 0, 40, 39]]))
+    assert [(view is part, row) for view, _, row in distinct(found, 0.7)] == [(True, 0), (False, 1)]
+    assert [c.scores[row] for _, c, row in distinct(found, 1.0)] == pytest.approx([0.9, 0.6, 0.5])
+    assert distinct([], 0.7) == []
+
+
+def test_crops_are_laid_out_as_sams() -> None:
     layers = list(views(letterbox(1500, 1000, 512), Search(crop_layers=1)))
     # segment-anything's generate_crop_boxes((1000, 1500), 1, 512/1500)
     assert [v.region for _, v in layers] == [
@@ -159,7 +259,10 @@ def test_a_tiny_frame(fake: tinyseg.Segmenter) -> None:
 
 
 def test_wrong_numbers_are_told(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
-    for changes in ({"points_per_side": 0}, {"points_per_side": 1.5}, {"score": float("nan")}, {"confident": "high"}):
+    for changes in (
+        {"points_per_side": 0}, {"points_per_side": 1.5}, {"score": float("nan")}, {"confident": "high"},
+        {"close_views": -1}, {"close_views": 17}, {"close_side": 16},
+    ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(changes))):
             replace(RULE, **changes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="crop_layers"):
