@@ -3,6 +3,7 @@
 python scripts/arm64_results.py make FILE.npz [MODEL [ENGINE]]    everything below, on this machine, of a packaged model (small)
 python scripts/arm64_results.py held-out FILE.npz MODEL ENGINE DATASET COUNT    masks and scores of other prompts: a box and a click on
     the largest object of each of COUNT photographs of a data set (tinyseg/dataset.py says which kinds are read)
+python scripts/arm64_results.py shaken FILE.npz MODEL ENGINE    make's, of inputs that are off by as much as another rounding
 python scripts/arm64_results.py compare HERE.npz THERE.npz    differences beside what is tolerated; exit code 1 where one is larger
 python scripts/arm64_results.py quantized FILE.npz    how far a machine's own lower precisions are from its fp32
 
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -42,6 +44,7 @@ PROMPTS: dict[str, tuple[str, dict[str, Any]]] = {
     "astronaut click": ("astronaut", {"points": [[230, 120]], "labels": [1]}),
     "astronaut clicks": ("astronaut", {"points": [[230, 120], [250, 300]], "labels": [1, 1]}),
 }
+ROUNDING = np.float32(4.2e-7)  # of a normalised value: four roundings of values near 1
 PIXELS_APART = 1e-3  # of a normalised value (a grey level is 0.0078)
 SCORES_APART = {"fp32": 2e-3, "fp16": 0.01, "bf16": 0.02, "int8": 0.02}
 MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
@@ -82,8 +85,22 @@ def held_out(path: Path, model: str, engine: str, data: Path, count: int) -> Non
     write(path, answered(model, engine, dict(on_objects(data, count))))
 
 
+def shaken(path: Path, model: str, engine: str) -> None:
+    """Write the answers to inputs that noise in their last bits has moved: what a decision is worth that this turns."""
+    rng = np.random.default_rng(0)
+
+    def off(*arguments: Any) -> NDArray[np.float32]:
+        image = prepare(*arguments)
+        image += ROUNDING * rng.uniform(-1, 1, image.shape).astype(np.float32)
+        return image
+
+    with mock.patch("tinyseg.pixels.prepare", off):
+        make(path, model, engine)
+
+
 def on_objects(data: Path, count: int) -> Iterator[tuple[str, Question]]:
-    """A box and a click, each on the largest object of a photograph's middle; photographs are taken evenly from the data set."""
+    """A box and a click, each on the largest object of a photograph's middle; photographs are taken evenly from the
+    data set, and those without one in their middle are passed over."""
     width, height = FRAME
     large = [p for p in read_photos(data) if p.width >= width and p.height >= height and p.instances]
     for i in range(count):
@@ -199,6 +216,8 @@ if __name__ == "__main__":
         make(Path(sys.argv[2]), *sys.argv[3:])
     elif sys.argv[1:2] == ["held-out"] and len(sys.argv) == 7:
         held_out(Path(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]), int(sys.argv[6]))
+    elif sys.argv[1:2] == ["shaken"] and len(sys.argv) == 5:
+        shaken(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
     elif sys.argv[1:2] == ["compare"] and len(sys.argv) == 4:
         sys.exit(1 if compare(Path(sys.argv[2]), Path(sys.argv[3])) else 0)
     elif sys.argv[1:2] == ["quantized"] and len(sys.argv) == 3:
