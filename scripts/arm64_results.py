@@ -1,6 +1,9 @@
 """What the pixel core and the engines answer here, and whether another machine answers the same.
 
 python scripts/arm64_results.py make FILE.npz [MODEL [ENGINE]]    everything below, on this machine, of a packaged model (small)
+python scripts/arm64_results.py held-out FILE.npz MODEL ENGINE DATASET COUNT    masks and scores of other prompts: a box and a click on
+    the largest object of each of COUNT photographs of a data set (tinyseg/dataset.py says which kinds are read)
+python scripts/arm64_results.py shaken FILE.npz MODEL ENGINE    make's, of inputs that are off by as much as another rounding
 python scripts/arm64_results.py compare HERE.npz THERE.npz    differences beside what is tolerated; exit code 1 where one is larger
 python scripts/arm64_results.py quantized FILE.npz    how far a machine's own lower precisions are from its fp32
 
@@ -16,16 +19,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest import mock
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 import tinyseg
+from tinyseg.dataset import read_photos
 from tinyseg.engines import is_installed, offered_precisions
 from tinyseg.geometry import letterbox
 from tinyseg.pixels import check_frame, prepare
 
 Answer: TypeAlias = NDArray[Any]
+Question: TypeAlias = tuple[NDArray[np.uint8], dict[str, Any]]  # (H, W, 3) BGR, and a prompt in its pixels
 ROOT = Path(__file__).parent.parent
 # Frames of one shape, so that every engine is compiled once: an emulator takes minutes for that.
 FRAME = 512, 341
@@ -37,6 +44,7 @@ PROMPTS: dict[str, tuple[str, dict[str, Any]]] = {
     "astronaut click": ("astronaut", {"points": [[230, 120]], "labels": [1]}),
     "astronaut clicks": ("astronaut", {"points": [[230, 120], [250, 300]], "labels": [1, 1]}),
 }
+ROUNDING = np.float32(4.2e-7)  # of a normalised value: four roundings of values near 1
 PIXELS_APART = 1e-3  # of a normalised value (a grey level is 0.0078)
 SCORES_APART = {"fp32": 2e-3, "fp16": 0.01, "bf16": 0.02, "int8": 0.02}
 MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
@@ -55,7 +63,7 @@ def photograph(name: str) -> NDArray[np.uint8]:
 def make(path: Path, model: str = "small", *engines: str) -> None:
     """Write the answers of this machine, by the engines named or every one on the CPU."""
     frame = tinyseg.read_image(ROOT / "examples" / "coffee.jpg")
-    answers: dict[str, Any] = {}
+    answers: dict[str, Answer] = {}
     for name, view in {
         "plain": frame,
         "turned": frame.transpose(1, 0, 2),
@@ -65,18 +73,71 @@ def make(path: Path, model: str = "small", *engines: str) -> None:
         height, width = view.shape[:2]
         for side in (512, 256, 1024):
             answers[f"pixels {name} {side}"] = prepare(check_frame(view, "bgr"), letterbox(width, height, side))
+    photos = {photo: photograph(photo) for photo, _ in PROMPTS.values()}
+    asked = {name: (photos[photo], prompt) for name, (photo, prompt) in PROMPTS.items()}
     for engine in engines or ("onnxruntime", "openvino"):
-        for precision in offered_precisions(engine) if is_installed(engine) else ():
-            seg = tinyseg.load(model, engine=engine, precision=precision)
-            photo, embedding = "", None
-            for name, (wanted, prompt) in PROMPTS.items():
-                if embedding is None or photo != wanted:
-                    photo, embedding = wanted, seg.embed(photograph(wanted))
-                masks = embedding.predict(**prompt, zoom="off")
-                answers[f"{engine} {precision} {name} masks"] = np.packbits(masks.masks, axis=-1)
-                answers[f"{engine} {precision} {name} scores"] = masks.scores
+        answers |= answered(model, engine, asked)
+    write(path, answers)
+
+
+def held_out(path: Path, model: str, engine: str, data: Path, count: int) -> None:
+    """Write this machine's answers to prompts that no tolerance was chosen by."""
+    write(path, answered(model, engine, dict(on_objects(data, count))))
+
+
+def shaken(path: Path, model: str, engine: str) -> None:
+    """Write the answers to inputs that noise in their last bits has moved: what a decision is worth that this turns."""
+    rng = np.random.default_rng(0)
+
+    def off(*arguments: Any) -> NDArray[np.float32]:
+        image = prepare(*arguments)
+        image += ROUNDING * rng.uniform(-1, 1, image.shape).astype(np.float32)
+        return image
+
+    with mock.patch("tinyseg.pixels.prepare", off):
+        make(path, model, engine)
+
+
+def on_objects(data: Path, count: int) -> Iterator[tuple[str, Question]]:
+    """A box and a click, each on the largest object of a photograph's middle; photographs are taken evenly from the
+    data set, and those without one in their middle are passed over."""
+    width, height = FRAME
+    large = [p for p in read_photos(data) if p.width >= width and p.height >= height and p.instances]
+    for i in range(count):
+        photo = large[i * len(large) // count]
+        left, top = (photo.width - width) // 2, (photo.height - height) // 2
+        frame = np.ascontiguousarray(photo.read()[top : top + height, left : left + width])
+        masks = photo.masks()[:, top : top + height, left : left + width]
+        mask = max(masks, key=np.count_nonzero).astype(np.uint8)
+        if not mask.any():
+            continue
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = tuple(int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        # The pixel that lies deepest in it, a pixel outside the frame being no object.
+        depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        yield f"{photo.name} box", (frame, {"box": box})
+        yield f"{photo.name} click", (frame, {"points": [[int(x), int(y)]], "labels": [1]})
+
+
+def answered(model: str, engine: str, asked: Mapping[str, Question]) -> dict[str, Answer]:
+    """Masks (as bits) and scores by every precision of an engine, none where it is not installed."""
+    answers: dict[str, Answer] = {}
+    for precision in offered_precisions(engine) if is_installed(engine) else ():
+        seg = tinyseg.load(model, engine=engine, precision=precision)
+        seen, embedding = None, None
+        for name, (frame, prompt) in asked.items():
+            if embedding is None or seen is not frame:
+                seen, embedding = frame, seg.embed(frame)
+            masks = embedding.predict(**prompt, zoom="off")
+            answers[f"{engine} {precision} {name} masks"] = np.packbits(masks.masks, axis=-1)
+            answers[f"{engine} {precision} {name} scores"] = masks.scores
+    return answers
+
+
+def write(path: Path, answers: Mapping[str, Answer]) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, machine=platform.machine(), **answers)
+        np.savez_compressed(file, machine=np.array(platform.machine()), **answers)
 
 
 def iou(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -153,6 +214,10 @@ def quantized(path: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["make"] and len(sys.argv) >= 3:
         make(Path(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1:2] == ["held-out"] and len(sys.argv) == 7:
+        held_out(Path(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]), int(sys.argv[6]))
+    elif sys.argv[1:2] == ["shaken"] and len(sys.argv) == 5:
+        shaken(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
     elif sys.argv[1:2] == ["compare"] and len(sys.argv) == 4:
         sys.exit(1 if compare(Path(sys.argv[2]), Path(sys.argv[3])) else 0)
     elif sys.argv[1:2] == ["quantized"] and len(sys.argv) == 3:

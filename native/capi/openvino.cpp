@@ -235,8 +235,11 @@ class OvEngine final : public Engine {
     api.check(api.model_reshape(read.handle, names.data(), read.shapes.data(), names.size()), doing);
     auto model = std::make_shared<OvModel>(OvModel{api, nullptr, 0});
     const std::string count = std::to_string(threads);
-    api.check(api.core_compile_model(library_.core, read.handle, "CPU", 8, &model->handle, "PERFORMANCE_HINT", "LATENCY",
-                                     "NUM_STREAMS", "1", "INFERENCE_PRECISION_HINT", hint_, "INFERENCE_NUM_THREADS", count.c_str()),
+    // Bound to cores, the threads of every process that is given a part of them would share the first ones.
+    const bool bound = 1 < threads && threads >= available_cores();
+    api.check(api.core_compile_model(library_.core, read.handle, "CPU", 10, &model->handle, "PERFORMANCE_HINT", "LATENCY",
+                                     "NUM_STREAMS", "1", "INFERENCE_PRECISION_HINT", hint_, "INFERENCE_NUM_THREADS", count.c_str(),
+                                     "ENABLE_CPU_PINNING", bound ? "YES" : "NO"),
               doing);
     size_t outputs = 0;
     api.check(api.compiled_model_outputs_size(model->handle, &outputs), doing);
