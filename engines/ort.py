@@ -95,8 +95,8 @@ class OrtEngine:
         for key, value in int8_options().items():
             options.add_session_config_entry(key, value)
         options.log_severity_level = 3
-        for name, value in dimensions.items():
-            options.add_free_dimension_override_by_name(name, value)
+        for name, size in dimensions.items():
+            options.add_free_dimension_override_by_name(name, size)
         return options
 
     def _session(self, data: bytes, options: ort.SessionOptions, graph: GraphSource, doing: str) -> OrtGraph | OrtBound:
