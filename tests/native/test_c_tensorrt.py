@@ -57,7 +57,8 @@ def built(root: Path) -> Path:
     build.parent.mkdir(exist_ok=True)
     headers = (f"-DTENSORRT_INCLUDE={HERE}", f"-DCUDA_INCLUDE={HERE}")
     # The stand-in runs ONNX as the library does, and shares nothing else with it.
-    sources = (HERE / "stand_in.cpp", native / "capi" / "onnxruntime.cpp", native / "capi" / "library.cpp")
+    needed = ("onnxruntime", "library", "processor", "sha256")
+    sources = (HERE / "stand_in.cpp", *(native / "capi" / f"{name}.cpp" for name in needed))
     flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-I", native / "include")
     with filelock.FileLock(build.with_suffix(".lock")):
         run("cmake", "-S", native, "-B", build, "-DTINYSEG_TENSORRT=ON", "-DCMAKE_CXX_FLAGS=-Werror", *headers)
