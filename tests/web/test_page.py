@@ -326,9 +326,8 @@ def test_a_newer_site_takes_over_and_a_wrong_engine_is_found(
         card = json.loads((model / "model.json").read_text())
         card["name"] = "newer"
         (model / "model.json").write_text(json.dumps(card))
-        time.sleep(
-            1.1
-        )  # a host dates files by whole seconds: one that changed within the same second is "not modified"
+        # A host dates files by whole seconds: one that changed within the same second is "not modified".
+        time.sleep(1.1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "tinyseg.web.site.check_answer",
