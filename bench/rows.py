@@ -138,6 +138,11 @@ def to_markdown(rows: Sequence[BenchRow]) -> str:
         f"model {first.model} ({first.model_sha256[:12]}), {first.engine} {first.engine_version}; "
         f"tinyseg {first.tinyseg_version}{f' at {first.commit}' if first.commit else ''}, {first.utc}",
     ]
+    for row in rows:
+        if row.memory_slope_mb is not None:
+            lines.append(
+                f"memory, {row.scenario}: {row.memory_slope_mb:+.3f} MB for 1000 frames in the second half; {row.stages}"
+            )
     lines += [f"note, {r.scenario}: {r.notes}" for r in rows if r.notes]
     lines += [f"note, {r.scenario}: not stable within 2% when time was up" for r in rows if not r.stable]
     return "\n".join(lines)

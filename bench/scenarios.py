@@ -36,17 +36,20 @@ from tinyseg.prompts.layout import decoder_inputs
 from tinyseg.sinks import CallbackSink, FrameResult
 from tinyseg.sources import SyntheticSource
 from tinyseg.system import device
+from tinyseg.system.progress import progress
 from tinyseg.version import __version__
 
 NAMES = (
     "encode", "prompt", "predict", "everything", "batch", "prompts-N", "track", "track-N", "loop", "loop-latency", "startup",
-    "memory", "track-memory",
+    "memory", "track-memory", "track-memory-N",
 )  # fmt: skip
 FRAME_WIDTH, FRAME_HEIGHT = FRAME_SIZE = 1280, 720
 BATCH_FRAMES = 16
 LOOP_ROUNDS = 9
 STARTUP_RUNS = 7
 MEMORY_FRAMES = 20_000
+MEMORY_OBJECTS = 3  # of track-memory without a number
+MEMORY_MARKS = 100  # readings of memory and time in such a run
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,13 @@ def run(request: Request) -> BenchRow:
 
 
 def prompts_of(scenario: str) -> int:
-    """The N of prompts-N and track-N, 1 for other known scenarios. Raises InputError."""
-    many = re.fullmatch(r"(?:prompts|track)-(\d+)", scenario)
+    """The N of prompts-N, track-N and track-memory-N, 1 for other known scenarios. Raises InputError."""
+    many = re.fullmatch(r"(?:prompts|track|track-memory)-(\d+)", scenario)
     if many and 1 <= int(many[1]) <= 256:
         return int(many[1])
     if scenario not in NAMES or scenario.endswith("-N"):
         raise InputError(f"there is no scenario {scenario!r}; known are {', '.join(NAMES)} (N from 1 to 256)")
-    return 1
+    return MEMORY_OBJECTS if scenario == "track-memory" else 1
 
 
 def encode(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
@@ -418,34 +421,42 @@ def track(seg: Segmenter, request: Request, count: int) -> Measurement:
     return Measurement(timing, "latency", stages, prompts=count)
 
 
-def track_memory(seg: Segmenter, request: Request, _prompts: int) -> Measurement:
-    """Many frames through a tracker of three objects; the slope of memory use over the second half, and any slowdown.
+def track_memory(seg: Segmenter, request: Request, count: int) -> Measurement:
+    """Many frames through a tracker of so many objects; the slope of memory use over the second half, and any slowdown.
 
-    The slowdown is one of processor time, which other programs on the machine hardly change.
+    The slowdown is one of processor time, which other programs on the machine hardly change. Interrupted, it reports the
+    frames until then.
     """
-    frames = [moving_scene(i, 3, request.size) for i in range(MOVING_FRAMES)]
+    frames = [moving_scene(i, count, request.size) for i in range(MOVING_FRAMES)]
     tracker = seg.tracker()
     for id, box in enumerate(frames[0][1]):
         tracker.add(id, box=box, frame=frames[0][0])
-    step = max(1, request.frames // 100)
+    step = max(1, request.frames // MEMORY_MARKS)
     marks: list[tuple[int, float]] = []
     stamps = [time.perf_counter()]
     spent = [time.process_time()]
-    for number in range(1, request.frames + 1):
-        tracker.step(frames[number % MOVING_FRAMES][0])
-        if number % step == 0:
-            stamps.append(time.perf_counter())
-            spent.append(time.process_time())
-            marks.append((number, device.resident_megabytes() or float("nan")))
+    try:
+        for number in progress(range(1, request.frames + 1), "frames"):
+            tracker.step(frames[number % MOVING_FRAMES][0])
+            if number % step == 0:
+                stamps.append(time.perf_counter())
+                spent.append(time.process_time())
+                marks.append((number, device.resident_megabytes() or float("nan")))
+    except KeyboardInterrupt:
+        if len(marks) < MEMORY_MARKS // 10:
+            raise
     late = np.array(marks[len(marks) // 2 :])
     slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 1000 if len(late) > 2 else float("nan")
     times = tuple(1e3 * (b - a) / step for a, b in itertools.pairwise(stamps))
+    until = marks[-1][0]
+    stopped = f", interrupted before {request.frames}" if until + step <= request.frames else ""
     stages = (
-        f"tracker of 3 objects over {request.frames} frames; times are means of {step} frames; "
+        f"tracker of {count} object{'s' if count > 1 else ''} over {until} frames{stopped}; times are means of {step} frames; "
+        f"{marks[0][1]:.1f} MB resident after the first of these, {marks[-1][1]:.1f} MB after the last; "
         f"processor time {slowdown(spent):.3f} times in the last fifth what it was in the first"
     )
     return Measurement(
-        Timing("track-memory", times), "latency", stages, prompts=3, extra={"memory_slope_mb": slope}, warm_up=0
+        Timing("track-memory", times), "latency", stages, prompts=count, extra={"memory_slope_mb": slope}, warm_up=0
     )
 
 

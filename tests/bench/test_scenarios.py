@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import mmap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -85,7 +87,27 @@ def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in (flat, tracking):
         assert row.memory_slope_mb is not None and abs(row.memory_slope_mb) < 0.1 * leaking.memory_slope_mb
         assert row.peak_rss_mb
-    assert "in the last fifth" in tracking.stages
+    assert "in the last fifth" in tracking.stages and "3 objects over 120 frames;" in tracking.stages
+    assert tracking.prompts == 3 and "memory, track-memory: " in rows.to_markdown([tracking])
+
+
+def test_a_long_run_that_is_interrupted_reports_the_frames_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = scenarios.Request("track-memory-1", engine="fake", frames=1000, size=(320, 240))
+
+    def interrupted(after: int) -> Callable[[Iterable[int], str], Iterator[int]]:
+        def until(items: Iterable[int], _what: str) -> Iterator[int]:
+            yield from itertools.islice(items, after)
+            raise KeyboardInterrupt
+
+        return until
+
+    monkeypatch.setattr(scenarios, "progress", interrupted(205))
+    row = scenarios.run(request)
+    assert row.prompts == 1 and row.count == 20
+    assert "1 object over 200 frames, interrupted before 1000;" in row.stages
+    monkeypatch.setattr(scenarios, "progress", interrupted(50))
+    with pytest.raises(KeyboardInterrupt):  # too few to say anything
+        scenarios.run(request)
 
 
 def test_a_slowdown_is_of_the_last_fifth_against_the_first() -> None:

@@ -26,6 +26,7 @@ EXAMPLES = """scenarios (1280x720 frames, or --size):
   batch       a pile of frames, offline throughput     loop        source to sink, beside the bare engine
   startup     start of a process to its first mask     loop-latency  the loop with one frame in flight
   memory      20,000 frames through the loop           track-memory  the same through a tracker of three objects
+              (track-memory-N: of N objects; Ctrl-C reports what was measured until then)
   track       a tracker's step with one object         track-N     with N objects
   everything  all regions of a frame
 
