@@ -28,6 +28,7 @@ from tinyseg.graphs.parity import measure as compare_graphs
 from tinyseg.graphs.shapes import SLOT_COUNTS, prompt_dimensions
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
+from tinyseg.predict.everything import everything_streams
 from tinyseg.predict.load import load
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.predict.workspace import Workspace
@@ -151,8 +152,9 @@ class Measurement:
 def run(request: Request) -> BenchRow:
     """Measure one scenario. Raises InputError, and ParityError where the engine computes the wrong masks."""
     prompts = prompts_of(request.scenario)
-    streams = request.streams or (available_cores() if request.threads is None else request.threads)
-    several = request.scenario in ("batch", "loop", "memory")
+    threads = available_cores() if request.threads is None else request.threads
+    streams = request.streams or (everything_streams(threads) if request.scenario == "everything" else threads)
+    several = request.scenario in ("batch", "loop", "memory", "everything")
     busy_before = device.busy_share()
     start = time.perf_counter()
     seg = load(

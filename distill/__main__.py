@@ -510,6 +510,20 @@ def add_calibrate_everything(commands: Any) -> None:
         "--close-views", type=int, metavar="N",
         help="ask grids after the second in N x N close views (default: as the model's own; 0: in the whole frame)",
     )  # fmt: skip
+    calibrate.add_argument(
+        "--close-side",
+        type=int,
+        metavar="PIXELS",
+        help="longer side of a close view's input (default: as the model's own)",
+    )
+    calibrate.add_argument(
+        "--whole-side", type=int, metavar="PIXELS",
+        help="the same of the whole frame's input for several grids (default: as the model's own; 0: the model's input)",
+    )  # fmt: skip
+    calibrate.add_argument(
+        "--sure-margin", type=int, metavar="CELLS",
+        help="cells around a click in which a mask must be sure for it to be left out (default: as the model's own)",
+    )  # fmt: skip
     calibrate.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     calibrate.add_argument(
         "--searches", action="store_true",
@@ -533,17 +547,20 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
     place = model_place(args.model)
     if args.photos < 1:
         raise InputError(f"--photos must be at least 1, but is {args.photos}")
-    if args.searches and (args.write or args.points_per_side is not None or args.close_views is not None):
-        raise InputError("--searches chooses nothing; leave out --write, --points-per-side and --close-views")
+    stated = {name: getattr(args, name) for name in ("close_views", "close_side", "whole_side", "sure_margin")}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    if args.searches and (args.write or args.points_per_side is not None or stated):
+        raise InputError(
+            "--searches chooses nothing; leave out --write, --points-per-side, --close-views, --close-side, --whole-side and "
+            "--sure-margin"
+        )
     _, held_out = split_photos(args.data)
     photos = pick_held_out(held_out, args.photos, args.objects)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
     if args.searches:
         print(compare_searches(seg, photos, alternatives(seg.everything_rule)).to_markdown())
         return
-    own = seg.everything_rule
-    if args.close_views is not None:
-        own = replace(own, close_views=args.close_views)
+    own = replace(seg.everything_rule, **stated)
     tried = own if args.points_per_side is None else replace(own, points_per_side=args.points_per_side)
     found = calibrate(seg, photos, tried)
     print(found.to_markdown())

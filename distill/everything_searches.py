@@ -47,8 +47,8 @@ class Remembering:
         self._asked: dict[tuple[int, int], int] = {}
         self._encoding = 0.0
 
-    def compiled(self, role: str, view: Letterbox) -> CompiledGraph:
-        return self._network.compiled(role, view)
+    def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
+        return self._network.compiled(role, view, prompts, points)
 
     def encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Features:
         if view.numbers not in self._features:
@@ -117,10 +117,14 @@ class SearchTable:
 
 def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
     """The searches that are compared, by what they are called, all with a rule's thresholds."""
-    own = replace(rule, points_per_side=32, coarse_per_side=8)
-    tried = [replace(own, points_per_side=16)]
-    tried += [replace(own, confident=c, sure_margin=m, close_views=0) for c, m in ((3.0, 2), (4.0, 2))]
-    tried += [replace(own, confident=c, sure_margin=m, close_views=4) for c, m in ((4.0, 2), (3.0, 4), (3.0, 6))]
+    own = replace(rule, points_per_side=32, coarse_per_side=8, close_views=0, whole_side=0)
+    tried = [replace(own, points_per_side=16, confident=3.0, sure_margin=6)]
+    tried += [replace(own, confident=c, sure_margin=m) for c, m in ((3.0, 2), (4.0, 2))]
+    tried += [replace(own, confident=3.0, sure_margin=m, close_views=4, close_side=256) for m in (4, 6)]
+    small = replace(own, confident=3.0, whole_side=256)
+    tried += [replace(small, sure_margin=2, close_views=3, close_side=side) for side in (160, 192, 256)]
+    tried += [replace(small, sure_margin=m, close_views=3, close_side=192) for m in (1, 3)]
+    tried += [replace(small, sure_margin=2, close_views=2, close_side=256)]
     found = {name_of(one): one for one in tried}
     found[name_of(rule)] = rule
     return found
@@ -128,10 +132,13 @@ def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
 
 def name_of(rule: EverythingRule) -> str:
     """A search in a few words."""
-    sides = ", ".join(str(side) for side in rule.sides())
-    closer = rule.close_views and len(rule.sides()) > WHOLE_LEVELS
-    close = f", the last in {rule.close_views} x {rule.close_views} close views" if closer else ""
-    return f"{sides}{close}; sure above {rule.confident:g}, margin {rule.sure_margin}"
+    sides = rule.sides()
+    name = ", ".join(str(side) for side in sides)
+    if rule.whole_side and len(sides) > 1:
+        name += f" in {rule.whole_side} px"
+    if rule.close_views and len(sides) > WHOLE_LEVELS:
+        name += f", from {sides[WHOLE_LEVELS]} on in {rule.close_views} x {rule.close_views} close views of {rule.close_side} px"
+    return f"{name}; sure above {rule.confident:g}, margin {rule.sure_margin}"
 
 
 def compare_searches(seg: Segmenter, photos: Sequence[Photo], rules: Mapping[str, EverythingRule]) -> SearchTable:

@@ -39,6 +39,7 @@ from tinyseg.predict.everything import (
     on_view,
     point_grid,
     sure_cells,
+    whole_view,
 )
 from tinyseg.predict.network import Features
 from tinyseg.predict.segmenter import Segmenter
@@ -69,9 +70,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One photo: what the grids of a rule gave in the whole view, each asked in full, the finest last; and for each of the
-    rule's close views what those after the second gave there."""
+    """One photo: what the finest grid of a rule gave in the frame's own view, what the grids that the rule asks of the whole
+    view gave there, the finest last, each asked in full, and for each of its close views what the others gave in it."""
 
+    full: Level
     levels: list[Level]
     close: list[list[Level]]
 
@@ -97,13 +99,17 @@ def record(seg: Segmenter, photo: Photo, rule: EverythingRule) -> Recorded | Non
     view = embedding.geometry
     open_rule = replace(rule, score=LEAST_SCORE, stability=LEAST_STABILITY)
     grids = [on_view(point_grid(side), view) for side in rule.sides()]
-    levels = [_asked(seg, embedding.features, view, view, clicks, open_rule, truths) for clicks in grids]
+    full = _asked(seg, embedding.features, view, view, grids[-1], open_rule, truths)
+    asked = whole_view(view, rule) if len(grids) > 1 else view
+    features = embedding.features if asked is view else seg.network.encode(embedding.frame, asked)
+    whole, finer = (grids[:WHOLE_LEVELS], grids[WHOLE_LEVELS:]) if rule.close_views else (grids, [])
+    levels = [_asked(seg, features, view, asked, clicks, open_rule, truths) for clicks in whole]
     close = []
-    if rule.close_views:
-        for part, mine in in_parts(grids[WHOLE_LEVELS:], close_parts(view, rule)):
+    if finer:
+        for part, mine in in_parts(finer, close_parts(view, rule)):
             features = seg.network.encode(embedding.frame, part)
             close.append([_asked(seg, features, view, part, clicks, open_rule, truths) for clicks in mine])
-    return Recorded(levels, close)
+    return Recorded(full, levels, close)
 
 
 def _asked(
@@ -135,17 +141,15 @@ class Outcome:
     recall: float
     ar: float  # mean recall at IoU 0.5, 0.6, ... 0.9
     regions: float  # per photo
-    clicks: float  # per photo, all grids; in a close view they count by its cells, of the whole view's
+    clicks: float  # per photo, all grids; in a smaller view they count by its cells, of the frame's own view's
 
 
 def outcome(recorded: Sequence[Recorded], rule: EverythingRule, hierarchical: bool) -> Outcome:
-    """What the rule would have kept; the whole finest grid alone unless ``hierarchical``."""
+    """What the rule would have kept; the whole finest grid alone, in the frame's own view, unless ``hierarchical``."""
     hits, hits_at_all, instances, regions, clicks = 0, 0, 0, 0, 0.0
     for one in recorded:
-        in_close_views = hierarchical and bool(one.close)
-        levels = one.levels if hierarchical else one.levels[-1:]
-        whole = _kept(levels[:WHOLE_LEVELS] if in_close_views else levels, rule)
-        looks = [whole, *(_kept(part, rule, whole.sure) for part in one.close)] if in_close_views else [whole]
+        whole = _kept(one.levels if hierarchical else [one.full], rule)
+        looks = [whole, *(_kept(part, rule, whole.sure) for part in one.close if hierarchical)]
         found: list[Entry] = []
         overlaps = []
         for look in looks:
@@ -154,7 +158,7 @@ def outcome(recorded: Sequence[Recorded], rule: EverythingRule, hierarchical: bo
             stay = pixels.suppress(look.found.boxes, inside, rule.box_overlap, rule.mask_overlap)
             found += entries(look.view, look.found.take(stay))
             overlaps.append(look.overlaps[stay])
-            clicks += look.clicks * np.prod(look.view.grid) / np.prod(whole.view.grid)
+            clicks += look.clicks * np.prod(look.view.grid) / np.prod(one.full.view.grid)
         places = {(id(candidates), row): i for i, (_, candidates, row) in enumerate(found)}
         chosen = distinct(found, rule.box_overlap)
         overlap = np.concatenate(overlaps)[[places[id(candidates), row] for _, candidates, row in chosen]]

@@ -12,7 +12,7 @@ from typing import Any
 from tinyseg.arguments import check_choice
 from tinyseg.engines.lower import to_fp16
 from tinyseg.errors import DataError, ModelError
-from tinyseg.graphs.everything_rule import read_everything_rule
+from tinyseg.graphs.everything_rule import MAX_POINTS_PER_SIDE, read_everything_rule
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.system.folders import new_folder, require_replaceable
 from tinyseg.version import __version__
@@ -111,7 +111,12 @@ def _model(model: Model) -> dict[str, bytes]:
     """What the page reads of model.json, and the licences."""
     licence = str(model.card.get("licence", model.card.get("license", "not stated")))
     rule = read_everything_rule(model.card, str(model.path))
-    rule = replace(rule, points_per_side=min(rule.points_per_side, MOST_POINTS_PER_SIDE))
+    # The page asks all grids of the picture's own input, where a cell is smaller than in the rule's small one.
+    margin = round(rule.sure_margin * model.long_side / rule.whole_side) if rule.whole_side else rule.sure_margin
+    rule = replace(
+        rule, points_per_side=min(rule.points_per_side, MOST_POINTS_PER_SIDE), whole_side=0,
+        sure_margin=min(margin, MAX_POINTS_PER_SIDE),
+    )  # fmt: skip
     zoom = {"side": model.zoom.side, "factor": model.zoom.factor, "below": model.zoom.below}
     card = {
         "name": model.name, "licence": licence, "long_side": model.long_side, "zoom": zoom, "everything": rule.to_card(),

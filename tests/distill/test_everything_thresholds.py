@@ -47,15 +47,16 @@ def test_a_rule_is_chosen_and_told(fake: tinyseg.Segmenter, tmp_path: Path) -> N
 def test_close_views_are_replayed_as_they_are_asked(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
     photos = [photo(tmp_path, "a", 512, 512), photo(tmp_path, "b", 640, 400)]
     rule = replace(RULE, points_per_side=16, close_views=2, score=0.5, stability=0.3, confident=100.0)
-    recorded = [r for p in photos if (r := record(fake, p, rule)) is not None]
-    assert [len(level.clicks) for level in recorded[0].levels] == [16, 64, 256]
+    recorded, apart = (
+        [r for p in photos if (r := record(fake, p, one)) is not None] for one in (rule, replace(rule, close_views=0))
+    )
+    assert [len(level.clicks) for level in recorded[0].levels] == [16, 64]
+    assert [len(level.clicks) for level in apart[0].levels] == [16, 64, 256] and not apart[0].close
     assert [len(part) for part in recorded[0].close] == [1] * 4
-    assert sum(len(part[0].clicks) for part in recorded[0].close) == 256
-    near, whole = outcome(recorded, rule, True), outcome(recorded, replace(rule, close_views=0), True)
-    assert near == whole  # what was recorded says where the grids were asked
-    apart = [replace(r, close=[]) for r in recorded]
-    whole = outcome(apart, rule, True)
-    cells = np.mean([np.prod(r.close[0][0].view.grid) / np.prod(r.levels[0].view.grid) for r in recorded])
+    assert sum(len(part[0].clicks) for part in recorded[0].close) == len(recorded[0].full.clicks) == 256
+    near, whole = outcome(recorded, rule, True), outcome(apart, rule, True)
+    assert outcome(recorded, rule, False) == outcome(apart, rule, False)  # the full grid is that of the frame
+    cells = np.mean([np.prod(r.close[0][0].view.grid) / np.prod(r.full.view.grid) for r in recorded])
     assert whole.clicks == 16 + 64 + 256 and near.clicks == pytest.approx(16 + 64 + 256 * cells)
     assert near.recall == whole.recall == 1.0
     sure = outcome(recorded, replace(rule, confident=-100.0), True)
@@ -63,6 +64,16 @@ def test_close_views_are_replayed_as_they_are_asked(fake: tinyseg.Segmenter, tmp
     # As the search itself finds, but that it takes specks out.
     found = [len(fake.everything(p.read(), rule=rule)) for p in photos]
     assert near.regions == pytest.approx(np.mean(found), rel=0.05)
+
+
+def test_a_smaller_whole_view_is_replayed_and_counted_by_its_cells(fake: tinyseg.Segmenter, tmp_path: Path) -> None:
+    photos = [photo(tmp_path, "a", 512, 512)]
+    rule = replace(RULE, whole_side=256, score=0.5, stability=0.3, confident=100.0)
+    (recorded,) = [r for p in photos if (r := record(fake, p, rule)) is not None]
+    assert [max(level.view.input) for level in (recorded.full, *recorded.levels)] == [512, 256, 256]
+    small = outcome([recorded], rule, True)
+    assert small.clicks == (16 + 64) / 4 and outcome([recorded], rule, False).clicks == 64
+    assert small.regions == pytest.approx(len(fake.everything(photos[0].read(), rule=rule)), abs=1)
 
 
 def test_searches_are_compared_with_the_full_grid(fake: tinyseg.Segmenter, tmp_path: Path) -> None:

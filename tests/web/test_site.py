@@ -32,11 +32,13 @@ def runtime(tmp_path: Path) -> Path:
 def test_a_page_asks_fewer_clicks(tmp_path: Path, runtime: Path, small_model: Path) -> None:
     card_file = shutil.copytree(small_model, tmp_path / "model") / "model.json"
     card = json.loads(card_file.read_text())
-    for stated, kept in ((64, 16), (9, 9)):
-        card_file.write_text(json.dumps({**card, "everything": {"points_per_side": stated, "sure_margin": 1}}))
+    # A margin in cells of a smaller input is told in cells of the picture's own.
+    for stated, kept, side, margin in ((64, 16, 0, 1), (9, 9, 0, 1), (64, 16, card["long_side"] // 2, 2)):
+        everything = {"points_per_side": stated, "sure_margin": 1, "whole_side": side}
+        card_file.write_text(json.dumps({**card, "everything": everything}))
         build_site(tmp_path / "site", card_file.parent, runtime=runtime)
         rule = json.loads((tmp_path / "site" / "model" / "model.json").read_text())["everything"]
-        assert rule["points_per_side"] == kept and rule["sure_margin"] == 1
+        assert (rule["points_per_side"], rule["sure_margin"], rule["whole_side"]) == (kept, margin, 0)
 
 
 def test_every_file_is_there_and_named_by_its_sum(tmp_path: Path, runtime: Path, small_model: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import parse_size
-from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, load_for_everything, load_segmenter
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
@@ -102,7 +102,7 @@ def add_parser(commands: Any) -> None:
         "--streams",
         type=int,
         metavar="N",
-        help="frames in flight of batch, loop and memory (default: one on every core)",
+        help="frames in flight of batch, loop and memory (default: one on every core), calls in flight of everything",
     )
     parser.add_argument(
         "--sam2", action="store_true", help="also say how this stands to the frame rate that SAM 2's paper states"
@@ -168,7 +168,7 @@ def run_rival(args: argparse.Namespace) -> int:
     from tinyseg.bench.everything import compare_everything, scale_to_bench  # noqa: PLC0415
     from tinyseg.bench.rivals import compare_predict, load_peer, read_peer, run_peer  # noqa: PLC0415
 
-    seg = load_segmenter(args)
+    seg = load_for_everything(args) if args.everything else load_segmenter(args)
     if args.baseline:
         rival = load_baseline(args.baseline, args.random_weights)
     else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.coco import CocoWriter
-from tinyseg.commands.options import add_engine_options, add_region_options, load_segmenter
+from tinyseg.commands.options import add_engine_options, add_region_options, load_for_everything
 from tinyseg.commands.results import tell_failure, unique_names
 from tinyseg.draw import paint_labels
 from tinyseg.errors import DataError, InputError
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if path_kind(place) not in (None, "folder"):
         raise DataError(f"--out {clipped(place)} is no folder; give a folder")
     search = Search(crop_layers=args.crop_layers, min_area=args.min_area)
-    seg = load_segmenter(args)
+    seg = load_for_everything(args)
     rule = chosen_rule(args, seg.everything_rule)
     out = ResultFolder(place)
     names = unique_names([str(path) for path in images])
@@ -110,7 +110,7 @@ def one_image(
     """Everything in one file, written; returns the row that ``--json`` prints. Raises DataError, FrameError."""
     frame = read_image(path)
     start = time.perf_counter()
-    regions = seg.embed(frame).everything(rule, search=search)
+    regions = seg.everything(frame, rule=rule, search=search)
     spent = time.perf_counter() - start
     file = write_regions(frame, path, regions, name, kind, out, coco)
     height, width = frame.shape[:2]

@@ -6,6 +6,7 @@ import argparse
 
 from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS
+from tinyseg.engines.cpu import available_cores
 from tinyseg.graphs.model import DEFAULT_MODEL
 from tinyseg.predict.load import load
 from tinyseg.predict.second_look import ZOOM_CHOICES
@@ -62,3 +63,11 @@ def add_region_options(group: argparse._ArgumentGroup) -> None:
 def load_segmenter(args: argparse.Namespace) -> Segmenter:
     """The segmenter that the options ask for."""
     return load(args.model, args.engine, args.precision, threads=args.threads)
+
+
+def load_for_everything(args: argparse.Namespace) -> Segmenter:
+    """The same, for one search of a frame at a time, whose many calls go on in several streams."""
+    from tinyseg.predict.everything import everything_streams  # noqa: PLC0415 - most commands start without it
+
+    streams = everything_streams(args.threads or available_cores())
+    return load(args.model, args.engine, args.precision, threads=args.threads, streams=streams)

@@ -40,12 +40,14 @@ class EverythingRule:
         0  # n: grids after the second are asked in n x n parts of the view, each encoded again; 0: in itself
     )
     close_side: int = 256  # longer side of the encoder's input for such a part, pixels
+    whole_side: int = 0  # the same for the whole view, where several grids are asked; 0: the view's own input
 
     def __post_init__(self) -> None:
         for name, least in (("points_per_side", 1), ("coarse_per_side", 0), ("sure_margin", 0)):
             check_whole(name, getattr(self, name), least, MAX_POINTS_PER_SIDE)
         check_whole("close_views", self.close_views, 0, MAX_CLOSE_VIEWS)
         check_whole("close_side", self.close_side, INPUT_MULTIPLE, MAX_CLOSE_SIDE)
+        check_whole("whole_side", self.whole_side, INPUT_MULTIPLE if self.whole_side else 0, MAX_CLOSE_SIDE)
         for field in fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -78,13 +78,11 @@ class Embedding:
         objects (1: four crops, 2: sixteen more; each costs an encoder run and a grid). min_area: islands and holes of fewer
         frame pixels are taken out. search: all there is to say about where to look, instead of these two. Raises InputError.
         """
-        from tinyseg.predict.everything import Search, find_regions  # noqa: PLC0415 - most programs start without it
+        from tinyseg.predict.everything import chosen_search, find_regions  # noqa: PLC0415 - most programs start without it
 
-        if search is not None and (crop_layers or min_area):
-            raise InputError("give crop_layers and min_area in search=, or without search=")
         return find_regions(
             self.network, self.features, self.frame, self.geometry, self.everything_rule if rule is None else rule,
-            Search(crop_layers=crop_layers, min_area=min_area) if search is None else search,
+            chosen_search(crop_layers, min_area, search),
         )  # fmt: skip
 
     def answer(

@@ -1,16 +1,19 @@
 """Everything in a frame: a grid of clicks, and what remains of their answers.
 
 The hierarchical scheme of TinySAM (arXiv 2312.13789, section 3.3), in more than two levels: a coarse grid of clicks first;
-well inside what its masks are sure of, the finer ones are not asked. The finest are asked in close views, parts of the frame
-that are encoded again into small inputs: small things are seen larger there, and a click costs less. Filtering, suppression
-and clean-up (SAM, arXiv 2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when
-somebody looks at it.
+well inside what its masks are sure of, the finer ones are not asked. The first grids are asked of the whole frame, encoded
+again into a small input, the finest in close views, parts of the frame that are encoded into small inputs too: what is large
+is seen as well in the one, what is small in the others, and a click costs less in both. Filtering, suppression and clean-up
+(SAM, arXiv 2304.02643, appendix B) happen on the logit grid: a mask is drawn at the frame's size only when somebody looks at
+it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,7 +39,8 @@ MAX_CROP_LAYERS = 4
 # Clicks a decoder call on a CPU. More of them no longer fit its caches: 64 took 1.5 times as long a click on ONNX Runtime
 # (one thread, 512 x 288), and they hold eight times the memory. A GPU wants as many as there are.
 CPU_BATCH = 8
-WHOLE_LEVELS = 2  # grids that are asked in the whole view where a rule has close views for the finer ones
+WHOLE_LEVELS = 2  # grids that are asked of the whole view where a rule has close views for the finer ones
+MOST_STREAMS = 4  # a frame has a few close views; more threads than that serve each of them better
 CLOSE_OVERLAP = 0.3  # of a close view's side, shared with its neighbour
 SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every layer
 
@@ -44,7 +48,7 @@ SAM_CROP_OVERLAP = 512 / 1500  # of the frame's shorter side, halved with every 
 class Answering(Protocol):
     """What is asked about views of a frame: a :class:`tinyseg.predict.network.Network`, or what stands before one."""
 
-    def compiled(self, role: str, view: Letterbox) -> CompiledGraph: ...
+    def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph: ...
 
     def encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Features: ...
 
@@ -126,41 +130,82 @@ class Candidates:
         )
 
 
+def chosen_search(crop_layers: int, min_area: int, search: Search | None) -> Search:
+    """What the shorter arguments of ``everything`` ask for, or the search that is given instead. Raises InputError."""
+    if search is None:
+        return Search(crop_layers=crop_layers, min_area=min_area)
+    if crop_layers or min_area:
+        raise InputError("give crop_layers and min_area in search=, or without search=")
+    return search
+
+
 # A view, what was found in it, and a row of that.
 Entry = tuple[Letterbox, Candidates, int]
 
 
 def find_regions(
     network: Answering,
-    features: Features,
+    features: Features | None,
     frame: pixels.FrameLayout,
     geometry: Letterbox,
     rule: EverythingRule,
     search: Search,
 ) -> Regions:
-    """Everything in an encoded frame, or in an encoded region of it, and in crops of it if the search says so."""
+    """Everything in a frame, or in a region of it, and in crops of it if the search says so.
+
+    features: of ``geometry``, if it was encoded already; a rule with a ``whole_side`` needs none.
+    A network of several streams answers so many calls at the same time: small inputs leave cores idle one call after the other.
+    """
     found: list[Entry] = []
-    for layer, view in views(geometry, search):
-        seen = features if layer == 0 else network.encode(frame, view)
-        if search.grids is not None:
-            levels = [on_view(np.asarray(search.grids[layer], np.float64), view)]
-        else:
-            sides = rule.sides(fine_per_side(rule, search, layer))
-            levels = [on_view(point_grid(n), view) for n in sides]
-        ask = Asker(network, seen, geometry, view, rule, search)
-        whole, close = (levels[:WHOLE_LEVELS], levels[WHOLE_LEVELS:]) if rule.close_views else (levels, [])
-        candidates = ask.all_levels(whole)
-        here = entries(view, ask.clean(candidates))
-        if close:
-            sure = sure_cells(candidates.logits, rule)
-            open_points = [points[~at(sure, points, view)] for points in close]
-            for part, grids in in_parts(open_points, close_parts(view, rule)):
-                look = Asker(network, network.encode(frame, part), geometry, part, rule, search)
-                # Every part's calls have the same form, however few clicks are left in it.
-                here += entries(part, look.clean(look.all_levels(grids, fill=True)))
-            here = distinct(here, rule.box_overlap)
-        found += here
+    one_grid = search.grids is not None or len(rule.sides(fine_per_side(rule, search, 0))) < 2
+    first = geometry if one_grid or features is not None else whole_view(geometry, rule)
+    with _pool(network.compiled("encoder", first).info.streams) as pool:
+        for layer, view in views(geometry, search):
+            if search.grids is not None:
+                levels = [on_view(np.asarray(search.grids[layer], np.float64), view)]
+            else:
+                sides = rule.sides(fine_per_side(rule, search, layer))
+                levels = [on_view(point_grid(n), view) for n in sides]
+            asked = whole_view(view, rule) if len(levels) > 1 else view
+            seen = features if asked is geometry and features is not None else network.encode(frame, asked)
+            ask = Asker(network, seen, geometry, asked, rule, search, pool)
+            whole, close = (levels[:WHOLE_LEVELS], levels[WHOLE_LEVELS:]) if rule.close_views else (levels, [])
+            candidates = ask.all_levels(whole)
+            here = entries(asked, ask.clean(candidates))
+            if close:
+                sure = sure_cells(candidates.logits, rule)
+                open_points = [points[~at(sure, points, asked)] for points in close]
+                looks = list(in_parts(open_points, close_parts(view, rule)))
+
+                def look_closer(look: tuple[Letterbox, list[NDArray[np.float64]]]) -> list[Entry]:
+                    part, grids = look
+                    closer = Asker(network, network.encode(frame, part), geometry, part, rule, search)
+                    # Every part's calls have the same form, however few clicks are left in it.
+                    return entries(part, closer.clean(closer.all_levels(grids, fill=True)))
+
+                for part, _ in looks:
+                    network.compiled("encoder", part)  # by this thread, which is asked how long it waited
+                    network.compiled("decoder", part, ask.batch(), 1)
+                for entered in pool.map(look_closer, looks) if pool else map(look_closer, looks):
+                    here += entered
+                here = distinct(here, rule.box_overlap)
+            found += here
     return draw(geometry, distinct(found, search.crop_box_overlap) if search.crop_layers else by_score(found))
+
+
+@contextmanager
+def _pool(streams: int) -> Iterator[Executor | None]:
+    """As many threads as a network has streams; None for one, which is the caller."""
+    if streams < 2:
+        yield None
+        return
+    with ThreadPoolExecutor(streams, "tinyseg-everything") as pool:
+        yield pool
+
+
+def everything_streams(threads: int) -> int:
+    """How many streams to load a segmenter with that searches one frame at a time on so many threads."""
+    return max(1, min(threads, MOST_STREAMS))
 
 
 def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
@@ -197,6 +242,13 @@ def views(geometry: Letterbox, search: Search) -> Iterator[tuple[int, Letterbox]
                 if region[0] < region[2] and region[1] < region[3]:
                     long_side = max(geometry.input)
                     yield layer, letterbox(geometry.frame_width, geometry.frame_height, long_side, region)
+
+
+def whole_view(view: Letterbox, rule: EverythingRule) -> Letterbox:
+    """A view's region as the input that the rule's grids are asked in."""
+    if not rule.whole_side:
+        return view
+    return letterbox(view.frame_width, view.frame_height, rule.whole_side, view.region)
 
 
 def close_parts(view: Letterbox, rule: EverythingRule) -> list[Letterbox]:
@@ -259,15 +311,17 @@ class Asker:
         view: Letterbox,
         rule: EverythingRule,
         search: Search,
+        pool: Executor | None = None,
     ) -> None:
+        """pool: where several calls go on at the same time; None: one after the other."""
         self._network, self._features, self._frame, self._view = network, features, frame, view
-        self._rule, self._search = rule, search
+        self._rule, self._search, self._pool = rule, search, pool
 
     def all_levels(self, levels: Sequence[NDArray[np.float64]], fill: bool = False) -> Candidates:
         """What passes of every level's points; those that an earlier level is sure about are not asked. fill: as in ask."""
         found = self.ask(levels[0], fill)
         # Later calls take the form that is compiled by now, however few clicks are left.
-        fill = fill or len(levels[0]) >= self._batch()
+        fill = fill or len(levels[0]) >= self.batch()
         for points in levels[1:]:
             sure = sure_cells(found.logits, self._rule)
             found = self._best(
@@ -281,19 +335,36 @@ class Asker:
         fill: a call of fewer clicks than others is filled up, so that no form of the decoder is compiled for it.
         """
         found: list[Candidates] = []
-        size = self._batch()
-        for start in range(0, len(points), size):
-            chunk = points[start : start + size]
-            prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
-            if start or fill:
-                prompts += prompts[-1:] * (size - len(prompts))
-            logits, scores = self._network.decode(self._features, self._frame, self._view, prompts)
+        size = self.batch()
+        chunks = [points[start : start + size] for start in range(0, len(points), size)]
+        for i, (logits, scores) in enumerate(self._answers(chunks, size, fill)):
+            chunk = chunks[i]
             found.append(self._passing(logits[: len(chunk)], scores[: len(chunk)], chunk))
             if sum(map(len, found)) > 2 * MAX_CANDIDATES:
                 found = [self._best(Candidates.join(found, self._view))]
         return self._best(Candidates.join(found, self._view))
 
-    def _batch(self) -> int:
+    def _answers(
+        self, chunks: Sequence[NDArray[np.float64]], size: int, fill: bool
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Logits and scores of calls of clicks, in their order; of several at the same time no more than there are streams,
+        which bounds the memory they take."""
+
+        def decode(chunk: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
+            if fill or len(chunks) > 1:
+                prompts += prompts[-1:] * (size - len(prompts))
+            return self._network.decode(self._features, self._frame, self._view, prompts)
+
+        if self._pool is None or len(chunks) < 2:
+            yield from map(decode, chunks)
+            return
+        self._network.compiled("decoder", self._view, size, 1)  # by this thread, which is asked how long it waited
+        streams = self._network.compiled("encoder", self._view).info.streams
+        for start in range(0, len(chunks), streams):
+            yield from self._pool.map(decode, chunks[start : start + streams])
+
+    def batch(self) -> int:
         """Prompts a decoder call."""
         if self._search.batch is not None:
             return min(self._search.batch, BATCH_SIZES[-1])

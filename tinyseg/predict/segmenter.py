@@ -27,6 +27,7 @@ from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 
 if TYPE_CHECKING:
+    from tinyseg.predict.everything import Search
     from tinyseg.predict.exemplar import Reference
     from tinyseg.regions import Regions
     from tinyseg.track import Tracker
@@ -152,12 +153,22 @@ class Segmenter:
         rule: EverythingRule | None = None,
         crop_layers: int = 0,
         min_area: int = 0,
+        search: Search | None = None,
     ) -> Regions:
-        """Everything in a frame, as regions without names: :meth:`tinyseg.Embedding.everything` of the whole frame.
+        """Everything in a frame, as regions without names: :meth:`tinyseg.Embedding.everything` of the whole frame, which is
+        encoded only in the inputs that the rule's grids are asked in.
 
-        frame and color as in :meth:`embed`. Raises FrameError or InputError.
+        frame and color as in :meth:`embed`. A segmenter of several streams (:func:`tinyseg.load`) asks that many calls of
+        clicks at the same time. Raises FrameError or InputError.
         """
-        return self.embed(frame, color).everything(rule, crop_layers, min_area)
+        from tinyseg.predict.everything import chosen_search, find_regions  # noqa: PLC0415 - most programs start without it
+
+        layout = pixels.check_frame(*open_image(frame, color))
+        height, width, _ = layout.pixels.shape
+        return find_regions(
+            self.network, None, layout, letterbox(width, height, self.model.long_side),
+            self.everything_rule if rule is None else rule, chosen_search(crop_layers, min_area, search),
+        )  # fmt: skip
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from tinyseg.predict.everything import (
     close_parts,
     distinct,
     entries,
+    everything_streams,
     in_parts,
     on_view,
     point_grid,
@@ -68,7 +70,7 @@ def test_sure_areas_are_not_asked_again(fake: tinyseg.Segmenter, frame: NDArray[
         device = "CUDA:0"
 
         def compiled(self, role: str, view: object) -> object:
-            return SimpleNamespace(info=SimpleNamespace(device=self.device))
+            return SimpleNamespace(info=SimpleNamespace(device=self.device, streams=1))
 
         def decode(self, *args: object) -> object:
             asked.append(len(args[3]))  # type: ignore[arg-type]
@@ -190,6 +192,63 @@ def test_the_finer_grids_are_asked_in_close_views(fake: tinyseg.Segmenter, frame
     assert not encoded and set(asked) == {(0, 0, 512, 256)}
 
 
+def test_several_streams_find_the_same_at_the_same_time(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    several = tinyseg.load(engine="fake", streams=2)
+    together = threading.Barrier(2)
+    met: set[str] = set()
+
+    class Meeting:
+        """Two calls of a kind wait for each other: one after the other would never go on."""
+
+        compiled = staticmethod(several.network.compiled)
+
+        def _meet(self, kind: str) -> None:
+            if kind not in met:
+                together.wait(20)
+                met.add(kind)
+
+        def encode(self, layout: object, view: tinyseg.Letterbox) -> object:
+            if threading.current_thread() is not threading.main_thread():
+                self._meet("close")
+            return several.network.encode(layout, view)  # type: ignore[arg-type]
+
+        def decode(self, features: object, *others: object) -> object:
+            if threading.current_thread() is not threading.main_thread():
+                self._meet("decode")
+            return several.network.decode(features, *others)  # type: ignore[arg-type]
+
+    rule = replace(CLOSE, whole_side=128)
+    one = fake.everything(frame, rule=rule)
+    two = replace(several.embed(frame), network=Meeting()).everything(rule)  # type: ignore[arg-type]
+    assert met == {"decode", "close"} and several.info.streams == 2 and fake.info.streams == 1
+    np.testing.assert_array_equal(one.boxes, two.boxes)
+    np.testing.assert_array_equal(one.scores, two.scores)
+    np.testing.assert_array_equal(one.masks, two.masks)
+    assert not [t for t in threading.enumerate() if t.name.startswith("tinyseg-everything")]
+    assert [everything_streams(threads) for threads in (1, 2, 64)] == [1, 2, 4]
+
+
+def test_the_whole_view_may_be_asked_in_a_smaller_input(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
+    rule = replace(CLOSE, whole_side=128)
+    emb = fake.embed(frame)
+    found = emb.everything(rule)
+    sizes = {(view.whole_frame, max(view.input)) for view in found.views}
+    assert sizes == {(True, 128), (False, 256)}
+    assert found.masks.shape[1:] == frame.shape[:2] and (found.areas > 0).all()
+    # Two grids are asked in it too; one alone, and points that are given, in the frame's own input; crops likewise.
+    for asked, search, side in (
+        (replace(rule, points_per_side=8), Search(), 128),
+        (replace(rule, coarse_per_side=0), Search(), 512),
+        (rule, Search(grids=[point_grid(8)]), 512),
+    ):
+        assert {max(view.input) for view in emb.everything(asked, search=search).views} == {side}
+    cropped = emb.everything(replace(rule, points_per_side=8), search=Search(crop_layers=1))
+    assert len({view.region for view in cropped.views}) > 1 and {max(view.input) for view in cropped.views} == {128}
+    # A region that was embedded is asked in its own small input.
+    region = fake.embed(frame, region=(100, 20, 400, 220)).everything(replace(rule, points_per_side=8))
+    assert {(view.region, max(view.input)) for view in region.views} == {((100, 20, 400, 220), 128)}
+
+
 def test_close_views_cover_and_overlap() -> None:
     view = letterbox(1280, 720, 512, (100, 50, 1100, 650))
     parts = close_parts(view, replace(RULE, close_views=4))
@@ -261,7 +320,7 @@ def test_a_tiny_frame(fake: tinyseg.Segmenter) -> None:
 def test_wrong_numbers_are_told(fake: tinyseg.Segmenter, frame: NDArray[np.uint8]) -> None:
     for changes in (
         {"points_per_side": 0}, {"points_per_side": 1.5}, {"score": float("nan")}, {"confident": "high"},
-        {"close_views": -1}, {"close_views": 17}, {"close_side": 16},
+        {"close_views": -1}, {"close_views": 17}, {"close_side": 16}, {"whole_side": 16}, {"whole_side": -1},
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(changes))):
             replace(RULE, **changes)  # type: ignore[arg-type]

@@ -49,9 +49,9 @@ class SamAutomaticMaskGenerator:
     stood. Attributes bear the arguments' names and may be set between calls, as segment-anything's: the next
     :meth:`generate` goes by them. Three things differ. SAM's thresholds belong to SAM's scale: left out, they are the
     model's own calibrated ones (``segmenter.everything_rule``); given, they are used as given. The grid is asked in
-    levels, a finer one only where the coarser ones found nothing sure and, if the model's rule has close views, in parts of
-    the picture, which are then the ``crop_box``; ``point_grids``, given or set, asks exactly its points. Widths and heights of
-    boxes count pixels (segment-anything's are one less: its boxes end at the last pixel's index).
+    levels, a finer one only where the coarser ones found nothing sure and, if the model's rule says so, in smaller inputs and in
+    close views, parts of the picture that are then the ``crop_box``; ``point_grids``, given or set, asks exactly its points.
+    Widths and heights of boxes count pixels (segment-anything's are one less: its boxes end at the last pixel's index).
 
     predictor: :class:`SamPredictor`, whose model is asked; its own image stays as it is.
     """
@@ -147,7 +147,7 @@ class SamAutomaticMaskGenerator:
         Raises FrameError, and InputError where an attribute was set to what the constructor refuses.
         """
         rule, search = self._checked()
-        regions = self.model.segmenter.embed(image, color="rgb").everything(rule, search=search)
+        regions = self.model.segmenter.everything(image, "rgb", rule, search=search)
         found = regions.to_annotations()
         return [
             {
