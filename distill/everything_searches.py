@@ -118,13 +118,12 @@ class SearchTable:
 def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
     """The searches that are compared, by what they are called, all with a rule's thresholds."""
     own = replace(rule, points_per_side=32, coarse_per_side=8, close_views=0, whole_side=0)
-    tried = [replace(own, points_per_side=16, confident=3.0, sure_margin=6)]
-    tried += [replace(own, confident=c, sure_margin=m) for c, m in ((3.0, 2), (4.0, 2))]
-    tried += [replace(own, confident=3.0, sure_margin=m, close_views=4, close_side=256) for m in (4, 6)]
+    tried = [replace(own, confident=4.0, sure_margin=2)]
+    tried += [replace(own, confident=3.0, sure_margin=6, close_views=4, close_side=256)]
     small = replace(own, confident=3.0, whole_side=256)
-    tried += [replace(small, sure_margin=2, close_views=3, close_side=side) for side in (160, 192, 256)]
-    tried += [replace(small, sure_margin=m, close_views=3, close_side=192) for m in (1, 3)]
-    tried += [replace(small, sure_margin=2, close_views=2, close_side=256)]
+    tried += [replace(small, sure_margin=3, points_per_side=16)]
+    tried += [replace(small, sure_margin=m, close_views=3, close_side=192) for m in (2, 3)]
+    tried += [replace(small, sure_margin=3, close_views=n, close_side=256) for n in (2, 4)]
     found = {name_of(one): one for one in tried}
     found[name_of(rule)] = rule
     return found

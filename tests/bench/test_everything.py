@@ -123,6 +123,10 @@ def test_beside_a_rival(fake: tinyseg.Segmenter) -> None:
     fake_small.everything_rule = RULE
     speed = compare_everything(fake_small, rival, frame, 3)
     assert asked and speed.times_faster.value >= 0 and "one prompt" in speed.to_text() and speed.frame == (1280, 720)
+    fake_small.everything_rule = tinyseg.EverythingRule(points_per_side=8, coarse_per_side=2, score=0.5, stability=0.3)
+    less = compare_everything(fake_small, rival, frame, 3)
+    assert less.two_grids.label.endswith("4 a side") and "two grids: " in less.to_text()
+    assert less.two_grids.p50_ms < less.full_grid.p50_ms
     with pytest.raises(InputError, match="rounds"):
         compare_everything(fake_small, rival, frame, 2)
 
