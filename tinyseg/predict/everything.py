@@ -65,7 +65,8 @@ class Search:
     neighbours overlap in the first layer, as a share of the frame's shorter side. crop_downscale: a layer's grid has so
     many times fewer points a side than the layer before. crop_box_overlap: IoU of boxes above which one of two masks
     from different views goes. min_area: islands and holes with fewer frame pixels are taken out; it acts on the logit
-    grid, so less than a cell (about ten pixels of a 1280 px frame, squared, to a whole model input) does nothing.
+    grid of the view that found a mask, so less than a cell of it does nothing (of a 1280 px frame 10 px squared in an input of 512 px,
+    20 px in one of 256, less in a close view).
     grids: for every layer (N, 2) points x, y in [0, 1] to ask instead of the rule's grids. batch: prompts a decoder call,
     64 at most; None: 8 on a CPU, 64 elsewhere.
     """
