@@ -26,7 +26,6 @@ from tinyseg.graphs.everything_rule import EverythingRule
 from tinyseg.predict.everything import WHOLE_LEVELS, Search, find_regions
 from tinyseg.predict.network import Features, Network
 from tinyseg.predict.segmenter import Segmenter
-from tinyseg.prompts import Prompt
 from tinyseg.system.progress import progress
 
 # A click's place in a view: the view's numbers and the point.
@@ -60,21 +59,20 @@ class Remembering:
         self._encoding += seconds
         return features
 
-    def decode(
-        self, features: Features, frame: Letterbox, view: Letterbox, prompts: Sequence[Prompt]
+    def decode_clicks(
+        self, features: Features, view: Letterbox, clicks: NDArray[np.float64], batch: int = 1
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        keys: list[_Key] = [(view.numbers, *np.asarray(p.points, np.float64)[0].tolist()) for p in prompts]
-        new = [i for i, key in enumerate(keys) if key not in self._answers]
-        if new:
-            asked = [prompts[i] for i in new]
-            asked += asked[-1:] * (len(prompts) - len(asked))  # as many as the call would have had
-            self._network.compiled("decoder", view, len(asked), 1)
+        keys: list[_Key] = [(view.numbers, *click.tolist()) for click in clicks]
+        new = np.array([key not in self._answers for key in keys])
+        laid_out = max(len(clicks), batch)
+        if new.any():
+            self._network.compiled("decoder", view, laid_out, 1)
             start = time.perf_counter()
-            logits, scores = self._network.decode(features, frame, view, asked)
-            self._per_click.setdefault(view.grid, []).append((time.perf_counter() - start) / len(asked))
-            for row, i in enumerate(new):
+            logits, scores = self._network.decode_clicks(features, view, clicks[new], laid_out)
+            self._per_click.setdefault(view.grid, []).append((time.perf_counter() - start) / laid_out)
+            for row, i in enumerate(np.flatnonzero(new)):
                 self._answers[keys[i]] = logits[row].copy(), scores[row].copy()
-        self._asked[view.grid] = self._asked.get(view.grid, 0) + len(prompts)
+        self._asked[view.grid] = self._asked.get(view.grid, 0) + laid_out
         answers = [self._answers[key] for key in keys]
         return np.stack([a for a, _ in answers]), np.stack([s for _, s in answers])
 

@@ -19,8 +19,6 @@ from tinyseg.errors import DataError
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
-from tinyseg.prompts import Prompt
-from tinyseg.prompts.layout import place_prompts
 
 GRID = 7  # clicks a side
 PROMPTS = 16  # a decoder call: larger ones are no faster on a CPU and take a gigabyte
@@ -52,10 +50,10 @@ def candidates(emb: Embedding) -> Candidates:
     view = emb.geometry
     x0, y0, x1, y1 = view.region
     steps = (np.arange(GRID) + 0.5) / GRID
-    clicks = [(x0 + (x1 - x0) * u, y0 + (y1 - y0) * v) for v in steps for u in steps]
-    prompts = place_prompts([Prompt(points=[c], labels=[1]) for c in clicks], view)
+    clicks = np.array([(x0 + (x1 - x0) * u, y0 + (y1 - y0) * v) for v in steps for u in steps])
     parts = [
-        emb.network.decode(emb.features, view, view, prompts[i : i + PROMPTS]) for i in range(0, len(prompts), PROMPTS)
+        emb.network.decode_clicks(emb.features, view, clicks[i : i + PROMPTS], PROMPTS)
+        for i in range(0, len(clicks), PROMPTS)
     ]
     logits, scores = (np.concatenate(arrays) for arrays in zip(*parts))
     columns, rows = (max(1, round(side / LOGIT_STRIDE)) for side in view.content)

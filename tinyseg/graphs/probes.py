@@ -43,11 +43,13 @@ def input_image(name: str, dimensions: Mapping[str, int]) -> dict[str, NDArray[n
 def prompt_feeds(
     name: str, dimensions: Mapping[str, int], prompts: int, slots: int, first: int = 0
 ) -> dict[str, NDArray[np.float32]]:
-    """A photograph's prompts from number ``first`` on, repeated to ``prompts``, without hints."""
+    """A photograph's prompts from number ``first`` on, repeated to ``prompts``, without hints; where there is one slot only,
+    a click in the middle of each box."""
     points = np.zeros((prompts, slots, 2), np.float32)
     labels = np.full((prompts, slots), LABEL_PADDING, np.float32)
     for i in range(prompts):
         shares = np.array(PROMPTS[name][(first + i) % PROMPTS_EACH], np.float32).reshape(-1, 2)
+        shares = shares.mean(0, keepdims=True) if slots == 1 else shares
         points[i, : len(shares)] = shares * input_size(dimensions)
         labels[i, : len(shares)] = LABEL_POSITIVE if len(shares) == 1 else (LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT)
     mask = np.zeros((prompts, 1, dimensions["rows4"], dimensions["columns4"]), np.float32)

@@ -16,7 +16,10 @@ from tinyseg.system.progress import tell_if_slow
 LOGGER = logging.getLogger("tinyseg.graphs")
 # Compiled decoder shapes: prompts and point slots are padded up to one of these.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-SLOT_COUNTS = (4, 16, 64, 256)
+SLOT_COUNTS = (1, 4, 16, 64, 256)
+# What prompts of all kinds have at least, so that a click, a box and its corrections share a form. The single slot is for grids
+# of clicks: tokens of padding took 5% of their time.
+PROMPT_SLOTS = 4
 # Side of the crop in which one object is followed, pixels; see tinyseg.track.views.
 TRACK_SIDE = 320
 # What is compiled ahead where nobody says which graphs a model has.
@@ -45,7 +48,7 @@ def view_dimensions(view: Letterbox) -> dict[str, int]:
     }  # fmt: skip
 
 
-def prompt_dimensions(view: Letterbox, prompts: int, points: int = SLOT_COUNTS[0]) -> dict[str, int]:
+def prompt_dimensions(view: Letterbox, prompts: int, points: int = PROMPT_SLOTS) -> dict[str, int]:
     """A view's dimensions with those of so many prompts of so many points, padded to the next compiled size."""
     return {
         **view_dimensions(view), "prompts": at_least(prompts, BATCH_SIZES), "points": at_least(points, SLOT_COUNTS)

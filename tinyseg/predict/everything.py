@@ -27,7 +27,7 @@ from tinyseg.engines import CompiledGraph
 from tinyseg.errors import InputError
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule
-from tinyseg.graphs.shapes import BATCH_SIZES
+from tinyseg.graphs.shapes import BATCH_SIZES, at_least
 from tinyseg.predict.network import Features
 from tinyseg.predict.specks import without_specks
 from tinyseg.prompts import Prompt
@@ -52,8 +52,8 @@ class Answering(Protocol):
 
     def encode(self, frame: pixels.FrameLayout, view: Letterbox) -> Features: ...
 
-    def decode(
-        self, features: Features, frame: Letterbox, view: Letterbox, prompts: Sequence[Prompt]
+    def decode_clicks(
+        self, features: Features, view: Letterbox, clicks: NDArray[np.float64], batch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
@@ -176,7 +176,8 @@ def find_regions(
             if close:
                 sure = sure_cells(candidates.logits, rule)
                 open_points = [points[~at(sure, points, asked)] for points in close]
-                looks = list(in_parts(open_points, close_parts(view, rule)))
+                # Those with the most clicks first: streams then end at about the same time.
+                looks = sorted(in_parts(open_points, close_parts(view, rule)), key=lambda look: -sum(map(len, look[1])))
 
                 def look_closer(look: tuple[Letterbox, list[NDArray[np.float64]]]) -> list[Entry]:
                     part, grids = look
@@ -186,7 +187,8 @@ def find_regions(
 
                 for part, _ in looks:
                     network.compiled("encoder", part)  # by this thread, which is asked how long it waited
-                    network.compiled("decoder", part, ask.batch(), 1)
+                    for clicks in call_sizes(ask.batch()):
+                        network.compiled("decoder", part, clicks, 1)
                 for entered in pool.map(look_closer, looks) if pool else map(look_closer, looks):
                     here += entered
                 here = distinct(here, rule.box_overlap)
@@ -207,6 +209,11 @@ def _pool(streams: int) -> Iterator[Executor | None]:
 def everything_streams(threads: int) -> int:
     """How many streams to load a segmenter with that searches one frame at a time on so many threads."""
     return max(1, min(threads, MOST_STREAMS))
+
+
+def call_sizes(size: int) -> list[int]:
+    """For how many clicks a call is laid out, ascending: the last one of a part may have few, and half a call costs half."""
+    return [size // 2, size] if size > 1 else [1]
 
 
 def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
@@ -338,32 +345,26 @@ class Asker:
         found: list[Candidates] = []
         size = self.batch()
         chunks = [points[start : start + size] for start in range(0, len(points), size)]
-        for i, (logits, scores) in enumerate(self._answers(chunks, size, fill)):
-            chunk = chunks[i]
-            found.append(self._passing(logits[: len(chunk)], scores[: len(chunk)], chunk))
+        same_form = fill or len(chunks) > 1
+
+        def passing(chunk: NDArray[np.float64]) -> Candidates:
+            batch = at_least(len(chunk), call_sizes(size)) if same_form else 1
+            logits, scores = self._network.decode_clicks(self._features, self._view, chunk, batch)
+            return self._passing(logits, scores, chunk)
+
+        if self._pool is None or len(chunks) < 2:
+            answers: Iterator[Candidates] = map(passing, chunks)
+        else:
+            for clicks in call_sizes(size):
+                self._network.compiled(
+                    "decoder", self._view, clicks, 1
+                )  # by this thread, which is asked how long it waited
+            answers = self._pool.map(passing, chunks)
+        for one in answers:
+            found.append(one)
             if sum(map(len, found)) > 2 * MAX_CANDIDATES:
                 found = [self._best(Candidates.join(found, self._view))]
         return self._best(Candidates.join(found, self._view))
-
-    def _answers(
-        self, chunks: Sequence[NDArray[np.float64]], size: int, fill: bool
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Logits and scores of calls of clicks, in their order; of several at the same time no more than there are streams,
-        which bounds the memory they take."""
-
-        def decode(chunk: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            prompts = [Prompt(points=[p], labels=[1]) for p in chunk]
-            if fill or len(chunks) > 1:
-                prompts += prompts[-1:] * (size - len(prompts))
-            return self._network.decode(self._features, self._frame, self._view, prompts)
-
-        if self._pool is None or len(chunks) < 2:
-            yield from map(decode, chunks)
-            return
-        self._network.compiled("decoder", self._view, size, 1)  # by this thread, which is asked how long it waited
-        streams = self._network.compiled("encoder", self._view).info.streams
-        for start in range(0, len(chunks), streams):
-            yield from self._pool.map(decode, chunks[start : start + streams])
 
     def batch(self) -> int:
         """Prompts a decoder call."""

@@ -15,10 +15,10 @@ from tinyseg.engines.base import concrete_shapes
 from tinyseg.errors import EngineError
 from tinyseg.geometry import Letterbox
 from tinyseg.graphs.roles import ROLES
-from tinyseg.graphs.shapes import BATCH_SIZES, ShapeCache, prompt_dimensions
+from tinyseg.graphs.shapes import BATCH_SIZES, PROMPT_SLOTS, ShapeCache, prompt_dimensions
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
-from tinyseg.prompts.layout import decoder_inputs, point_count
+from tinyseg.prompts.layout import click_inputs, decoder_inputs, point_count
 
 Features = Mapping[str, NDArray[np.float32]]
 
@@ -45,11 +45,11 @@ class Network:
         """How long the calling thread has waited for graphs to be compiled, or opened from the cache, in all."""
         return sum(cache.waited_seconds for cache in self._compiled.values())
 
-    def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> CompiledGraph:
+    def compiled(self, role: str, view: Letterbox, prompts: int = 1, points: int = PROMPT_SLOTS) -> CompiledGraph:
         """The graph of a role that serves a view, for so many prompts of so many points. Raises EngineError, ParityError."""
         return self._compiled[role].get(_named(role, prompt_dimensions(view, prompts, points)))
 
-    def open_ahead(self, role: str, view: Letterbox, prompts: int = 1, points: int = 1) -> None:
+    def open_ahead(self, role: str, view: Letterbox, prompts: int = 1, points: int = PROMPT_SLOTS) -> None:
         """Begin in another thread what :meth:`compiled` will be asked for, where graphs may be compiled together."""
         if self._together:
             self._compiled[role].get_ahead(_named(role, prompt_dimensions(view, prompts, points)))
@@ -86,7 +86,7 @@ class Network:
         Returns logits (B, 4, h, w) on the view's grid and predicted IoU (B, 4). Mask 0 answers an unambiguous prompt,
         1 to 3 are readings of an ambiguous one. With a workspace they are valid until it decodes again.
         """
-        points = max(point_count(p) for p in prompts)
+        points = max(PROMPT_SLOTS, *(point_count(p) for p in prompts))
         if len(prompts) > BATCH_SIZES[-1]:
             workspace = None  # a second chunk would overwrite what the first one left there
         logits, scores = [], []
@@ -111,6 +111,23 @@ class Network:
         if len(logits) == 1:
             return logits[0], scores[0]
         return np.concatenate(logits), np.concatenate(scores)
+
+    def decode_clicks(
+        self, features: Features, view: Letterbox, clicks: NDArray[np.float64], batch: int = 1
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As :meth:`decode`, of single clicks (N, 2) on things, N up to 64: x, y in pixels of the frame, inside of the view.
+
+        batch: the call is laid out for at least so many, which saves compiling a form for the few that are left in the end.
+        """
+        dimensions = prompt_dimensions(view, max(len(clicks), batch), 1)
+        graph = self._compiled["decoder"].get(_named("decoder", dimensions))
+        inputs = click_inputs(clicks, view, dimensions["prompts"])
+        feeds = {
+            **features, "points": inputs.points, "labels": inputs.labels, "mask": inputs.mask, "has_mask": inputs.has_mask
+        }  # fmt: skip
+        out = graph.run(feeds)
+        require_answer(out, self.graphs["decoder"], dimensions)
+        return out["logits"][: len(clicks)], out["iou"][: len(clicks)]
 
 
 def _named(role: str, dimensions: Mapping[str, int]) -> dict[str, int]:

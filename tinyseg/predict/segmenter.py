@@ -17,7 +17,7 @@ from tinyseg.errors import FrameError, InputError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import Model, ZoomRule, digest, shown_place
-from tinyseg.graphs.shapes import square_view
+from tinyseg.graphs.shapes import PROMPT_SLOTS, square_view
 from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
@@ -110,6 +110,7 @@ class Segmenter:
         """
         before = self.network.waited_seconds
         view, crop = self.view(width, height), square_view(self.model.zoom.side)
+        points = max(points, PROMPT_SLOTS)
         self.network.compiled("encoder", view)
         self.network.compiled("decoder", view, prompts, points)
         self.network.compiled("encoder", crop)

@@ -129,6 +129,15 @@ def decoder_inputs(
     return DecoderInputs(points, labels, mask, has_mask)
 
 
+def click_inputs(clicks: NDArray[np.float64], view: Letterbox, batch: int) -> DecoderInputs:
+    """Single clicks (N, 2) on things, inside of a view, for a decoder of one point slot, padded to ``batch``."""
+    points = np.zeros((batch, 1, 2), np.float32)
+    labels = np.full((batch, 1), LABEL_PADDING, np.float32)
+    points[: len(clicks), 0] = view.points_to_model(clicks)
+    labels[: len(clicks)] = LABEL_POSITIVE
+    return DecoderInputs(points, labels, np.zeros((batch, 1, *view.grid), np.float32), np.zeros(batch, np.float32))
+
+
 def _hint_on_grid(
     hint: NDArray[np.bool_] | NDArray[np.float32], frame: Letterbox, view: Letterbox
 ) -> NDArray[np.float32]:

@@ -178,6 +178,21 @@ def test_padding_slots_change_nothing(real: tinyseg.Segmenter, scene: Scene) -> 
     np.testing.assert_allclose(both[0][0], four[0][0], atol=2e-3 * np.abs(four[0]).max())
 
 
+def test_clicks_of_a_grid_are_answered_like_others(real: tinyseg.Segmenter, scene: Scene) -> None:
+    emb = real.embed(scene[0])
+    height, width = scene[0].shape[:2]
+    part = letterbox(width, height, 256, (width // 4, 0, width, height // 2))
+    features = real.network.encode(emb.frame, part)
+    x0, y0, x1, y1 = part.region
+    clicks = np.array([(x0, y0), (x1 - 1, y1 - 1), (x0 + 10.3, y0 + 40.7)])
+    prompts = [Prompt(points=[click], labels=[1]) for click in clicks]
+    logits, scores = real.network.decode_clicks(features, part, clicks, 4)
+    others, other_scores = real.network.decode(features, emb.geometry, part, prompts)
+    assert logits.shape == others.shape == (3, 4, *part.grid)
+    np.testing.assert_allclose(logits, others, atol=0.02)  # padding slots, of which there are none here, take no part
+    np.testing.assert_allclose(scores, other_scores, atol=0.002)
+
+
 def test_an_embedding_does_not_change_with_the_frames_buffer(real: tinyseg.Segmenter, scene: Scene) -> None:
     frame = scene[0].copy()
     emb = real.embed(frame)
