@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Literal
 
@@ -58,10 +59,10 @@ class Loop:
 
     prompts: for every frame, unless prompts_for (frame index -> prompts, None: the usual ones) says otherwise;
     :meth:`set_prompts` changes them from any thread while the loop runs. segmenter: or a tracker, whose objects then are
-    followed from frame to frame by one worker; prompts are the objects of the first frame, with ids 1, 2, ..., and
-    :meth:`add` and :meth:`remove` change them while the loop runs. drop: "latest" lets the newest frame win when
-    frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in ``predict``. What
-    ``prompts_for`` or a sink's function raises ends the loop and comes out of :meth:`run` as it is.
+    followed from frame to frame by one worker; prompts are the objects of the first frame, with ids 1, 2, ... as far as the
+    tracker has no such objects yet, and :meth:`add` and :meth:`remove` change them while the loop runs. drop: "latest" lets
+    the newest frame win when frames come faster than they go, "none" waits, "auto" is "latest" for live sources. zoom as in
+    ``predict``. What ``prompts_for`` or a sink's function raises ends the loop and comes out of :meth:`run` as it is.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Loop:
         check_choice("drop", drop, ("auto", "latest", "none"))
         check_choice("zoom", zoom, ZOOM_CHOICES)
         self._tracker = segmenter if isinstance(segmenter, Tracker) else None
+        self._known_ids = frozenset(segmenter.ids) if isinstance(segmenter, Tracker) else frozenset()
         self._seg = segmenter.segmenter if isinstance(segmenter, Tracker) else segmenter
         _check_parts(self._seg, source, sink)
         for name, function in (("prompts_for", prompts_for), ("on_tick", on_tick)):
@@ -124,7 +126,8 @@ class Loop:
         if self._tracker is None:
             self.set_prompts(prompts)
         else:
-            for id, prompt in enumerate(_checked_prompts(prompts), 1):
+            free = (number for number in count(1) if number not in self._known_ids)
+            for id, prompt in zip(free, _checked_prompts(prompts)):
                 self.add(id, prompt)
 
     def __enter__(self) -> Loop:
@@ -161,6 +164,12 @@ class Loop:
             raise PromptError("the loop needs at least one prompt")
         with self._lock:
             self._prompts = checked
+
+    @property
+    def not_reached(self) -> tuple[tuple[ObjectId, int], ...]:
+        """(id, frame) of what :meth:`add` and :meth:`remove` said about frames that did not come so far; from any thread."""
+        with self._lock:
+            return tuple((id, frame) for id, _, frame in self._changes)
 
     def stop(self) -> None:
         """Ask the loop to end; from any thread. Frames in flight do not reach the sink any more."""

@@ -18,7 +18,7 @@ from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
 from tinyseg.commands.results import tell_failure, unique_names
-from tinyseg.commands.stream import EXIT_INTERRUPTED, stop_on_sigterm
+from tinyseg.commands.stream import check_apart, exit_code, stop_on_sigterm
 from tinyseg.commands.words import add_word_options, open_words
 from tinyseg.cutout import (
     BACKGROUND_HELP,
@@ -55,7 +55,7 @@ EXAMPLES = """examples:
   tinyseg cutout photos/ --like mug.npz
   tinyseg cutout 0 --auto --background blur --out call.mp4
 
-exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
+exit codes: 0 all done, 1 some images failed or frames were damaged, 2 bad input, 3 model or engine not usable, 130 interrupted"""
 
 # An embedded frame -> the mask to cut out. Raises DataError or PromptError.
 Find = Callable[[Embedding], Masks]
@@ -85,7 +85,9 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--format", choices=("png", "webp"), default="png", help="of images (default: png)")
     parser.add_argument("--trim", action="store_true", help="keep only the part of an image where the cut-out is")
-    parser.add_argument("--resume", action="store_true", help="leave out images whose result is there already")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out images whose result is there already, and not older"
+    )
     add_zoom_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image, or for the video")
     add_engine_options(parser)
@@ -153,10 +155,11 @@ def run(args: argparse.Namespace) -> int:
     if path_kind(place) not in (None, "folder"):
         raise DataError(f"--out {clipped(place)} is no folder; give a folder")
     out = ResultFolder(place)
+    images = [Path(image) for image in out.without_own([str(path) for path in images], args.source)]
     names = {
         p: f"{name}.cutout.{args.format}" for p, name in zip(images, unique_names([str(p) for p in images]).values())
     }
-    waiting = [p for p in images if not (args.resume and (out.folder / names[p]).exists())]
+    waiting = [p for p in images if not (args.resume and out.holds(names[p], p))]
     if len(waiting) < len(images) and not args.json:
         print(f"{len(images) - len(waiting)} of {len(images)} images are done already")
     find = what_to_find(args, load)
@@ -215,6 +218,7 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
     out = check_path("--out", args.out)
     if path_kind(out) == "folder":
         raise InputError("--out must name a video file for a video: .webm or .mov with alpha, .mp4 with a background")
+    check_apart(f"--out {clipped(out)}", out, args.source[0])
     source = open_source(args.source[0])
     frames = lost = 0
     interrupted = False
@@ -243,9 +247,18 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
         source.close()
     if frames == 0 and not interrupted:
         raise DataError(f"{args.source[0]} gave no frame")
-    row = {"source": args.source[0], "file": str(out), "frames": frames, "without_object": lost}
-    print(json.dumps(row) if args.json else f"{frames} frames ({lost} without the object) -> {out}; {seg.info}")
-    return EXIT_INTERRUPTED if interrupted else 0
+    row = {
+        "source": args.source[0],
+        "file": str(out),
+        "frames": frames,
+        "without_object": lost,
+        "damaged": source.damaged,
+    }
+    damaged = f", {source.damaged} damaged" if source.damaged else ""
+    print(
+        json.dumps(row) if args.json else f"{frames} frames ({lost} without the object{damaged}) -> {out}; {seg.info}"
+    )
+    return exit_code(source.damaged, interrupted)
 
 
 def empty(bgr: NDArray[np.uint8]) -> Cutout:

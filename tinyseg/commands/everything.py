@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     seg = load_for_everything(args)
     rule = chosen_rule(args, seg.everything_rule)
     out = ResultFolder(place)
+    images = [Path(image) for image in out.without_own([str(path) for path in images], args.images)]
     names = unique_names([str(path) for path in images])
     coco = CocoWriter()
     failed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import check_path
@@ -13,13 +14,14 @@ from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
+from tinyseg.commands.stream import check_sink_apart, exit_code, stop_on_sigterm
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import find_images, read_image
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.sinks import SINK_HELP, FrameResult, open_sink
 from tinyseg.sources import open_source
-from tinyseg.system.console import tell
+from tinyseg.system.console import heed_interrupts, tell
 from tinyseg.system.progress import progress
 
 EXAMPLES = """examples:
@@ -32,7 +34,7 @@ EXAMPLES = """examples:
 It finds the same thing or the same look, not a category. Each --like picture takes the --like-mask, --like-box or
 --like-point of the same place in the line of them; pictures with none of these are .npz files that --save wrote.
 
-exit codes: 0 all done, 1 some images failed, 2 bad input, 3 model or engine not usable, 130 interrupted"""
+exit codes: 0 all done, 1 some images failed or frames were damaged, 2 bad input, 3 model or engine not usable, 130 interrupted"""
 
 
 def add_parser(commands: Any) -> None:
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     reference = read_reference(args, seg)
     if args.save:
         reference.save(check_path("--save", args.save))
+    seg.check_find(reference, args.most, args.threshold)
     if len(args.images) == 1 and is_stream(args.images[0]):
         return find_in_stream(seg, reference, args)
     return find_in_images(seg, reference, args) if args.images else 0
@@ -83,6 +86,7 @@ def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespac
     images = find_images(args.images)
     target = Target(args.out, args.format, [str(path) for path in images])
     target.open()
+    images = [Path(image) for image in target.without_own([str(path) for path in images], args.images)]
     names = unique_names([str(path) for path in images])
     coco = CocoWriter()
     failed = total = 0
@@ -115,11 +119,16 @@ def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespac
 
 def find_in_stream(seg: Segmenter, reference: Reference, args: argparse.Namespace) -> int:
     """Look for it in every frame; each frame's answers go to the sink, none where it is not there."""
-    source = open_source(args.images[0], getattr(sys.stdin, "buffer", None))
+    name = args.images[0]
+    check_sink_apart(args.sink, name)
+    source = open_source(name, getattr(sys.stdin, "buffer", None))
     frames = seen = 0
+    interrupted = False
+    stop_on_sigterm()
     try:
         sink = open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
         try:
+            heed_interrupts()
             for frame in progress(iter(source.next_frame, None), "find"):
                 found = seg.find(frame.pixels, reference, frame.color, args.most, args.threshold, args.zoom)
                 answers = [found.only(i) for i in range(len(found))]
@@ -128,12 +137,15 @@ def find_in_stream(seg: Segmenter, reference: Reference, args: argparse.Namespac
                     print(json.dumps({"frame": frame.index, "count": len(found)}), flush=True)
                 if sink.write(FrameResult(frame, (), answers, 0.0)) is False:
                     break
+        except KeyboardInterrupt:
+            interrupted = True
         finally:
             sink.close()
     finally:
         source.close()
-    if frames == 0:
-        raise DataError(f"{args.images[0]} gave no frame")
+    if frames == 0 and not interrupted:
+        raise DataError(f"{name} gave no frame")
     if not args.json:
-        (tell if args.sink == "raw" else print)(f"found in {seen} of {frames} frames; {seg.info}")
-    return 0
+        damaged = f", {source.damaged} damaged" if source.damaged else ""
+        (tell if args.sink == "raw" else print)(f"found in {seen} of {frames} frames{damaged}; {seg.info}")
+    return exit_code(source.damaged, interrupted)

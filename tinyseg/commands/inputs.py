@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 from tinyseg.arguments import is_url
 from tinyseg.errors import DataError
 from tinyseg.fetch import MAX_BYTES
+from tinyseg.image_headers import stated_size
 from tinyseg.images import SUFFIXES, decode_image, find_images, read_image
+
+MOTION_JPEG = (".mjpg", ".mjpeg")  # films that begin as pictures
+HEADER_BYTES = 64 << 10
 
 
 def find_inputs(texts: Sequence[str]) -> list[str]:
@@ -36,5 +41,15 @@ def read_input(image: str) -> NDArray[np.uint8]:
 
 
 def is_stream(source: str) -> bool:
-    """Whether a source is a video, camera or stream, not images."""
-    return not (Path(source).is_dir() or Path(source).suffix.lower() in SUFFIXES or set(source) & set("*?["))
+    """Whether a source is a video, camera or stream, not images: no folder, glob, or file that begins as a picture does."""
+    place = Path(source)
+    suffix = place.suffix.lower()
+    if source.endswith(("/", os.sep)) or place.is_dir() or suffix in SUFFIXES or set(source) & set("*?["):
+        return False
+    if suffix in MOTION_JPEG:
+        return True
+    try:
+        with place.open("rb") as file:
+            return stated_size(file.read(HEADER_BYTES)) is None
+    except (OSError, ValueError):  # no file: a camera's number, an address
+        return True

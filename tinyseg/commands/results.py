@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -70,6 +71,11 @@ class Target:
         if not self.single:
             self._folder = ResultFolder(self._place)
 
+    def without_own(self, images: Sequence[str], named: Sequence[str]) -> list[str]:
+        """The images without those that an earlier run wrote into this folder, unless the user named them; see
+        :meth:`ResultFolder.without_own`."""
+        return list(images) if self._folder is None else self._folder.without_own(images, named)
+
     def name(self, name: str) -> str:
         """Where a result of that name in a folder goes, for messages."""
         return "standard output" if self.stream else str(self._file or self._place / name)
@@ -120,28 +126,38 @@ def write_results(
 
 
 def unique_names(images: Sequence[str]) -> dict[str, str]:
-    """A name for the results of every image: its stem, numbered where another one has that name already.
+    """A name for the results of every image: its stem; where others have that too, its whole name, then with a digest of its
+    path.
 
-    Names that differ in case alone are the same to some file systems. A stem that only one image has is kept.
+    So a name says nothing of an image's place in a list, and what an image is called when others join it was never another's.
+    Names that differ in case alone are the same to some file systems.
     """
-    given = {image: _stem(image) for image in images}
-    stems = Counter(stem.casefold() for stem in given.values())
-    taken = {stem for stem, count in stems.items() if count == 1}
-    names = {}
-    for image, stem in given.items():
-        name, number = stem, 1
-        while name.casefold() in taken and stems[stem.casefold()] > 1:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names[image] = name
-    return names
+    levels = {image: 0 for image in images}
+    while True:
+        names = {image: _name(image, level) for image, level in levels.items()}
+        counts = Counter(name.casefold() for name in names.values())
+        shared = [image for image, name in names.items() if counts[name.casefold()] > 1 and levels[image] < LAST_LEVEL]
+        if not shared:
+            return names
+        for image in shared:
+            levels[image] += 1
 
 
-def _stem(image: str) -> str:
+LAST_LEVEL = 2
+
+
+def _name(image: str, level: int) -> str:
+    name = _file_name(image)
+    if level == 0:
+        return Path(name).stem or "image"
+    digest = hashlib.sha256(image.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return (name or "image") + (f"-{digest}" if level == LAST_LEVEL else "")
+
+
+def _file_name(image: str) -> str:
     if image == "-":
         return "stdin"
-    return Path(re.sub(r"[?#].*", "", image) if is_url(image) else image).stem or "image"
+    return Path(re.sub(r"[?#].*", "", image) if is_url(image) else image).name
 
 
 def tell_failure(image: str | Path, exc: Exception, as_json: bool) -> None:

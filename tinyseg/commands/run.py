@@ -90,4 +90,4 @@ def run(args: argparse.Namespace) -> int:
     interrupted = run_loop(loop, args.source)
     facts = {**asdict(loop.stats), "mode": args.mode, "segmenter": asdict(seg.info)}
     tell_result(args, facts, f"{live_line(loop.stats)}; {args.mode}; {seg.info}")
-    return exit_code(loop, interrupted)
+    return exit_code(loop.stats.damaged, interrupted)

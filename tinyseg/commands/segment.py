@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     told = sys.stderr if target.stream else sys.stdout
     seg = load_segmenter(args)
     target.open()
+    images = target.without_own(images, args.images)
     names = unique_names(images)
     coco = CocoWriter()
     failed = 0

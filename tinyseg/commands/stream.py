@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from tinyseg.arguments import parse_size
+from tinyseg.arguments import clipped, parse_size
 from tinyseg.errors import DataError
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.pixels import MAX_SIDE
@@ -41,6 +44,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
 
 def open_ends(args: argparse.Namespace) -> tuple[Source, Sink]:
     """The source and the sink that the options name. Raises DataError, InputError."""
+    check_sink_apart(args.sink, args.source)
     size = (0, 0) if args.raw_size is None else parse_size("--raw-size", args.raw_size, MAX_SIDE)
     source = open_source(args.source, getattr(sys.stdin, "buffer", None), size, args.raw_color)
     try:
@@ -105,7 +109,24 @@ def tell_result(args: argparse.Namespace, facts: Mapping[str, Any], line: str) -
     (tell if args.sink == "raw" else print)(json.dumps(facts) if args.json else line)
 
 
-def exit_code(loop: Loop, interrupted: bool) -> int:
+def exit_code(damaged: int, interrupted: bool) -> int:
+    """How a command ends that carried a stream's frames. damaged: frames that could not be read."""
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_IN_PART if loop.stats.damaged else 0
+    return EXIT_IN_PART if damaged else 0
+
+
+def check_sink_apart(sink: str, source: str) -> None:
+    """Raises DataError where the sink's file is the source's: at its end the film would be replaced by what was made of it."""
+    kind, _, place = sink.partition(":")
+    if kind in ("video", "jsonl") and place:
+        check_apart(f"--sink {clipped(sink)}", Path(place), source)
+
+
+def check_apart(option: str, place: Path, source: str) -> None:
+    """Raises DataError where the file that an option names is the source."""
+    same = False
+    with suppress(OSError, ValueError):  # names that no file has
+        same = os.path.samefile(place, source)
+    if same:
+        raise DataError(f"{option} is the source; name another file")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.commands.prompts import parse_boxes, parse_points, prompt_of, read_prompt_file
 from tinyseg.commands.stream import (
@@ -17,11 +19,12 @@ from tinyseg.commands.stream import (
     run_loop,
     tell_result,
 )
-from tinyseg.errors import PromptError
+from tinyseg.errors import DataError, PromptError
 from tinyseg.images import read_mask
 from tinyseg.loop import Loop
 from tinyseg.prompts import Prompt
 from tinyseg.sources import SOURCE_HELP
+from tinyseg.system.console import tell
 from tinyseg.track import ObjectId
 
 PROMPT_LINE = '{"frame": N, "id": ID, "box" or "points" and "labels", or "remove"}'
@@ -32,8 +35,8 @@ EXAMPLES = """examples:
   tinyseg track rtsp://camera/stream --box 100,50,400,300 --box 500,80,640,300 --sink jsonl:tracks.jsonl
   tinyseg track film.mp4 --mask cup.png --prompts later.jsonl --sink png:frames
 
-Objects get the ids 1, 2, ...: boxes first, then masks, then the points, which all mean one object. A line of --prompts FILE
-adds an object, corrects one or removes it in a later frame:
+Objects get the ids 1, 2, ..., those that --restore brought left out: boxes first, then masks, then the points, which all
+mean one object. A line of --prompts FILE adds an object, corrects one or removes it in a later frame:
   {"frame": 40, "id": "ball", "box": [10, 20, 60, 70]}
   {"frame": 52, "id": 1, "points": [[30, 40], [90, 95]], "labels": [1, 0]}
   {"frame": 90, "id": 1, "remove": true}"""
@@ -89,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
     later = read_prompt_file("--prompts", args.prompts, PROMPT_LINE, later_prompt) if args.prompts else []
     if not prompts and not later and not args.restore:
         raise PromptError("say what to follow: --box X0,Y0,X1,Y1, --point X,Y, --mask FILE, or --prompts FILE")
+    if args.save and path_kind(check_path("--save", args.save)) == "folder":
+        raise DataError(
+            f"--save {clipped(args.save)} is a folder; name a file, such as {clipped(Path(args.save) / 'state.npz')}"
+        )
     seg = load_segmenter(args)
     tracker = seg.tracker()
     if args.restore:
@@ -103,7 +110,14 @@ def run(args: argparse.Namespace) -> int:
     interrupted = run_loop(loop, args.source)
     if args.save:
         tracker.save(args.save)
+    left = () if interrupted else loop.not_reached
+    if left:
+        id, frame = min(left, key=lambda one: one[1])
+        tell(
+            f"tinyseg: warning: {len(left)} of the prompts were for frames that never came, the first for object {id!r} in frame "
+            f"{frame}; frames are counted from 0"
+        )
     facts = {**asdict(loop.stats), "objects": list(tracker.ids), "memory_bytes": tracker.memory_bytes}
     line = f"{len(tracker)} object(s); {live_line(loop.stats)}; {seg.info}"
     tell_result(args, {**facts, "segmenter": asdict(seg.info)}, line)
-    return exit_code(loop, interrupted)
+    return exit_code(loop.stats.damaged + len(left), interrupted)

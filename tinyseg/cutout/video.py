@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tinyseg.cutout.alpha import Cutout
 from tinyseg.cutout.background import Background
 from tinyseg.errors import DataError, InputError, NotInstalled
-from tinyseg.sinks.video import CODECS, DEFAULT_FRAME_RATE, VideoTarget
+from tinyseg.sinks.video import CODECS, DEFAULT_FRAME_RATE, VideoTarget, even
 
 # Containers that carry alpha: encoder, its pixel format, its options.
 ALPHA = {
@@ -56,7 +56,7 @@ class CutoutVideo:
             over = cutout.over(self._background(frame, cutout))
             picture = over if self._av is None else np.dstack([over[..., ::-1], np.full(over.shape[:2], 255, np.uint8)])
         if self._av is None:
-            self._writer.write(picture)
+            self._writer.write(even(picture))
         else:
             image = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba")
             image.pts = self._frames

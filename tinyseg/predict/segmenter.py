@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
-from tinyseg.arguments import shown
+from tinyseg.arguments import check_whole, shown
 from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.errors import FrameError, InputError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
@@ -251,15 +251,18 @@ class Segmenter:
             if not (isinstance(like, tuple) and len(like) == 2):
                 raise InputError("like must be (frame, mask), (frame, Prompt) or a Reference; see Segmenter.reference")
             like = self.reference(like, color=color)
+        self.check_find(like, most, threshold)
+        return search(self.embed(frame, color), like, most, threshold, zoom)
+
+    def check_find(self, like: Reference, most: int = MAX_FOUND, threshold: float = THRESHOLD) -> None:
+        """Raises PromptError or InputError for what :meth:`find` cannot be asked, whatever the frame."""
         if like.model != digest(self.model.graphs):
             raise PromptError(
                 f"the reference was made with another model than {self.model.name}; load that one, or make it again"
             )
-        if not isinstance(most, int) or not 1 <= most <= MAX_FOUND:
-            raise InputError(f"most must be a whole number from 1 to {MAX_FOUND}, but is {most!r}")
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold must lie in [0, 1], but is {threshold!r}")
-        return search(self.embed(frame, color), like, most, threshold, zoom)
+        check_whole("most", most, 1, MAX_FOUND)
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise InputError(f"threshold must be a number in [0, 1], but is {shown(threshold)}")
 
     def _long_side(self, long_side: int | None) -> int:
         if long_side is None:

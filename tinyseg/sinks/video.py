@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, clipped, shown
 from tinyseg.errors import DataError
@@ -17,6 +19,17 @@ DISK_CHECK_FRAMES = 30
 DISK_RESERVE_BYTES = 64 << 20  # what a video needs to be finished properly
 # Containers that OpenCV writes, and the codec in each.
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+
+
+def even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) with its last row and column again where their number is odd.
+
+    These codecs store colour for two by two pixels, and OpenCV would leave a row or column out without a word.
+    """
+    height, width = picture.shape[:2]
+    if not (height % 2 or width % 2):
+        return picture
+    return np.asarray(cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
 
 
 class VideoTarget(Target):
@@ -55,8 +68,12 @@ class VideoTarget(Target):
         return renamed
 
     def opencv_writer(self, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-        """OpenCV's writer of (width, height) BGR frames, for a path whose suffix is one of CODECS. Raises DataError."""
+        """OpenCV's writer of (width, height) BGR frames that :func:`even` made, for a path whose suffix is one of CODECS.
+
+        Raises DataError.
+        """
         code = CODECS[self.path.suffix.lower()]
+        size = size[0] + size[0] % 2, size[1] + size[1] % 2  # see even()
         writer = cv2.VideoWriter(str(self.container()), cv2.VideoWriter.fourcc(*code), rate, size)
         if not writer.isOpened():
             raise DataError(
@@ -73,7 +90,7 @@ class VideoTarget(Target):
 
 
 class VideoSink(Sink):
-    """An MP4 with the masks drawn in. All frames must have one size."""
+    """An MP4 with the masks drawn in. All frames must have one size; an odd one is made even by a row or column more."""
 
     def __init__(self, path: Path, frame_rate: float = 0.0) -> None:
         path = check_path("a video's name", path)
@@ -93,7 +110,7 @@ class VideoSink(Sink):
         if self._writer is None:
             self._writer = self._target.opencv_writer(self._rate, size)
         self._target.check(size)
-        self._writer.write(picture)
+        self._writer.write(even(picture))
 
     def close(self) -> None:
         if self._writer is None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -120,6 +120,32 @@ class ResultFolder:
             self._known = written_files(folder)
         except (OSError, ValueError) as exc:
             raise DataError(f"{folder} cannot be written: {getattr(exc, 'strerror', None) or exc}") from exc
+
+    def holds(self, name: str, source: Path) -> bool:
+        """Whether a result that tinyseg wrote lies there, not older than the file that it was made of. Raises DataError."""
+        path = self.folder / name
+        try:
+            return (
+                name in self._known
+                and not path.is_symlink()
+                and path.is_file()
+                and path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+            )
+        except OSError as exc:
+            raise DataError(f"{path} cannot be looked at: {exc.strerror or exc}") from exc
+
+    def without_own(self, images: Sequence[str], named: Sequence[str]) -> list[str]:
+        """Images without those that tinyseg wrote into this folder, but for those that the user named one by one.
+
+        Where the folder of images is that of the results too, results would otherwise be taken for images.
+        """
+        here = os.path.realpath(self.folder)
+
+        def own(image: str) -> bool:
+            folder, name = os.path.split(image)
+            return image not in named and name in self._known and os.path.realpath(folder or ".") == here
+
+        return [image for image in images if not own(image)]
 
     def place(self, name: str) -> Path:
         """The path of a file to write; from now on it is one of tinyseg's. Raises DataError where it is somebody's."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 import tinyseg
 from tinyseg.cli import COMMANDS, main
+from tinyseg.commands.inputs import is_stream
+from tinyseg.commands.results import unique_names
 from tinyseg.images import find_images, read_image, write_image
 
 FAKE = ["--engine", "fake"]
@@ -165,7 +168,41 @@ def test_results_of_files_with_one_name_are_kept_apart(photo: Path, tmp_path: Pa
     other.write_bytes(photo.read_bytes())
     out = tmp_path / "out"
     assert main(["segment", str(photo), str(other), "--point", "9,9", "--out", str(out), *FAKE]) == 0
-    assert sorted(p.name for p in out.glob("*.png")) == ["photo-2.overlay.png", "photo.overlay.png"]
+    names = [p.name for p in out.glob("*.png")]
+    assert len(names) == 2 and all(re.fullmatch(r"photo\.png-[0-9a-f]{8}\.overlay\.png", name) for name in names)
+
+
+def test_names_of_results_do_not_depend_on_the_order_or_on_who_comes_later() -> None:
+    assert unique_names(["x/a.png", "x/b.png", "-"]) == {"x/a.png": "a", "x/b.png": "b", "-": "stdin"}
+    together = unique_names(["x/a.png", "x/A.bmp", "x/b.png"])
+    assert together == {"x/a.png": "a.png", "x/A.bmp": "A.bmp", "x/b.png": "b"}
+    assert unique_names(["x/A.bmp", "x/b.png", "x/a.png"]) == together
+    same = unique_names(["x/a.png", "y/a.png", "y/a.png.jpg"])
+    assert len(set(same.values())) == 3 and same == unique_names(["y/a.png.jpg", "y/a.png", "x/a.png"])
+    assert unique_names(["http://h/a.png?size=1", "http://h/"]) == {"http://h/a.png?size=1": "a", "http://h/": "h"}
+
+
+def test_results_in_the_folder_of_the_images_are_no_images(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(photo.read_bytes())
+    for command in (["segment", "--point", "9,9"], ["everything"], ["cutout", "--box", "5,5,30,30"]):
+        for _ in range(2):
+            assert main([command[0], str(folder), *command[1:], "--out", str(folder), *FAKE]) == 0
+    pictures = {p.name for p in folder.glob("*.png")}
+    assert pictures == {"a.png", "a.overlay.png", "a.everything.png", "a.cutout.png"}
+    # Named by themselves they are images like others.
+    assert main(["segment", str(folder / "a.overlay.png"), "--point", "9,9", "--out", str(folder), *FAKE]) == 0
+    assert (folder / "a.overlay.overlay.png").exists()
+
+
+def test_pictures_of_any_name_are_pictures_and_missing_folders_none(photo: Path, tmp_path: Path) -> None:
+    jfif, film = tmp_path / "a.jfif", tmp_path / "a.mjpeg"
+    for path in (jfif, film):
+        cv2.imwrite(str(tmp_path / "a.jpg"), cv2.imread(str(photo)))
+        path.write_bytes((tmp_path / "a.jpg").read_bytes())
+    assert [is_stream(s) for s in (str(jfif), f"{tmp_path}/none/", "a*", str(tmp_path))] == [False] * 4
+    assert all(is_stream(s) for s in (str(film), "0", "rtsp://h/s", "synthetic:32x32:1", str(tmp_path / "no.mp4")))
 
 
 def test_exif_orientation_is_honoured(tmp_path: Path) -> None:

@@ -63,9 +63,33 @@ def test_a_saved_state_goes_on(frames: Path, tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
 
 
+def test_restored_objects_keep_their_ids_beside_new_ones(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, out = str(tmp_path / "state.npz"), tmp_path / "out.jsonl"
+    assert main(["track", str(frames), "--box", CUP, "--save", state, *REAL]) == 0
+    last = str(frames / "005.png")
+    assert main(["track", last, "--restore", state, "--box", HEAD, "--sink", f"jsonl:{out}", *REAL]) == 0
+    (row,) = read_rows(out)
+    first, second = row["objects"]  # type: ignore[misc]
+    assert (first["id"], second["id"]) == (1, 2) and first["visible"] and second["visible"]
+    assert first["bbox"][0] + first["bbox"][2] / 2 < 110 < second["bbox"][0] + second["bbox"][2] / 2
+    assert "2 object(s)" in capsys.readouterr().out
+
+
+def test_prompts_for_frames_that_never_come_are_told(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = tmp_path / "later.jsonl"
+    later.write_text(f'{{"frame": 50, "id": "a", "box": [{CUP}]}}\n{{"frame": 60, "id": "a", "remove": true}}\n')
+    assert main(["track", str(frames), "--prompts", str(later), *REAL]) == 1
+    assert "2 of the prompts" in (told := capsys.readouterr().err) and "'a' in frame 50" in told
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["--box", CUP, "--save", "."], "is a folder"),
         ([], "--box"),
         (["--box", "1,2,3"], "X0,Y0,X1,Y1"),
         (["--box", "900,900,950,950"], "outside"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -178,6 +179,22 @@ def test_the_command_writes_alpha_and_resumes(photos: Path, tmp_path: Path, caps
     assert cv2.imread(str(out / "a.cutout.webp"), cv2.IMREAD_UNCHANGED).shape[:2] < (70, 80)
 
 
+def test_resuming_takes_no_other_photos_result_for_its_own(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["cutout", str(photos), "--box", "20,20,80,70", "--zoom", "off", "--out", str(out), "--resume", *FAKE]
+    assert main(arguments) == 0
+    write_image(photos / "a.bmp", np.full((60, 100, 3), 90, np.uint8))  # its stem had a result before
+    assert main(arguments) == 0
+    sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in out.glob("a*.png")}
+    assert sizes == {"a.cutout.png": (90, 120), "a.png.cutout.png": (90, 120), "a.bmp.cutout.png": (60, 100)}
+    # Older than its photo, or not tinyseg's: not done.
+    os.utime(photos / "b.png", (4e9, 4e9))
+    before = (out / "b.cutout.png").stat().st_mtime_ns
+    assert main(arguments) == 0 and (out / "b.cutout.png").stat().st_mtime_ns > before
+    (tmp_path / "strange" / "b.cutout.png").mkdir(parents=True)
+    assert main([*arguments[:-3], "--out", str(tmp_path / "strange"), "--resume", *FAKE]) == 1
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -218,6 +235,44 @@ def test_videos_carry_alpha(tmp_path: Path, suffix: str, fourth: str) -> None:
     rgba = frames[0].to_ndarray(format="rgba")
     assert rgba[45, 50, 3] > 240 and rgba[5, 5, 3] < 15
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_frames_of_odd_size_keep_their_last_row_and_column(tmp_path: Path) -> None:
+    out = tmp_path / "odd.mp4"
+    base = ["cutout", "synthetic:65x33:2", "--box", "5,5,30,30", "--zoom", "off", "--background", "white", *FAKE]
+    assert main([*base, "--out", str(out)]) == 0
+    there, picture = cv2.VideoCapture(str(out)).read()
+    assert there and picture.shape == (34, 66, 3)
+
+
+def test_a_film_is_not_replaced_by_what_is_made_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.mp4"
+    base = ["--box", "20,20,80,70", *FAKE]
+    assert main(["cutout", "synthetic:128x96:3", "--background", "white", "--out", str(film), *base]) == 0
+    content = film.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(film)
+    for place in (film, tmp_path / "link.mp4"):
+        assert main(["cutout", str(film), "--background", "white", "--out", str(place), *base]) == 2
+        assert main(["track", str(film), "--sink", f"video:{place}", *base]) == 2
+        assert main(["run", str(film), "--sink", f"video:{place}", *base]) == 2
+        assert capsys.readouterr().err.count("is the source") == 3
+    assert film.read_bytes() == content and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cut_off_film_ends_in_part(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = tmp_path / "whole.avi"
+    sink = ["--sink", f"video:{whole}", *FAKE]
+    assert main(["run", "synthetic:64x48:20", "--box", "5,5,30,30", *sink]) == 0
+    (tmp_path / "half.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    capsys.readouterr()
+    arguments = ["--background", "white", "--box", "5,5,30,30", "--out", str(tmp_path / "o.mp4"), *FAKE]
+    assert main(["cutout", str(tmp_path / "half.avi"), *arguments]) == 1
+    assert "damaged" in capsys.readouterr().out
+    picture = str(tmp_path / "like.png")
+    write_image(Path(picture), np.full((48, 64, 3), 90, np.uint8))
+    like = ["--like", picture, "--like-box", "5,5,30,30", *FAKE]
+    assert main(["find", str(tmp_path / "half.avi"), *like]) == 1
+    assert "damaged" in capsys.readouterr().out
 
 
 def test_videos_over_a_background_need_no_extra(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

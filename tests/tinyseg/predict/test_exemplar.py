@@ -184,9 +184,14 @@ def test_the_command_counts_and_keeps_references(
         (["find", picture, "--like", picture, "--like-box", "1,2"], "--like-box takes"),
         (["find", picture, "--like", str(tmp_path / "no.npz")], "no.npz"),
         (["find", picture, "--like", picture, "--like-box", "900,900,950,950"], "outside the frame"),
+        (["find", picture, picture, "--like", saved, "--most", "0"], "most must be"),
+        (["find", picture, picture, "--like", saved, "--threshold", "nan"], "threshold must be"),
+        (["find", picture, picture, "--like", saved, "--model", "small"], "another model"),
     ):
         assert main([*arguments, *ENGINE]) == 2
-        assert says in capsys.readouterr().err
+        told = capsys.readouterr()
+        assert says in told.err and told.err.count("tinyseg: ") == 1 and not told.out
+    assert main(["find", picture, "--like", saved, "--threshold", "0", "--out", out, *ENGINE]) == 0
 
 
 def test_measurements(

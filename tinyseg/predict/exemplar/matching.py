@@ -92,12 +92,12 @@ def _compare(emb: Embedding, reference: Reference) -> _Map:
 
 
 def _frame_points(emb: Embedding, cells: NDArray[np.intp], stride: int) -> NDArray[np.float64]:
-    """(n, 2) rows and columns of a grid -> x, y pixel positions in the frame."""
+    """(n, 2) rows and columns of a grid -> x, y of whole pixels in the frame."""
     edges = (cells[:, ::-1] + 0.5) * stride
     edges = np.minimum(edges, emb.geometry.content)
     points = emb.geometry.edges_to_frame(edges).astype(np.float64) - 0.5
     x0, y0, x1, y1 = emb.geometry.region
-    return np.clip(points, (x0, y0), (x1, y1))
+    return np.clip(np.rint(points), (x0, y0), (x1, y1))
 
 
 def _peaks(emb: Embedding, seen: _Map) -> NDArray[np.float64]:
@@ -160,9 +160,9 @@ def _judge(
 
 
 def _distinct(logits: NDArray[np.float32], alike: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
-    """Indices of the answers of at least a threshold, the most alike first, each thing once."""
-    order = [int(i) for i in np.argsort(-alike, kind="stable") if alike[i] >= threshold]
+    """Indices of the answers of at least a threshold that have a mask, the most alike first, each thing once."""
     flat = (logits > 0).reshape(len(logits), -1)
+    order = [int(i) for i in np.argsort(-alike, kind="stable") if alike[i] >= threshold and flat[i].any()]
     kept: list[int] = []
     for i in order:
         one, area = flat[i], int(np.count_nonzero(flat[i]))
