@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 from tinyseg.detect import BoxSource, open_detector
+from tinyseg.detect.boxes import require_known
+from tinyseg.detect.graph import OnnxDetector
 from tinyseg.errors import PromptError
 from tinyseg.prompts.text import phrases
 
@@ -31,6 +33,8 @@ def open_words(args: argparse.Namespace) -> BoxSource | None:
         raise PromptError("--text needs a --detector to find boxes: a folder of export-detector, or a detector.json")
     if args.point or args.box or args.mask:
         raise PromptError("--text and --detector find boxes themselves; leave out --point, --box and --mask")
-    if args.text is not None:
-        phrases(args.text)
-    return open_detector(args.detector, args.engine, args.threads, args.text_threshold)
+    words = phrases(args.text) if args.text is not None else ()
+    source = open_detector(args.detector, args.engine, args.threads, args.text_threshold)
+    if isinstance(source, OnnxDetector):
+        require_known(words, source.card.labels)  # once, and not for every image
+    return source

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +194,30 @@ def test_the_command_counts_and_keeps_references(
         told = capsys.readouterr()
         assert says in told.err and told.err.count("tinyseg: ") == 1 and not told.out
     assert main(["find", picture, "--like", saved, "--threshold", "0", "--out", out, *ENGINE]) == 0
+
+
+def test_a_stopped_stream_keeps_what_was_found(
+    shelf: tuple[NDArray[np.uint8], list[NDArray[np.bool_]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_image(tmp_path / "shelf.png", shelf[0])
+    find, asked = tinyseg.Segmenter.find, []
+
+    def stopped(self: tinyseg.Segmenter, *arguments: Any) -> tinyseg.Masks:
+        asked.append(1)
+        if len(asked) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return find(self, *arguments)
+
+    monkeypatch.setattr(tinyseg.Segmenter, "find", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    like = ["--like", str(tmp_path / "shelf.png"), "--like-box", "20,20,90,90"]
+    try:
+        assert main(["find", "synthetic:320x240:9", *like, "--sink", f"jsonl:{tmp_path / 'o.jsonl'}", *ENGINE]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    assert "of 2 frames" in capsys.readouterr().out and len(list(tmp_path.iterdir())) == 2
 
 
 def test_measurements(
