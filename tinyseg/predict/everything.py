@@ -186,9 +186,8 @@ def find_regions(
                     return entries(part, closer.clean(closer.all_levels(grids, fill=True)))
 
                 for part, _ in looks:
-                    network.compiled("encoder", part)  # by this thread, which is asked how long it waited
-                    for clicks in call_sizes(ask.batch()):
-                        network.compiled("decoder", part, clicks, 1)
+                    network.compiled("encoder", part)
+                    open_decoders(network, part, ask.batch())
                 for entered in pool.map(look_closer, looks) if pool else map(look_closer, looks):
                     here += entered
                 here = distinct(here, rule.box_overlap)
@@ -214,6 +213,12 @@ def everything_streams(threads: int) -> int:
 def call_sizes(size: int) -> list[int]:
     """For how many clicks a call is laid out, ascending: the last one of a part may have few, and half a call costs half."""
     return [size // 2, size] if size > 1 else [1]
+
+
+def open_decoders(network: Answering, view: Letterbox, size: int) -> None:
+    """What calls about a view take, opened by the caller's thread, which is asked how long it waited."""
+    for clicks in call_sizes(size):
+        network.compiled("decoder", view, clicks, 1)
 
 
 def fine_per_side(rule: EverythingRule, search: Search, layer: int) -> int:
@@ -355,10 +360,7 @@ class Asker:
         if self._pool is None or len(chunks) < 2:
             answers: Iterator[Candidates] = map(passing, chunks)
         else:
-            for clicks in call_sizes(size):
-                self._network.compiled(
-                    "decoder", self._view, clicks, 1
-                )  # by this thread, which is asked how long it waited
+            open_decoders(self._network, self._view, size)
             answers = self._pool.map(passing, chunks)
         for one in answers:
             found.append(one)
