@@ -372,7 +372,7 @@ class Tracker:
         """The mask that a reading gives, and how alike it is to the object."""
         mask = np.empty((view.frame_height, view.frame_width), np.bool_)
         stats = pixels.threshold(reading.logits, view, mask)
-        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32))
+        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32), view)
         likeness = tracked.memory.likeness(reading.keys, share, cells.inside) if stats.area else NOT_ALIKE
         return Detection(view, cells, reading, mask, stats, share, likeness)
 
@@ -435,7 +435,7 @@ class Tracker:
             view, cells = seen
         x0, y0, x1, y1 = view.region
         inside = pixels.shrink_mask(mask[y0:y1, x0:x1], view)
-        share = coverage(inside)
+        share = coverage(inside, view)
         tracked.memory.learn_prompted(self.frames, tracked.memory.keys(cells), share, cells.inside)
         area = int(np.count_nonzero(mask))
         tracked.presence.vouch(area)

@@ -4,6 +4,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -280,6 +281,20 @@ class TestBadInput:
         tracker = seg.tracker()
         tracker.add(1, mask=mask, frame=moving(0)[0])
         tracker.step(moving(0)[0])
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("width,height", [(900, 16), (16, 900), (600, 3), (1, 500)])
+    def test_very_wide_and_tall_frames(self, seg: tinyseg.Segmenter, root: Path, width: int, height: int) -> None:
+        photo = cv2.imread(str(root / "examples" / "coffee.jpg"))
+        frame = np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        masks = np.zeros((2, height, width), np.bool_)
+        masks[0], masks[1, : (height + 1) // 2, : (width + 1) // 2] = True, True
+        tracker = seg.tracker()
+        for number, mask in enumerate(masks):
+            tracker.add(number, mask=mask, frame=frame)
+        for _ in range(5):
+            found = tracker.step(frame)
+            assert found[0].visible and mask_iou(found[0].mask, masks[0]) > 0.6
 
     def test_a_tiny_frame(self, seg: tinyseg.Segmenter) -> None:
         frame = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
