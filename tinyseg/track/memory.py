@@ -30,6 +30,7 @@ UNSEEN_GROUND = 0.6
 RECENT_EVERY = 5  # frames between two that stay for a while
 RECENT_KEPT = 2  # of these; the last frame is kept besides
 PROMPTED_KEPT = 4  # prompted frames: the first one for ever, and the newest
+LEAST_DEVIATION = np.float32(1e-6)  # of a feature, so that it can be divided by
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Memory:
     def of_first(cls, cells: Cells) -> Memory:
         """An empty memory that standardises by this view."""
         seen = cells.raw[cells.inside]
-        return cls(seen.mean(0), seen.std(0) + np.float32(1e-6))
+        return cls(seen.mean(0), seen.std(0) + LEAST_DEVIATION)
 
     @property
     def nbytes(self) -> int:
