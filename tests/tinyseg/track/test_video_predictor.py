@@ -61,6 +61,28 @@ def test_how_many_frames_are_given(predictor: tinyseg.SAM2VideoPredictor, folder
     assert [f for f, _, _ in frames] == [2, 3]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_all_frames_prompted_before_the_start_are_remembered(
+    predictor: tinyseg.SAM2VideoPredictor, folder: Path, moving: Moving, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers: list[tinyseg.Tracker] = []
+    make = predictor.model.segmenter.tracker
+    monkeypatch.setattr(
+        type(predictor.model.segmenter), "tracker", lambda _: trackers.append(tracker := make()) or tracker
+    )
+    given = [7, 5, 4, 3, 2] if reverse else [0, 2, 3, 4, 5]
+    state = predictor.init_state(folder)
+    for obj_id, frames in ((1, given[:2]), (2, given), (3, given[1:2])):
+        for frame in frames:
+            predictor.add_new_mask(state, frame, obj_id, moving(frame)[1])
+    start = 1 if reverse else 6
+    ((frame, _, found),) = predictor.propagate_in_video(state, start, 0, reverse)
+    assert frame == start and all(mask_iou(one[0] > 0, moving(start)[1]) > 0.7 for one in np.asarray(found))
+    kept = [one.memory.prompted for one in trackers[0]._objects.values()]
+    # The first one for ever, and the newest.
+    assert [[s.frame for s in prompted] for prompted in kept] == [[0, 1], [0, 2, 3, 4], [1]]
+
+
 def test_masks_come_back_as_given(predictor: tinyseg.SAM2VideoPredictor, folder: Path, moving: Moving) -> None:
     state = predictor.init_state(folder)
     mask = moving(1)[1]

@@ -207,13 +207,16 @@ class SAM2VideoPredictor:
         if reverse and start == 0:
             return
         tracker = self.model.segmenter.tracker()
-        numbers: dict[Hashable, int] = {}  # the tracker knows objects by numbers
         objects = dict(state.objects)
-        for number, (obj_id, one) in enumerate(objects.items()):
-            numbers[obj_id] = number
-            before = [f for f in one.prompted if (f > start if reverse else f < start)]
-            for frame in sorted(before, reverse=reverse):
-                _take(tracker, number, state, frame, one.prompted[frame])
+        numbers: dict[Hashable, int] = {
+            obj_id: number for number, obj_id in enumerate(objects)
+        }  # the tracker's own ids
+        before = {f for one in objects.values() for f in one.prompted if (f > start if reverse else f < start)}
+        for told, frame in enumerate(sorted(before, reverse=reverse)):
+            tracker.frames = told  # for it, what is said between two steps is about one frame
+            for obj_id, one in objects.items():
+                if frame in one.prompted:
+                    _take(tracker, numbers[obj_id], state, frame, one.prompted[frame])
         for frame in range(start, last - 1, -1) if reverse else range(start, last + 1):
             results = tracker.step(state.clip[frame]) if len(tracker) else {}
             found: dict[Hashable, NDArray[np.float32]] = {}
