@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,19 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(file: Path | BinaryIO, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """Every array of a file by its name, no pickles; at most so many bytes of them.
+def read_npz(data: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
+    """Every array of a file's content by its name, no pickles; at most so many bytes of them.
 
-    Raises OSError, and DataError for everything else; its message goes on after the file's name ("is no ...").
+    Raises DataError, whose message goes on after the file's name ("is no ...").
     """
     try:
-        with zipfile.ZipFile(file) as packed:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
             members = packed.infolist()
             unpacked = sum(member.file_size for member in members)
             if unpacked > most_bytes:
                 raise DataError(f"unpacks to more than {most_bytes >> 20} MiB ({unpacked / 2**20:,.1f})")
             return {member.filename.removesuffix(".npy"): _array(packed, member) for member in members}
-    except (DataError, OSError):
+    except DataError:
         raise
     except Exception as exc:  # what zipfile, zlib and numpy raise for damaged bytes is told nowhere, and much
         raise DataError(f"is no whole .npz file ({type(exc).__name__}: {exc!s:.100})") from exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.errors import DataError
-from tinyseg.files import write_bytes
+from tinyseg.files import read_regular, write_bytes
 from tinyseg.npz import read_npz
 
 FORMAT = 2
@@ -56,7 +57,7 @@ def write_state(path: Path, facts: dict[str, Any], arrays: Arrays) -> None:
 def read_state(path: Path) -> Saved:
     """Read what write_state wrote. Raises DataError."""
     try:
-        arrays = read_npz(path, MOST_BYTES)
+        arrays = read_npz(read_regular(Path(os.path.realpath(path)), MOST_BYTES), MOST_BYTES)
         text = arrays.pop("facts", None)
         if text is None:
             raise DataError("is an .npz file without a tracker's facts")

@@ -350,7 +350,7 @@ class Tracker:
         if not all(type(v) is int for v in (*region, side)) or not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise DataError(f"there is no view of {shown(region)} in a frame of {width} x {height}")
         if not INPUT_MULTIPLE <= side <= MOST_SEEN or side % INPUT_MULTIPLE:
-            raise DataError(f"there is no view of {side} pixels")
+            raise DataError(f"there is no view of {shown(side)} pixels")
         return letterbox(width, height, side, (x0, y0, x1, y1), square=True)
 
     def _follow(

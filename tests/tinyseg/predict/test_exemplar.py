@@ -108,8 +108,8 @@ def _npz(**change: object) -> bytes:
         b"", b"no zip", _npz()[:200], _npz(format=2), _npz(positive=np.ones((2, 4), np.float32)), _npz(size=7.0),
         _npz(positive=np.full((2, 3), np.nan, np.float32)), _npz(model=3), _npz(inside=np.inf),
         _npz(shares=np.ones(5, np.float32)), _npz(positive=np.ones((2, 3), "U1")), _npz(positive=np.array([{}, []], object)),
-        flipped(packed(zipfile.ZIP_LZMA, positive=array_file(np.arange(4000)))),
-        packed(positive=array_file(np.ones(3), shape=(50 * 2**40,))), packed(positive=array_file(np.ones((2, 3)))),
+        flipped(packed(zipfile.ZIP_LZMA, format=array_file(np.arange(4000)))),
+        packed(format=array_file(np.ones(3), shape=(50 * 2**40,))),
     ],
 )  # fmt: skip
 def test_strange_files_are_no_references(tmp_path: Path, content: bytes) -> None:

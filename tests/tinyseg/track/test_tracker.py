@@ -354,6 +354,9 @@ class TestBadInput:
                 tracker.restore(bad)
         np.savez_compressed(bad, **arrays)
         seg.tracker().restore(bad)  # packed anew is no damage
+        bad.unlink()
+        bad.symlink_to(good)
+        seg.tracker().restore(bad)
         no_path: Any
         for no_path in (None, 5, b"x.npz"):
             for call in (tracker.save, tracker.restore):

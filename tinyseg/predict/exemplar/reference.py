@@ -61,7 +61,7 @@ class Reference:
         """Read what :meth:`save` wrote. The file may be a stranger's: sizes, types and values are checked. Raises DataError."""
         place = check_path("a reference's file", path)
         try:
-            arrays = read_npz(io.BytesIO(read_regular(place, MAX_BYTES)), MAX_BYTES)
+            arrays = read_npz(read_regular(place, MAX_BYTES), MAX_BYTES)
         except OSError as exc:
             raise DataError(f"{place} cannot be read: {exc.strerror or exc}") from exc
         except DataError as exc:
