@@ -109,7 +109,7 @@ class Followed:
         cells = first.cells
         self.memory = Memory.of_first(cells)
         share = first.share if rng is None or rng.random() < 0.7 else worn(first.share, rng)
-        self.memory.learn_prompted(0, self.memory.keys(cells), coverage(share), cells.inside)
+        self.memory.learn_prompted(0, self.memory.keys(cells), coverage(share, first.view), cells.inside)
         self.last: NDArray[np.float32] | None = as_logits(share)
         self.seen = first  # what ``last`` lies on
 
@@ -138,7 +138,7 @@ class Followed:
         truth_instead = self.rng is not None and self.rng.random() < 0.2
         if truth_instead and self.rng is not None:
             logits = as_logits(worn(crop.share, self.rng))
-        share = coverage(np.asarray(1 / (1 + np.exp(-logits)), np.float32))
+        share = coverage(np.asarray(1 / (1 + np.exp(-logits)), np.float32), crop.view)
         if self.rng is None or self.rng.random() < 0.85:
             self.memory.learn(t, self._keys, share, self._inside, self._own)
         self.last, self.seen = logits, crop

@@ -18,8 +18,8 @@ BEGIN, END = "<!-- modules: made by scripts/modules.py -->", "<!-- end of module
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "ground",
-        ("arguments", "core", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "pixels",
-         "rle", "shard_rows", "version"),
+        ("arguments", "core", "dataset", "errors", "fetch", "files", "geometry", "image_headers", "images", "npz",
+         "pixels", "rle", "shard_rows", "version"),
     ),
     ("system", ("system",)),
     ("sources", ("sources",)),

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.errors import DataError
+from tinyseg.arguments import shown
+from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import LOGIT_STRIDE
 from tinyseg.masks import Masks
 from tinyseg.predict.embedding import Embedding
@@ -103,7 +104,12 @@ def _contrast(flat: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray
 
 
 def salient(emb: Embedding, zoom: str = "auto") -> Masks:
-    """One mask: the salient object of an embedded frame. zoom as in ``predict``. Raises DataError where nothing is found."""
+    """One mask: the salient object of an embedded frame. zoom as in ``predict``.
+
+    Raises DataError where nothing is found, InputError for what is no embedding.
+    """
+    if not isinstance(emb, Embedding):
+        raise InputError(f"salient takes an embedded frame, seg.embed(frame), but got {shown(emb)}")
     found = candidates(emb)
     if not len(found.masks):
         raise DataError("no object was found in the frame; say where it is with a point or a box")

@@ -44,7 +44,7 @@ class Clip:
             if not 0 < stated < 1e9:
                 raise DataError(f"{clipped(self.path)} is not a video whose frames this build of OpenCV can count")
             self._count = int(stated)
-        first = self[0]
+        first = self._read(0)
         self.height, self.width = int(first.shape[0]), int(first.shape[1])
 
     def __len__(self) -> int:
@@ -54,6 +54,17 @@ class Clip:
         """Frame ``number``, from 0. Raises IndexError, DataError."""
         if not 0 <= number < self._count:
             raise IndexError(f"frame {number} of {self._count}")
+        frame = self._read(number)
+        height, width = frame.shape[:2]
+        if (width, height) != (self.width, self.height):
+            name = f"{number} ({self._files[number].name:.80})" if self._files else str(number)
+            raise DataError(
+                f"{clipped(self.path)}: frame {name} has {width} x {height} pixels, but the first one has "
+                f"{self.width} x {self.height}; resize it, and open the video again"
+            )
+        return frame
+
+    def _read(self, number: int) -> NDArray[np.uint8]:
         if self._files:
             return read_image(self._files[number])
         if number not in self._kept:

@@ -30,6 +30,7 @@ UNSEEN_GROUND = 0.6
 RECENT_EVERY = 5  # frames between two that stay for a while
 RECENT_KEPT = 2  # of these; the last frame is kept besides
 PROMPTED_KEPT = 4  # prompted frames: the first one for ever, and the newest
+LEAST_DEVIATION = np.float32(1e-6)  # of a feature, so that it can be divided by
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,29 @@ def view_cells(features: Features, view: Letterbox) -> Cells:
     embedding = np.asarray(features["embedding"])[0]
     channels, rows, columns = embedding.shape
     raw = np.ascontiguousarray(embedding.reshape(channels, -1).T)
-    across = np.arange(columns) * CELL + CELL / 2 <= view.content[0]
-    down = np.arange(rows) * CELL + CELL / 2 <= view.content[1]
+    # Cells whose middle has content, and the first ones at any rate: a crop of a very wide frame may be thinner than half a cell.
+    across = np.arange(columns) * CELL + CELL / 2 <= max(view.content[0], CELL / 2)
+    down = np.arange(rows) * CELL + CELL / 2 <= max(view.content[1], CELL / 2)
     return Cells(raw, (down[:, None] & across[None]).ravel(), rows, columns)
 
 
-def coverage(inside: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Share of the object on the logit grid (h, w), in [0, 1] -> share of each cell, (h / 4 * w / 4,)."""
-    rows, columns = inside.shape[0] // CELL_LOGITS, inside.shape[1] // CELL_LOGITS
-    means: NDArray[np.float32] = inside.reshape(rows, CELL_LOGITS, columns, CELL_LOGITS).mean((1, 3))
+def coverage(inside: NDArray[np.float32], view: Letterbox) -> NDArray[np.float32]:
+    """Share of the object on a view's logit grid (h, w), in [0, 1] -> share of each cell, (h / 4 * w / 4,).
+
+    Of content thinner than half a cell, which could never cover one, the share of what the content covers.
+    """
+    if min(view.content) >= CELL / 2:
+        return _cell_means(inside)
+    columns, rows = (max(1, round(side / LOGIT_STRIDE)) for side in view.content)
+    content = np.zeros_like(inside)
+    content[:rows, :columns] = 1
+    means = _cell_means(inside * content) / np.maximum(_cell_means(content), np.float32(1e-6))
+    return np.asarray(means, np.float32)
+
+
+def _cell_means(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = grid.shape[0] // CELL_LOGITS, grid.shape[1] // CELL_LOGITS
+    means: NDArray[np.float32] = grid.reshape(rows, CELL_LOGITS, columns, CELL_LOGITS).mean((1, 3))
     return means.ravel()
 
 
@@ -123,7 +138,7 @@ class Memory:
     def of_first(cls, cells: Cells) -> Memory:
         """An empty memory that standardises by this view."""
         seen = cells.raw[cells.inside]
-        return cls(seen.mean(0), seen.std(0) + np.float32(1e-6))
+        return cls(seen.mean(0), seen.std(0) + LEAST_DEVIATION)
 
     @property
     def nbytes(self) -> int:
@@ -166,6 +181,8 @@ class Memory:
 
         share: (n,) of each cell that the object covers.
         """
+        if not share[inside].any():  # it lies in the last sliver of the frame, in cells that are mostly padding
+            inside = inside | (share > 0)
         on = inside & (share > FOREGROUND)
         if np.count_nonzero(on) < FEW_CELLS:  # small, or in many thin parts
             on = inside & (share > PARTIAL)

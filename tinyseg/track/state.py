@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.errors import DataError
-from tinyseg.files import write_bytes
+from tinyseg.files import read_regular, write_bytes
+from tinyseg.npz import read_npz
 
 FORMAT = 2
 MOST_BYTES = 1 << 30  # of all members unpacked: 256 objects of 1.4 MiB are well below
@@ -41,7 +42,7 @@ class Saved:
             and all(want is None or want == have for want, have in zip(shape, array.shape))
         )
         if array is None or not fits or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-            raise DataError(f"it is no tracker state, or damaged ({name}); save it again with Tracker.save")
+            raise DataError(f"its array {name} is missing, or not what a tracker has")
         return array
 
 
@@ -56,19 +57,16 @@ def write_state(path: Path, facts: dict[str, Any], arrays: Arrays) -> None:
 def read_state(path: Path) -> Saved:
     """Read what write_state wrote. Raises DataError."""
     try:
-        with zipfile.ZipFile(path) as packed:
-            unpacked = sum(member.file_size for member in packed.infolist())
-        if unpacked > MOST_BYTES:
-            raise DataError(f"{path} unpacks to {unpacked >> 20} MiB; a tracker's state has at most {MOST_BYTES >> 20}")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        facts = json.loads(arrays.pop("facts").tobytes())
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise DataError(f"{path} holds a tracker of another version of tinyseg; save it again with Tracker.save")
+        arrays = read_npz(read_regular(Path(os.path.realpath(path)), MOST_BYTES), MOST_BYTES)
+        text = arrays.pop("facts", None)
+        if text is None:
+            raise DataError("is an .npz file without a tracker's facts")
+        facts = json.loads(text.tobytes())
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError) as exc:
-        if isinstance(exc, DataError):
-            raise
-        raise DataError(f"{path} is no tracker state ({exc}); write one with Tracker.save") from exc
+    except (ValueError, RecursionError) as exc:  # also what is no JSON
+        reason = exc if isinstance(exc, DataError) else "holds no facts of a tracker"
+        raise DataError(f"{path} {reason}; save it again with Tracker.save") from exc
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise DataError(f"{path} holds a tracker of another version of tinyseg; save it again with Tracker.save")
     return Saved(facts, arrays)

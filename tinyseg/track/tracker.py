@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyseg import pixels
+from tinyseg.arguments import check_flag, check_path, check_whole, shown
 from tinyseg.errors import DataError, FrameError, InputError, NotReadyError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.pixels import MAX_SIDE
@@ -18,10 +19,12 @@ from tinyseg.predict.specks import without_specks
 from tinyseg.predict.workspace import Workspace
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import place_prompt
-from tinyseg.track.cuts import THUMBNAIL, CutDetector
+from tinyseg.track.cuts import KEPT, THUMBNAIL, CutDetector
 from tinyseg.track.decoder import decode_hints, has_track_decoder
 from tinyseg.track.hints import make_hint
 from tinyseg.track.memory import (
+    CELL,
+    LEAST_DEVIATION,
     PROMPTED_KEPT,
     READ_LIMIT,
     RECENT_KEPT,
@@ -44,6 +47,8 @@ MOST_OBJECTS = 256
 WAIT_FACTORS = (1.6, 3.2)
 NOT_ALIKE = -2.0
 MOST_SEEN = 1024  # pixels a side of the largest crop that a file may name
+MOST_FRAMES = 1 << 53  # that a file may say were stepped
+MOST_FEATURE = 1e6  # that a file may say is usual: far from where float32 overflows
 
 
 @dataclass
@@ -281,44 +286,71 @@ class Tracker:
             "model": self.segmenter.info.model_sha256, "frames": self.frames, "size": self._size, "objects": objects,
             "usual": list(self._cuts.usual),
         }  # fmt: skip
-        write_state(Path(path), facts, arrays)
+        write_state(check_path("a tracker's file", path), facts, arrays)
 
     def restore(self, path: str | Path) -> None:
         """Go on from what :meth:`save` wrote with the same model; what is tracked now is forgotten. Raises DataError."""
-        saved = read_state(Path(path))
+        place = check_path("a tracker's file", path)
+        saved = read_state(place)
         if saved.facts.get("model") != self.segmenter.info.model_sha256:
-            raise DataError(f"{path} was saved with another model than {self.segmenter.model.name}; load that one")
+            raise DataError(f"{place} was saved with another model than {self.segmenter.model.name}; load that one")
         try:
-            size, frames = saved.facts["size"], int(saved.facts["frames"])
-            if size is not None and not (
-                len(size) == 2 and all(isinstance(v, int) and 0 < v <= MAX_SIDE for v in size)
-            ):
-                raise ValueError(f"frames of {size}")
-            objects = [_restored(saved, number, row) for number, row in enumerate(saved.facts["objects"])]
-            for number, (tracked, row) in enumerate(zip(objects, saved.facts["objects"])):
-                if row["seen"] is not None:
-                    view = self._seen_view(row["seen"], *size)
-                    tracked.seen = Seen(saved.array(f"{number}.seen", view.grid, np.float32), view)
-            cuts = CutDetector()
-            if "thumbnail" in saved.arrays:
-                cuts.thumbnail = saved.array("thumbnail", THUMBNAIL[::-1], np.float32)
-            cuts.usual.extend(float(v) for v in saved.facts["usual"])
-        except (KeyError, ValueError, TypeError, AttributeError) as exc:
-            raise DataError(f"{path}: {exc}") from exc
-        self._size = None if size is None else (size[0], size[1])
-        self._objects = {tracked.id: tracked for tracked in objects}
-        self._cuts, self.frames, self.cut = cuts, frames, False
+            restored = self._restored(saved)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as exc:
+            reason = exc if isinstance(exc, InputError) else "its facts are not a tracker's"
+            raise DataError(
+                f"{place} is damaged, or no tracker wrote it ({reason}); save it again with Tracker.save"
+            ) from exc
+        self._size, self._cuts, self.frames, objects = restored
+        self._objects, self.cut = {tracked.id: tracked for tracked in objects}, False
+
+    def _restored(self, saved: Saved) -> tuple[tuple[int, int] | None, CutDetector, int, list[Tracked]]:
+        """What a file holds: size of frames, cuts, frames so far, objects.
+
+        Raises DataError or another InputError that says what is odd; KeyError, ValueError, TypeError, AttributeError or
+        OverflowError where a fact is of another kind.
+        """
+        facts, rows = saved.facts, saved.facts["objects"]
+        frames = check_whole("its count of frames", facts["frames"], 0, MOST_FRAMES, DataError)
+        size: tuple[int, int] | None = None
+        if facts["size"] is not None:
+            width, height = (check_whole("a frame's side", side, 1, MAX_SIDE, DataError) for side in facts["size"])
+            size = width, height
+        if len(rows) > MOST_OBJECTS or (rows and size is None):
+            raise DataError(f"it has {len(rows)} objects in frames of {shown(facts['size'])}")
+        # Views are of the largest crop or the whole frame, square at most.
+        side = max(self.segmenter.model.long_side, *(side for _, side in self._sides))
+        channels = int(self.segmenter.model.graphs["encoder"].outputs["embedding"][1])
+        objects = []
+        for number, row in enumerate(rows):
+            assert size is not None
+            memory = _restored_memory(saved, number, row["snapshots"], frames, channels, (side // CELL) ** 2)
+            tracked = _restored_object(saved, number, row, memory, frames, size)
+            if row["seen"] is not None:
+                view = self._seen_view(row["seen"], *size)
+                tracked.seen = Seen(saved.array(f"{number}.seen", view.grid, np.float32), view)
+            objects.append(tracked)
+        if len({tracked.id for tracked in objects}) != len(objects):
+            raise DataError("two of its objects have the same id")
+        cuts = CutDetector()
+        if "thumbnail" in saved.arrays:
+            cuts.thumbnail = saved.array("thumbnail", THUMBNAIL[::-1], np.float32)
+        usual = [float(value) for value in facts["usual"]]
+        if len(usual) > KEPT or not all(0 <= value <= 255 for value in usual):
+            raise DataError(f"frames cannot differ by {shown(usual)}")
+        cuts.usual.extend(usual)
+        return size, cuts, frames, objects
 
     def _seen_view(self, facts: Mapping[str, Any], width: int, height: int) -> Letterbox:
-        """The view that a file names. Raises KeyError, ValueError or TypeError for anything odd."""
+        """The view that a file names. Raises DataError, KeyError, ValueError or TypeError for anything odd."""
         region, side = facts["region"], facts["side"]
         if side is None:
             return self.segmenter.view(width, height)
         x0, y0, x1, y1 = region
         if not all(type(v) is int for v in (*region, side)) or not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise ValueError(f"a view of {region}")
+            raise DataError(f"there is no view of {shown(region)} in a frame of {width} x {height}")
         if not INPUT_MULTIPLE <= side <= MOST_SEEN or side % INPUT_MULTIPLE:
-            raise ValueError(f"a view of {side} pixels")
+            raise DataError(f"there is no view of {shown(side)} pixels")
         return letterbox(width, height, side, (x0, y0, x1, y1), square=True)
 
     def _follow(
@@ -372,7 +404,7 @@ class Tracker:
         """The mask that a reading gives, and how alike it is to the object."""
         mask = np.empty((view.frame_height, view.frame_width), np.bool_)
         stats = pixels.threshold(reading.logits, view, mask)
-        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32))
+        share = coverage(np.asarray(1.0 / (1.0 + np.exp(-reading.logits)), np.float32), view)
         likeness = tracked.memory.likeness(reading.keys, share, cells.inside) if stats.area else NOT_ALIKE
         return Detection(view, cells, reading, mask, stats, share, likeness)
 
@@ -435,7 +467,7 @@ class Tracker:
             view, cells = seen
         x0, y0, x1, y1 = view.region
         inside = pixels.shrink_mask(mask[y0:y1, x0:x1], view)
-        share = coverage(inside)
+        share = coverage(inside, view)
         tracked.memory.learn_prompted(self.frames, tracked.memory.keys(cells), share, cells.inside)
         area = int(np.count_nonzero(mask))
         tracked.presence.vouch(area)
@@ -490,15 +522,20 @@ class Tracker:
             )
 
 
-def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
-    """One object of a saved tracker. Raises DataError, KeyError, ValueError or TypeError for anything odd."""
-    mean = saved.array(f"{number}.mean", (None,), np.float32)
-    channels = len(mean)
-    memory = Memory(mean, saved.array(f"{number}.deviation", (channels,), np.float32))
-    for i, (kind, frame) in enumerate(row["snapshots"]):
-        on = saved.array(f"{number}.{i}.on", (None, channels), np.float32)
-        off = saved.array(f"{number}.{i}.off", (None, channels), np.float32)
-        snapshot = Snapshot(int(frame), on, off)
+def _restored_memory(
+    saved: Saved, number: int, rows: Sequence[tuple[str, int]], frames: int, channels: int, most_cells: int
+) -> Memory:
+    """The memory of a file's object. Raises DataError, and KeyError, ValueError or TypeError for facts of another kind."""
+    mean = saved.array(f"{number}.mean", (channels,), np.float32)
+    deviation = saved.array(f"{number}.deviation", (channels,), np.float32)
+    if deviation.min() < LEAST_DEVIATION or max(np.abs(mean).max(), deviation.max()) > MOST_FEATURE:
+        raise DataError(f"object {number} has features that cannot be standardised")
+    memory = Memory(mean, deviation)
+    for i, (kind, frame) in enumerate(rows):
+        parts = [saved.array(f"{number}.{i}.{part}", (None, channels), np.float32) for part in ("on", "off")]
+        if any(len(keys) > most_cells or (np.abs(keys) > 1.001).any() for keys in parts):
+            raise DataError(f"object {number} has a memory that is no part of a view's features")
+        snapshot = Snapshot(check_whole("a remembered frame", frame, 0, frames, DataError), *parts)
         if kind == "last":
             memory.last = snapshot
         else:
@@ -506,18 +543,33 @@ def _restored(saved: Saved, number: int, row: dict[str, Any]) -> Tracked:
     if (
         not 1 <= len(memory.prompted) <= PROMPTED_KEPT
         or len(memory.recent) > RECENT_KEPT
-        or not len(memory.prompted[0].foreground)
+        or len(memory.snapshots) != len(rows)
+        or not all(len(snapshot.foreground) for snapshot in memory.prompted)
     ):
-        raise ValueError(f"object {number} has no memory that a tracker would keep")
-    presence = Presence(bool(row["visible"]), int(row["lost_for"]), int(row["doubts"]), int(row["area"]))
-    points = [(float(x), float(y)) for x, y in row["points"]]
-    labels = [float(v) for v in row["labels"]]
-    boxes = saved.array(f"{number}.box", (3, 4), np.float64)
-    if not (boxes[:, :2] < boxes[:, 2:]).all() or len(points) != len(labels):
-        raise ValueError(f"object {number} has no box, or other clicks than labels")
-    return Tracked(
-        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence, int(row["prompted_at"]), points, labels, boxes[2]
+        raise DataError(f"object {number} has no memory that a tracker would keep")
+    return memory
+
+
+def _restored_object(
+    saved: Saved, number: int, row: dict[str, Any], memory: Memory, frames: int, size: tuple[int, int]
+) -> Tracked:
+    """One object of a file, not seen yet. Raises InputError, and KeyError, ValueError or TypeError for facts of another kind."""
+    presence = Presence(
+        check_flag("visible", row["visible"], DataError),
+        check_whole("lost_for", row["lost_for"], 0, frames, DataError),
+        check_whole("doubts", row["doubts"], 0, frames, DataError),
+        check_whole("area", row["area"], 0, size[0] * size[1], DataError),
     )
+    clicks = Prompt(row["points"], row["labels"]) if row["points"] or row["labels"] else None
+    boxes = saved.array(f"{number}.box", (3, 4), np.float64)
+    if not ((boxes[:, :2] >= 0) & (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, 2:] <= size)).all():
+        raise DataError(f"object {number} has no box in a frame of {size[0]} x {size[1]}")
+    return Tracked(
+        _checked_id(row["id"]), memory, boxes[0], boxes[1], presence,
+        check_whole("prompted_at", row["prompted_at"], 0, frames, DataError),
+        [] if clicks is None else [(float(x), float(y)) for x, y in np.asarray(clicks.points)],
+        [] if clicks is None else [float(v) for v in np.asarray(clicks.labels)], boxes[2],
+    )  # fmt: skip
 
 
 def _seen_facts(seen: Seen | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,6 +104,12 @@ def test_the_salient_object_is_found(
     frame, mask = scene
     found = tinyseg.salient(reference.embed(frame))
     assert len(found) == 1 and mask_iou(found.masks[0], mask) > 0.9
+
+
+def test_what_is_no_embedding_is_told(scene: tuple[NDArray[np.uint8], NDArray[np.bool_]]) -> None:
+    frame: Any = scene[0]
+    with pytest.raises(tinyseg.InputError, match=r"seg\.embed\(frame\)"):
+        tinyseg.salient(frame)
 
 
 def test_candidates_are_described_and_none_is_no_error(fake: tinyseg.Segmenter) -> None:

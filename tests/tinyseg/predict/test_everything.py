@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -433,6 +434,18 @@ def test_sams_generator_refuses_what_sams_does(fake: tinyseg.Segmenter) -> None:
         tinyseg.SamAutomaticMaskGenerator("sam")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="grids must"):
         tinyseg.SamAutomaticMaskGenerator(fake, None, point_grids=[np.array([[0.5, 0.5]])], crop_n_layers=1)
+
+
+@pytest.mark.parametrize(
+    "grids", ["x", 5, [None], [["a"]], [[[0.5], [0.5, 0.5]]], [0.5], [[[0.5, 0.5, 0.5]]], [[[0.5, 2.0]]]]
+)
+def test_sams_generator_refuses_odd_grids(fake: tinyseg.Segmenter, frame: NDArray[np.uint8], grids: Any) -> None:
+    generator = tinyseg.SamAutomaticMaskGenerator(fake, 8)
+    generator.point_grids = grids
+    with pytest.raises(InputError, match="grid"):
+        generator.generate(frame)
+    with pytest.raises(InputError, match="grid"):
+        tinyseg.SamAutomaticMaskGenerator(fake, None, point_grids=grids)
 
 
 @pytest.fixture

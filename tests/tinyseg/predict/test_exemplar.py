@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import tinyseg
 from tests.conftest import ellipse, mask_iou
+from tests.tinyseg.test_npz import array_file, flipped, packed
 from tinyseg.bench.finding import is_videos, measure_photos, measure_videos
 from tinyseg.cli import main
 from tinyseg.dataset import Photo
@@ -107,12 +109,22 @@ def _npz(**change: object) -> bytes:
         b"", b"no zip", _npz()[:200], _npz(format=2), _npz(positive=np.ones((2, 4), np.float32)), _npz(size=7.0),
         _npz(positive=np.full((2, 3), np.nan, np.float32)), _npz(model=3), _npz(inside=np.inf),
         _npz(shares=np.ones(5, np.float32)), _npz(positive=np.ones((2, 3), "U1")), _npz(positive=np.array([{}, []], object)),
+        flipped(packed(zipfile.ZIP_LZMA, format=array_file(np.arange(4000)))),
+        packed(format=array_file(np.ones(3), shape=(50 * 2**40,))),
     ],
 )  # fmt: skip
 def test_strange_files_are_no_references(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"r\.npz"):
         Reference.load(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"r.npz", ""])
+def test_what_is_no_path_is_told(path: Any) -> None:
+    nothing = np.ones((1, 3), np.float32)
+    for call in (Reference.load, Reference("m", nothing, nothing, np.ones(1, np.float32), 0.9, 0.1, 0.5).save):
+        with pytest.raises(DataError, match="must be a path"):
+            call(path)
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tinyseg.geometry import letterbox
-from tinyseg.pixels import check_frame
+from tinyseg.pixels import check_frame, shrink_mask
 from tinyseg.track.cuts import CutDetector
 from tinyseg.track.hints import hint_box, read_out
-from tinyseg.track.memory import Cells, Memory, coverage
+from tinyseg.track.memory import Cells, Memory, coverage, view_cells
 from tinyseg.track.presence import Presence, candidate_box, to_score
 from tinyseg.track.tracker import mask_box
 from tinyseg.track.views import SIDES, plan_views
@@ -67,6 +67,28 @@ def test_memory_reads_what_it_was_told() -> None:
     assert memory.likeness(keys, share * 0, cells.inside * False) == -2.0
 
 
+def test_an_object_in_the_last_sliver_of_a_frame_is_remembered_by_the_cells_that_it_touches() -> None:
+    raw = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    cells = Cells(raw, np.array([True] * 4 + [False] * 2), 3, 2)  # the last row has content, but not at its middle
+    memory = Memory.of_first(cells)
+    keys = memory.keys(cells)
+    memory.learn_prompted(0, keys, np.array([0, 0, 0, 0, 0.4, 0], np.float32), cells.inside)
+    assert np.array_equal(memory.prompted[0].foreground, keys[4:5])
+    assert np.array_equal(memory.prompted[0].background, keys[:4])
+
+
+@pytest.mark.parametrize("width,height", [(900, 16), (3, 600), (1, 500)])
+def test_a_thin_crop_has_cells_that_can_be_covered(width: int, height: int) -> None:
+    view = letterbox(width, height, 320, square=True)
+    cells = view_cells({"embedding": np.zeros((1, 8, 20, 20), np.float32)}, view)
+    across = np.arange(20) == 0 if width < height else np.ones(20, np.bool_)
+    down = np.arange(20) == 0 if height < width else np.ones(20, np.bool_)
+    assert np.array_equal(cells.inside.reshape(20, 20), down[:, None] & across)
+    covered = coverage(shrink_mask(np.ones((height, width), np.bool_), view), view)
+    assert np.allclose(covered, cells.inside)
+    assert np.array_equal(coverage(np.ones(view.grid, np.float32), view), cells.inside)  # padding counts nothing
+
+
 def test_hints_and_boxes() -> None:
     view = letterbox(160, 160, 320, square=True)
     margins = np.full((20, 20), -0.3, np.float32)
@@ -77,7 +99,7 @@ def test_hints_and_boxes() -> None:
     found = hint_box(hint, view)
     assert found is not None and np.abs(found - (40 - 2.4, 40 - 1.2, 120 + 2.4, 80 + 1.2)).max() < 3
     assert hint_box(-np.abs(hint), view) is None
-    assert coverage((hint > 0).astype(np.float32)).reshape(20, 20)[6, 7] == 1.0
+    assert coverage((hint > 0).astype(np.float32), view).reshape(20, 20)[6, 7] == 1.0
     mask = np.zeros((9, 9), np.bool_)
     mask[2:4, 5] = True
     assert mask_box(mask).tolist() == [5, 2, 6, 4]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -281,6 +283,20 @@ class TestBadInput:
         tracker.add(1, mask=mask, frame=moving(0)[0])
         tracker.step(moving(0)[0])
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("width,height", [(900, 16), (16, 900), (600, 3), (1, 500)])
+    def test_very_wide_and_tall_frames(self, seg: tinyseg.Segmenter, root: Path, width: int, height: int) -> None:
+        photo = cv2.imread(str(root / "examples" / "coffee.jpg"))
+        frame = np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        masks = np.zeros((2, height, width), np.bool_)
+        masks[0], masks[1, : (height + 1) // 2, : (width + 1) // 2] = True, True
+        tracker = seg.tracker()
+        for number, mask in enumerate(masks):
+            tracker.add(number, mask=mask, frame=frame)
+        for _ in range(5):
+            found = tracker.step(frame)
+            assert found[0].visible and mask_iou(found[0].mask, masks[0]) > 0.6
+
     def test_a_tiny_frame(self, seg: tinyseg.Segmenter) -> None:
         frame = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
         tracker = seg.tracker()
@@ -301,13 +317,51 @@ class TestBadInput:
         with np.load(good) as opened:
             arrays = {name: opened[name] for name in opened.files}
         for change in (
-            {"0.box": np.zeros((2, 4))}, {"0.mean": np.zeros(3, np.float32)}, {"0.0.on": np.zeros((2, 128))},
+            {"0.box": np.zeros((3, 4))}, {"0.mean": np.zeros(3, np.float32)}, {"0.0.on": np.zeros((2, 128))},
             {"0.mean": np.full(128, np.nan, np.float32)}, {"facts": np.frombuffer(b"[]", np.uint8)},
             {"facts": np.frombuffer(b"{}", np.uint8)}, {"0.box": np.array([[object()] * 4] * 2)},
         ):  # fmt: skip
             np.savez(bad, **{**arrays, **change})
             with pytest.raises(tinyseg.DataError):
                 tracker.restore(bad)
+        facts = json.loads(arrays["facts"].tobytes())
+        object_facts: list[tuple[str, Any]] = [
+            (name, value)
+            for name in ("frames", "lost_for", "area", "doubts", "prompted_at")
+            for value in (float("inf"), float("nan"), -1, 1e999, None, "1")
+        ]
+        object_facts += [
+            ("points", [[float("nan"), 1.0]]), ("labels", [7]), ("snapshots", [["prompted", float("inf")]]),
+            ("snapshots", [[[], 0]]), ("snapshots", None), ("id", None), ("visible", None), ("seen", {"side": 320}),
+            ("seen", {"side": 320, "region": None}), ("usual", [float("nan")]), ("usual", [1e9]), ("usual", None),
+            ("size", None), ("size", [320]), ("size", [1 << 20, 2]), ("objects", None), ("objects", facts["objects"] * 2),
+            ("objects", [None]),
+        ]  # fmt: skip
+        row = facts["objects"][0] | {"points": [[1.0, 1.0]], "labels": [1.0]}
+        for name, value in object_facts:
+            changed = facts | {name: value} if name in facts else facts | {"objects": [row | {name: value}]}
+            np.savez(bad, **{**arrays, "facts": np.frombuffer(json.dumps(changed).encode(), np.uint8)})
+            with pytest.raises(tinyseg.DataError, match=r"bad\.npz .*save it again with Tracker\.save$"):
+                tracker.restore(bad)
+        thin = {name: np.ascontiguousarray(a[..., :3]) for name, a in arrays.items() if a.shape[-1:] == (128,)}
+        for change in (
+            thin, {"0.box": np.array([[-1e300, -1e300, 1e300, 1e300]] * 3)}, {"0.deviation": np.zeros(128, np.float32)},
+            {"0.mean": np.full(128, 1e30, np.float32)}, {"0.0.on": np.full((200_000, 128), 0.08, np.float32)},
+            {"0.0.on": np.full((3, 128), 1e30, np.float32)}, {"0.0.on": np.zeros((0, 128), np.float32)},
+        ):  # fmt: skip
+            np.savez(bad, **{**arrays, **change})
+            with pytest.raises(tinyseg.DataError, match=r"bad\.npz .*save it again with Tracker\.save$"):
+                tracker.restore(bad)
+        np.savez_compressed(bad, **arrays)
+        seg.tracker().restore(bad)  # packed anew is no damage
+        bad.unlink()
+        bad.symlink_to(good)
+        seg.tracker().restore(bad)
+        no_path: Any
+        for no_path in (None, 5, b"x.npz"):
+            for call in (tracker.save, tracker.restore):
+                with pytest.raises(tinyseg.DataError, match="must be a path"):
+                    call(no_path)
         with pytest.raises(tinyseg.DataError, match="another model"):
             tinyseg.load("small", engine="fake").tracker().restore(good)
         with pytest.raises(tinyseg.DataError):

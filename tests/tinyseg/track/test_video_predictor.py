@@ -61,6 +61,28 @@ def test_how_many_frames_are_given(predictor: tinyseg.SAM2VideoPredictor, folder
     assert [f for f, _, _ in frames] == [2, 3]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_all_frames_prompted_before_the_start_are_remembered(
+    predictor: tinyseg.SAM2VideoPredictor, folder: Path, moving: Moving, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers: list[tinyseg.Tracker] = []
+    make = predictor.model.segmenter.tracker
+    monkeypatch.setattr(
+        type(predictor.model.segmenter), "tracker", lambda _: trackers.append(tracker := make()) or tracker
+    )
+    given = [7, 5, 4, 3, 2] if reverse else [0, 2, 3, 4, 5]
+    state = predictor.init_state(folder)
+    for obj_id, frames in ((1, given[:2]), (2, given), (3, given[1:2])):
+        for frame in frames:
+            predictor.add_new_mask(state, frame, obj_id, moving(frame)[1])
+    start = 1 if reverse else 6
+    ((frame, _, found),) = predictor.propagate_in_video(state, start, 0, reverse)
+    assert frame == start and all(mask_iou(one[0] > 0, moving(start)[1]) > 0.7 for one in np.asarray(found))
+    kept = [one.memory.prompted for one in trackers[0]._objects.values()]
+    # The first one for ever, and the newest.
+    assert [[s.frame for s in prompted] for prompted in kept] == [[0, 1], [0, 2, 3, 4], [1]]
+
+
 def test_masks_come_back_as_given(predictor: tinyseg.SAM2VideoPredictor, folder: Path, moving: Moving) -> None:
     state = predictor.init_state(folder)
     mask = moving(1)[1]
@@ -109,6 +131,8 @@ def test_objects_and_prompts_are_forgotten(predictor: tinyseg.SAM2VideoPredictor
     [
         {}, {"points": [[1, 1]]}, {"labels": [1]}, {"points": [[1, 1]], "labels": [1, 0]},
         {"box": [1, 1, 9, 9], "clear_old_points": False}, {"points": "a", "labels": [1]},
+        {"box": [1, 2, 3]}, {"box": 5}, {"points": [1, 2, 3], "labels": [1]}, {"points": [[1, 2, 3, 4]], "labels": [1, 1]},
+        {"points": 1, "labels": [1]},
     ],
 )  # fmt: skip
 def test_prompts_that_cannot_be(predictor: tinyseg.SAM2VideoPredictor, folder: Path, given: dict[str, Any]) -> None:
@@ -129,6 +153,46 @@ def test_states_and_frames_that_are_none(predictor: tinyseg.SAM2VideoPredictor, 
         predictor.init_state(folder / "missing.mp4")
     with pytest.raises(tinyseg.ModelError, match="yaml"):
         tinyseg.build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml")
+
+
+@pytest.mark.parametrize(
+    "given,shape",
+    [({"box": [1, 2, 3]}, r"\(3,\)"), ({"points": [1, 2, 3], "labels": [1]}, r"\(3,\)"),
+     ({"points": [[1, 2, 3, 4]], "labels": [1, 1]}, r"\(1, 4\)")],
+)  # fmt: skip
+def test_misshapen_prompts_are_told_with_their_shape(
+    predictor: tinyseg.SAM2VideoPredictor, folder: Path, given: dict[str, Any], shape: str
+) -> None:
+    with pytest.raises(tinyseg.PromptError, match=shape):
+        predictor.add_new_points_or_box(predictor.init_state(folder), 0, 1, **given)
+
+
+def test_ids_that_cannot_be(predictor: tinyseg.SAM2VideoPredictor, folder: Path, moving: Moving) -> None:
+    state = predictor.init_state(folder)
+    odd: Any = [1]
+    for call in (
+        lambda: predictor.add_new_points_or_box(state, 0, odd, points=[[1, 1]], labels=[1]),
+        lambda: predictor.add_new_mask(state, 0, odd, moving(0)[1]),
+        lambda: predictor.clear_all_prompts_in_frame(state, 0, odd),
+        lambda: predictor.remove_object(state, odd),
+    ):
+        with pytest.raises(tinyseg.InputError, match=r"obj_id must be hashable.*\[1\]"):
+            call()
+
+
+def test_frames_of_another_size_are_named(
+    predictor: tinyseg.SAM2VideoPredictor, tmp_path: Path, moving: Moving
+) -> None:
+    for number in range(3):
+        frame = moving(number)[0]
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), frame[:200] if number == 2 else frame)
+    state = predictor.init_state(tmp_path)
+    predictor.add_new_mask(state, 0, 1, moving(0)[1])
+    expected = r"frame 2 \(2\.jpg\) has 320 x 200 pixels, but the first one has 320 x 240"
+    with pytest.raises(tinyseg.DataError, match=expected):
+        list(predictor.propagate_in_video(state))
+    with pytest.raises(tinyseg.DataError, match=expected):
+        predictor.add_new_points_or_box(state, 2, 1, box=[1, 1, 9, 9])
 
 
 def test_a_video_file_gives_each_frame_forwards_and_backwards(root: Path) -> None:

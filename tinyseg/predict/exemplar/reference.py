@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinyseg.arguments import check_path
 from tinyseg.errors import DataError, PromptError
 from tinyseg.files import read_regular, write_bytes
+from tinyseg.npz import read_npz
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.exemplar.look import features, likeness, parts, stacked
 from tinyseg.prompts import Prompt
@@ -45,7 +45,7 @@ class Reference:
 
     def save(self, path: str | Path) -> None:
         """Write a .npz file (no pickle), whole or not at all. Raises DataError."""
-        place = Path(path)
+        place = check_path("a reference's file", path)
         if place.suffix != ".npz":
             raise DataError(f"{place}: references are kept as .npz")
         buffer = io.BytesIO()
@@ -59,28 +59,17 @@ class Reference:
     @classmethod
     def load(cls, path: str | Path) -> Reference:
         """Read what :meth:`save` wrote. The file may be a stranger's: sizes, types and values are checked. Raises DataError."""
-        place = Path(path)
+        place = check_path("a reference's file", path)
         try:
-            content = io.BytesIO(read_regular(place, MAX_BYTES))
-            with zipfile.ZipFile(content) as archive:  # before numpy inflates anything
-                if sum(m.file_size for m in archive.infolist()) > MAX_BYTES:
-                    raise DataError(f"{place} unpacks to more than any reference ({MAX_BYTES >> 20} MiB)")
-            with np.load(content, allow_pickle=False) as file:
-                read = {name: np.asarray(file[name]) for name in FIELDS}
-        except DataError:
-            raise
+            arrays = read_npz(read_regular(place, MAX_BYTES), MAX_BYTES)
         except OSError as exc:
             raise DataError(f"{place} cannot be read: {exc.strerror or exc}") from exc
-        except (
-            KeyError,
-            ValueError,
-            zipfile.BadZipFile,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            zlib.error,
-        ) as exc:
-            raise DataError(f"{place} is not a reference that tinyseg wrote ({exc}); make it again") from exc
+        except DataError as exc:
+            raise DataError(f"{place} {exc}; make the reference again") from exc
+        missing = [name for name in FIELDS if name not in arrays]
+        if missing:
+            raise DataError(f"{place} is not a reference that tinyseg wrote (no {missing[0]}); make it again")
+        read = {name: arrays[name] for name in FIELDS}
         return cls._checked(place, read)
 
     @classmethod

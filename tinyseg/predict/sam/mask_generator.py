@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_choice
+from tinyseg.arguments import check_choice, shown
 from tinyseg.errors import InputError
 from tinyseg.graphs.everything_rule import EverythingRule
 from tinyseg.predict.everything import SAM_CROP_OVERLAP, Search, fine_per_side, point_grid
 from tinyseg.predict.sam.model import Sam
 from tinyseg.predict.sam.predictor import SamPredictor
+from tinyseg.predict.sam.tensors import as_array
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.regions import Regions
 from tinyseg.rle import CocoRle
@@ -118,7 +119,7 @@ class SamAutomaticMaskGenerator:
             crop_layers=self.crop_n_layers, crop_overlap=self.crop_overlap_ratio,
             crop_downscale=self.crop_n_points_downscale_factor, crop_box_overlap=self.crop_nms_thresh,
             min_area=self.min_mask_region_area, batch=self.points_per_batch,
-            grids=None if given is None else [np.asarray(g, np.float64) for g in given],
+            grids=None if given is None else _as_grids(given),
         )  # fmt: skip
 
     @property
@@ -164,3 +165,10 @@ class SamAutomaticMaskGenerator:
         if self.output_mode == "coco_rle":
             return regions.rle(index)
         return {"size": [regions.frame_height, regions.frame_width], "counts": regions.runs(index)}
+
+
+def _as_grids(given: Any) -> list[NDArray[np.float64]]:
+    try:
+        return [as_array(grid, "a grid of point_grids").astype(np.float64) for grid in given]
+    except TypeError as exc:
+        raise InputError(f"point_grids must be a list of arrays (N, 2), but is {shown(given)}") from exc

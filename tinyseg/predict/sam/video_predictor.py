@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_whole
+from tinyseg.arguments import check_whole, shown
 from tinyseg.errors import InputError, NotReadyError, PromptError
 from tinyseg.predict.sam.image_predictor import LOGIT_LIMIT
 from tinyseg.predict.sam.model import Sam, as_sam, build_sam, build_sam2
@@ -126,14 +126,14 @@ class SAM2VideoPredictor:
         clicks on this frame; they and the answer so far are the start of the new one otherwise. Points replace a mask.
         Returns frame_idx, all object ids, and logits (objects, 1, H, W) float32 of this frame. Raises PromptError, InputError.
         """
-        state, frame = _checked(inference_state, frame_idx)
+        state, frame = _checked(inference_state, frame_idx, obj_id)
         if box is not None and not clear_old_points:
             raise PromptError("a box comes before all clicks: give it with clear_old_points=True")
         if points is None and box is None:
             raise PromptError("give points with labels, a box, or both")
         one = state.objects.get(obj_id, VideoObject())
         scale = np.array([1, 1]) if normalize_coords else np.array([state.clip.width, state.clip.height])
-        new = [] if points is None else (as_array(points, "points").reshape(-1, 2) * scale).tolist()
+        new = [] if points is None else (_pairs(points, "points", None) * scale).tolist()
         marks = [] if labels is None else as_array(labels, "labels").reshape(-1).tolist()
         if points is None and marks:
             raise PromptError("labels were given without points")
@@ -143,7 +143,7 @@ class SAM2VideoPredictor:
         click_labels = [*([] if clear_old_points else one.labels.get(frame, [])), *marks]
         corners = None
         if box is not None:
-            corners = (as_array(box, "box").reshape(2, 2) * scale).reshape(4).tolist()
+            corners = (_pairs(box, "box", 2) * scale).reshape(4).tolist()
         elif not clear_old_points:
             corners = one.boxes.get(frame)
         embedding = self.model.segmenter.embed(state.clip[frame])
@@ -172,7 +172,7 @@ class SAM2VideoPredictor:
 
         Clicks on this frame are replaced. Returns as :meth:`add_new_points_or_box`; the mask's logits are +-10.
         """
-        state, frame = _checked(inference_state, frame_idx)
+        state, frame = _checked(inference_state, frame_idx, obj_id)
         given = as_array(mask, "mask")
         if given.ndim != 2 or 0 in given.shape:
             raise PromptError(f"mask must have shape (H, W), but has {given.shape}")
@@ -207,13 +207,16 @@ class SAM2VideoPredictor:
         if reverse and start == 0:
             return
         tracker = self.model.segmenter.tracker()
-        numbers: dict[Hashable, int] = {}  # the tracker knows objects by numbers
         objects = dict(state.objects)
-        for number, (obj_id, one) in enumerate(objects.items()):
-            numbers[obj_id] = number
-            before = [f for f in one.prompted if (f > start if reverse else f < start)]
-            for frame in sorted(before, reverse=reverse):
-                _take(tracker, number, state, frame, one.prompted[frame])
+        numbers: dict[Hashable, int] = {
+            obj_id: number for number, obj_id in enumerate(objects)
+        }  # the tracker's own ids
+        before = {f for one in objects.values() for f in one.prompted if (f > start if reverse else f < start)}
+        for told, frame in enumerate(sorted(before, reverse=reverse)):
+            tracker.frames = told  # for it, what is said between two steps is about one frame
+            for obj_id, one in objects.items():
+                if frame in one.prompted:
+                    _take(tracker, numbers[obj_id], state, frame, one.prompted[frame])
         for frame in range(start, last - 1, -1) if reverse else range(start, last + 1):
             results = tracker.step(state.clip[frame]) if len(tracker) else {}
             found: dict[Hashable, NDArray[np.float32]] = {}
@@ -231,7 +234,7 @@ class SAM2VideoPredictor:
         self, inference_state: VideoState, frame_idx: int, obj_id: Hashable, need_output: bool = True
     ) -> Answer | None:
         """Forget what was said of an object in a frame. Returns as :meth:`add_new_points_or_box`, None without need_output."""
-        state, frame = _checked(inference_state, frame_idx)
+        state, frame = _checked(inference_state, frame_idx, obj_id)
         one = _known(state, obj_id)
         for said in (one.points, one.labels, one.boxes, one.prompted):
             said.pop(frame, None)
@@ -244,7 +247,7 @@ class SAM2VideoPredictor:
 
         Returns the ids left and, with need_output, (frame, logits) of the frames in which the object had prompts.
         """
-        state, _ = _checked(inference_state, 0)
+        state, _ = _checked(inference_state, 0, obj_id)
         if obj_id not in state.objects and not strict:
             return list(state.objects), []
         frames = sorted(_known(state, obj_id).prompted)
@@ -268,10 +271,24 @@ def build_sam2_video_predictor(
     return SAM2VideoPredictor(build_sam2(config_file, ckpt_path, device, mode, apply_postprocessing))
 
 
-def _checked(state: Any, frame_idx: Any) -> tuple[VideoState, int]:
+def _checked(state: Any, frame_idx: Any, obj_id: Any = None) -> tuple[VideoState, int]:
     if not isinstance(state, VideoState):
         raise InputError(f"inference_state must come from init_state, but is a {type(state).__name__}")
+    try:
+        hash(obj_id)
+    except TypeError as exc:
+        raise InputError(f"obj_id must be hashable, such as a number or a string, but is {shown(obj_id)}") from exc
     return state, check_whole("frame_idx", frame_idx, 0, len(state.clip) - 1)
+
+
+def _pairs(value: Any, name: str, count: int | None) -> NDArray[Any]:
+    """``count`` pairs x, y (None: any) in SAM 2's shapes, as (N, 2). Raises InputError, PromptError."""
+    array = as_array(value, name)
+    if count is None and array.size and array.shape[-1:] != (2,):
+        raise PromptError(f"{name} must have shape (N, 2), but have {array.shape}; [[x, y]] is one point")
+    if count is not None and array.size != 2 * count:
+        raise PromptError(f"{name} must be (x0, y0, x1, y1), shape (4,), but has {array.shape}")
+    return array.reshape(-1, 2)
 
 
 def _known(state: VideoState, obj_id: Hashable) -> VideoObject:
