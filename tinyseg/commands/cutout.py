@@ -96,7 +96,10 @@ def add_parser(commands: Any) -> None:
 
 def check_choice_of_prompts(args: argparse.Namespace) -> None:
     """Raises PromptError unless exactly one way to say what to cut out was taken."""
-    ways = [bool(args.point or args.box or args.mask), args.auto, bool(args.text or args.detector), bool(args.like)]
+    ways = [
+        bool(args.point or args.box or args.mask), args.auto, bool(args.text or args.detector),
+        bool(args.like or args.like_parts),
+    ]  # fmt: skip
     if sum(ways) != 1:
         raise PromptError(
             "say what to cut out in one way: --auto, or --point, --box or --mask, or --text with --detector, or --like"
@@ -107,7 +110,7 @@ def what_to_find(args: argparse.Namespace, load: Callable[[], Segmenter]) -> Fin
     """What the options say to cut out. load: opens the segmenter, for examples. Raises PromptError and DataError."""
     if args.auto:
         return lambda emb: salient(emb, args.zoom)
-    if args.like:
+    if args.like or args.like_parts:
         reference = read_reference(args, load())
         return lambda emb: united_or_nothing(search(emb, reference, zoom=args.zoom))
     source = open_words(args)

@@ -72,12 +72,17 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.images and not args.save:
         raise InputError("name images or a stream to find it in, or --save FILE to keep it")
+    in_stream = len(args.images) == 1 and is_stream(args.images[0])
+    if in_stream and (args.out != "." or args.format != "png"):
+        raise InputError("--out and --format are for images; a stream's results go to a --sink")
+    if not in_stream and args.sink != "null":
+        raise InputError("--sink is for a video, camera or stream; images' results go to --out, in a --format")
     seg = load_segmenter(args)
     reference = read_reference(args, seg)
     if args.save:
         reference.save(check_path("--save", args.save))
     seg.check_find(reference, args.most, args.threshold)
-    if len(args.images) == 1 and is_stream(args.images[0]):
+    if in_stream:
         return find_in_stream(seg, reference, args)
     return find_in_images(seg, reference, args) if args.images else 0
 

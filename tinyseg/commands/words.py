@@ -28,6 +28,8 @@ def add_word_options(parser: argparse.ArgumentParser) -> None:
 def open_words(args: argparse.Namespace) -> BoxSource | None:
     """The detector that the options name, None without words. Raises PromptError, and what opening it raises."""
     if args.text is None and args.detector is None:
+        if args.text_threshold is not None:
+            raise PromptError("--text-threshold needs a --detector, whose boxes it is for")
         return None
     if args.detector is None:
         raise PromptError("--text needs a --detector to find boxes: a folder of export-detector, or a detector.json")

@@ -207,6 +207,8 @@ def test_resuming_takes_no_other_photos_result_for_its_own(photos: Path, tmp_pat
     [
         ([], "in one way"),
         (["--auto", "--point", "3,3"], "in one way"),
+        (["--auto", "--like-box", "1,2,30,40"], "in one way"),
+        (["--point", "3,3", "--text-threshold", "0.3"], "needs a --detector"),
         (["--point", "3,3", "--background", "plaid"], "no background"),
         (["--point", "3"], "--point takes"),
     ],

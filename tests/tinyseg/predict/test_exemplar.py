@@ -198,6 +198,8 @@ def test_the_command_counts_and_keeps_references(
         (["find", picture, "--like", picture, "--like-box", "1,2"], "--like-box takes"),
         (["find", picture, "--like", str(tmp_path / "no.npz")], "no.npz"),
         (["find", picture, "--like", picture, "--like-box", "900,900,950,950"], "outside the frame"),
+        (["find", picture, "--like", saved, "--sink", "video:x.mp4"], "--sink is for a video"),
+        (["find", "synthetic:32x32:1", "--like", saved, "--format", "coco"], "are for images"),
         (["find", picture, picture, "--like", saved, "--most", "0"], "most must be"),
         (["find", picture, picture, "--like", saved, "--threshold", "nan"], "threshold must be"),
         (["find", picture, picture, "--like", saved, "--model", "small"], "another model"),
