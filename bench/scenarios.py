@@ -25,7 +25,7 @@ from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.geometry import letterbox
 from tinyseg.graphs.parity import Reference
 from tinyseg.graphs.parity import measure as compare_graphs
-from tinyseg.graphs.shapes import SLOT_COUNTS, prompt_dimensions
+from tinyseg.graphs.shapes import PROMPT_SLOTS, prompt_dimensions
 from tinyseg.loop import Loop
 from tinyseg.pixels import check_frame, prepare
 from tinyseg.predict.everything import everything_streams
@@ -129,7 +129,7 @@ def check_against_reference(seg: Segmenter, size: tuple[int, int] = FRAME_SIZE) 
     overlaps = []
     for role in seg.network.graphs:
         candidate = seg.network.compiled(role, view)
-        parity = compare_graphs(reference, role, candidate, prompt_dimensions(view, 1, 1), seg.info.precision)
+        parity = compare_graphs(reference, role, candidate, prompt_dimensions(view, 1), seg.info.precision)
         parity.require(f"on {seg.info.engine} {seg.info.engine_version}")
         overlaps.append(parity.mask_iou)
     return min(overlaps)
@@ -254,7 +254,7 @@ class BareEngine:
         self._image = prepare(check_frame(frame, "bgr"), view)
         self._encoder, self._decoder = seg.network.compiled("encoder", view), seg.network.compiled("decoder", view)
         self._streams = seg.info.streams
-        prompt = decoder_inputs([Prompt(box=boxes(1, size)[0])], view, view, 1, SLOT_COUNTS[0])
+        prompt = decoder_inputs([Prompt(box=boxes(1, size)[0])], view, view, 1, PROMPT_SLOTS)
         self._prompt = {
             "points": prompt.points, "labels": prompt.labels, "mask": prompt.mask, "has_mask": prompt.has_mask
         }  # fmt: skip
