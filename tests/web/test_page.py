@@ -21,6 +21,7 @@ from tests.conftest import mask_iou
 from tests.tinyseg.serve.browser import chromium
 from tests.tinyseg.serve.conftest import until
 from tests.web.conftest import Host
+from tinyseg.engines.cpu import available_cores
 from tinyseg.web import build_site
 
 LEAST = 0.99
@@ -128,7 +129,7 @@ def embedding(python: tinyseg.Segmenter, root: Path) -> tinyseg.Embedding:
 
 def test_it_is_isolated_and_uses_threads(shared: Page) -> None:
     assert shared.page.evaluate("crossOriginIsolated")
-    threads = min(4, os.cpu_count() or 1)
+    threads = min(4, available_cores())
     assert f"WASM, {threads} thread" in shared.text("#figures") and shared.text("#message") == ""
 
 
