@@ -21,10 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, path_kind
+from tinyseg.arguments import check_path, check_whole, path_kind
 from tinyseg.errors import DataError
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.rle import decode_rle
 from tinyseg.shard_rows import ROWS, TAR, find_picture, read_samples
+
+MOST_COORDINATE = 10 * MAX_SIDE  # of a polygon's points, which may lie a little outside of the picture
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,17 @@ class Photo:
     offset: int | None  # position in a tar file, None for a plain file
     size: int
 
+    def __post_init__(self) -> None:
+        """Raises DataError for labels that no picture can have: they may be a stranger's."""
+        for key in ("width", "height"):
+            check_whole(f"{self.path}: {key} of {self.name}", getattr(self, key), 1, MAX_SIDE, DataError)
+        for polygon in (p for instance in self.instances for p in instance):
+            if not (np.abs(polygon) <= MOST_COORDINATE).all():  # nor where one is no number
+                raise DataError(
+                    f"{self.path}: a polygon of {self.name} lies far outside of any picture, or is no number; mend it, or "
+                    "leave the picture out"
+                )
+
     def read(self) -> NDArray[np.uint8]:
         """Decode to (H, W, 3) BGR."""
         with self.path.open("rb") as file:
@@ -50,6 +64,11 @@ class Photo:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise DataError(f"{self.path}: {self.name} is not an image that OpenCV can decode")
+        height, width = image.shape[:2]
+        if (width, height) != (self.width, self.height):
+            raise DataError(
+                f"{self.path}: {self.name} is {width} x {height}, but is labelled as {self.width} x {self.height}; label it as it is"
+            )
         return np.asarray(image, np.uint8)
 
     def masks(self) -> NDArray[np.bool_]:

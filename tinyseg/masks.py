@@ -65,7 +65,8 @@ class Masks:
         return int(self.scores.argmax())
 
     def only(self, index: int) -> Masks:
-        """One of the masks, as K = 1."""
+        """One of the masks, as K = 1; as in a list, -1 is the last one. Raises InputError."""
+        index = self._checked(index) % max(len(self), 1)
         one = slice(index, index + 1)
         return Masks(
             self.masks[one], self.scores[one], self.logits[one], self.boxes[one], self.areas[one], self.stability[one],

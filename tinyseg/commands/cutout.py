@@ -18,7 +18,7 @@ from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
 from tinyseg.commands.results import tell_failure, unique_names
-from tinyseg.commands.stream import check_apart, exit_code, stop_on_sigterm
+from tinyseg.commands.stream import check_apart, exit_code
 from tinyseg.commands.words import add_word_options, open_words
 from tinyseg.cutout import (
     BACKGROUND_HELP,
@@ -225,7 +225,6 @@ def cut_video(seg: Segmenter, args: argparse.Namespace, find: Find, background: 
     source = open_source(args.source[0])
     frames = lost = 0
     interrupted = False
-    stop_on_sigterm()
     try:
         video = CutoutVideo(out, source.frame_rate, background)
         try:

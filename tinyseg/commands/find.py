@@ -14,7 +14,7 @@ from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
-from tinyseg.commands.stream import check_sink_apart, exit_code, stop_on_sigterm
+from tinyseg.commands.stream import check_sink_apart, exit_code
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import find_images, read_image
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference
@@ -129,7 +129,6 @@ def find_in_stream(seg: Segmenter, reference: Reference, args: argparse.Namespac
     source = open_source(name, getattr(sys.stdin, "buffer", None))
     frames = seen = 0
     interrupted = False
-    stop_on_sigterm()
     try:
         sink = open_sink(args.sink, source.frame_rate, getattr(sys.stdout, "buffer", None))
         try:

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "coco" and failed < len(images):
         target.write("coco.json", coco.content())
     if not args.json and len(images) > 1:
-        print(f"{len(images) - failed} of {len(images)} images -> {args.out}")
+        print(f"{len(images) - failed} of {len(images)} images -> {args.out}", file=told)
     return 1 if failed else 0
 
 

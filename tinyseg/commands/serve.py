@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.commands.options import add_engine_options, load_segmenter
-from tinyseg.commands.stream import stop_on_sigterm
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.sources import SOURCE_HELP, open_source
-from tinyseg.system.console import heed_interrupts
+from tinyseg.system.console import forget_interrupts, heed_interrupts
 
 EXAMPLES = """examples:
   tinyseg serve examples/clip.mp4                         # then open http://127.0.0.1:8000/
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         print(f"open {url} (Ctrl-C stops)", flush=True)
 
-    stop_on_sigterm()
     heed_interrupts()
     serve(partial(open_source, args.source), seg.tracker, seg, shown_name(args.source), settings, ready)
+    forget_interrupts()
     return 0

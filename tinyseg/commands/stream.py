@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,16 +79,9 @@ def live_tick() -> Callable[[LoopStats], None]:
     return tick
 
 
-def stop_on_sigterm() -> None:
-    """SIGTERM stops the command as Ctrl-C does, so that files become whole."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def run_loop(loop: Loop, source: str) -> bool:
     """Run a loop to its end; returns whether it was interrupted. Raises DataError where the source gave no frame."""
     interrupted = False
-    stop_on_sigterm()
     with loop:
         try:
             heed_interrupts()

@@ -1,4 +1,4 @@
-"""The terminal: standard streams that may be closed or full, what is told on standard error, and Ctrl-C."""
+"""The terminal: standard streams that may be closed or full, what is told on standard error, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.1  # by then a finalizer or callback has ended
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
@@ -63,7 +64,8 @@ def drop_output() -> None:
 
 
 class Interrupts:
-    """Ctrl-C while a command runs: KeyboardInterrupt, and a memory of it where a library swallows that."""
+    """Ctrl-C or SIGTERM while a command runs: KeyboardInterrupt, so that files become whole, and a memory of it where a
+    library swallows that."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -93,11 +95,13 @@ _current: Interrupts | None = None
 
 @contextmanager
 def remembered_interrupts() -> Iterator[Interrupts]:
-    """Handle Ctrl-C as :class:`Interrupts` does; not in other threads, and not where a parent has it ignored."""
+    """Handle Ctrl-C and SIGTERM as :class:`Interrupts` does; not in other threads, and not where a parent has them ignored."""
     global _current
     interrupts = Interrupts()
-    before, hook, outer = signal.getsignal(signal.SIGINT), sys.unraisablehook, _current
-    ours = threading.current_thread() is threading.main_thread() and callable(before)
+    hook, outer = sys.unraisablehook, _current
+    ours = threading.current_thread() is threading.main_thread()
+    ignored = (signal.SIG_IGN, None)  # None: handled, but not by Python
+    before = {n: signal.getsignal(n) for n in STOPPING if ours and signal.getsignal(n) not in ignored}
 
     def not_raised(what: sys.UnraisableHookArgs) -> None:
         if issubclass(what.exc_type, KeyboardInterrupt):
@@ -105,22 +109,30 @@ def remembered_interrupts() -> Iterator[Interrupts]:
         else:
             hook(what)
 
-    if ours:
-        signal.signal(signal.SIGINT, interrupts)
+    if before:
+        for number in before:
+            signal.signal(number, interrupts)
         sys.unraisablehook, _current = not_raised, interrupts
     try:
         yield interrupts
     finally:
-        if ours:
+        if before:
             interrupts.end()
             sys.unraisablehook, _current = hook, outer
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def heed_interrupts() -> None:
     """Raise KeyboardInterrupt where Ctrl-C was pressed and a library swallowed it: for what might otherwise go on for ever."""
     if _current is not None and _current.seen:
         raise KeyboardInterrupt
+
+
+def forget_interrupts() -> None:
+    """Count what was asked so far as done: for a server, whose end is Ctrl-C or SIGTERM."""
+    if _current is not None:
+        _current.seen = False
 
 
 class _Handler(logging.Handler):

@@ -102,17 +102,20 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_that_a_library_swallows_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_a_library_swallows_still_counts(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tinyseg import cli  # noqa: PLC0415
 
     def swallows(args: object) -> int:
         with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return 0
 
     monkeypatch.setattr("tinyseg.commands.models.run", swallows)
-    before = signal.getsignal(signal.SIGINT)
-    assert cli.main(["models"]) == 130 and signal.getsignal(signal.SIGINT) is before
+    before = signal.getsignal(number)
+    assert cli.main(["models"]) == 130 and signal.getsignal(number) == before
 
 
 @pytest.mark.usefixtures("interruptible")
