@@ -93,9 +93,10 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     return np.asarray(read_image(path).any(2), np.bool_)
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     """Write an image by its suffix: under a temporary name first, so that no half file is ever seen. Raises DataError."""
-    write_bytes(path, encode_image(path, image))
+    place = check_path("a picture's name", path)
+    write_bytes(place, encode_image(place, image))
 
 
 def encode_image(path: Path, image: NDArray[np.uint8]) -> bytes:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinyseg.arguments import check_whole
+from tinyseg.arguments import check_path, check_whole
 from tinyseg.draw import overlay
 from tinyseg.errors import FrameError, InputError, NotInstalled
 from tinyseg.images import ImageInput, open_image, write_image
@@ -114,7 +114,7 @@ class Masks:
         self, path: str | Path, frame: ImageInput | None = None, color: str = "bgr", index: int | None = None
     ) -> Path:
         """Write :meth:`plot`'s picture as a .png, .jpg or other image file; returns the path. Raises DataError."""
-        place = Path(path)
+        place = check_path("a picture's name", path)
         write_image(place, self.plot(frame, color, index))
         return place
 

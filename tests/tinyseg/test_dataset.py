@@ -80,3 +80,30 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(tinyseg.DataError, match="not a data set that tinyseg reads"):
         read_photos(path)
+
+
+@pytest.mark.parametrize(
+    "changed, says",
+    [
+        ({"width": 48}, "is 64 x 48, but is labelled as 48 x 48"),
+        ({"width": -5}, "width of a.jpg must be a whole number"),
+        ({"height": "48"}, "height of a.jpg must be a whole number"),
+        ({"height": 320.5}, "height of a.jpg must be a whole number"),
+        ({"width": 10**6}, "width of a.jpg must be a whole number"),
+        ({"instances": [[[[0, 0], [9, float("nan")], [9, 9]]]]}, "a polygon of a.jpg"),
+        ({"instances": [[[[0, 0], [9, 1e30], [9, 9]]]]}, "a polygon of a.jpg"),
+    ],
+)
+def test_labels_that_no_picture_can_have_are_told(changed: dict[str, object], says: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.jpg")
+    row = {
+        "file": "images/a.jpg",
+        "width": 64,
+        "height": 48,
+        "source": "",
+        "instances": [[[[1, 1], [30, 1], [30, 30]]]],
+    }
+    with gzip.open(tmp_path / "annotations.jsonl.gz", "wt") as file:
+        file.write(json.dumps({**row, **changed}))
+    with pytest.raises(DataError, match=says):
+        read_photos(tmp_path)[0].read()

@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if len(given) > 1:
         shown = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{shown}: each is a run of its own; give one of them")
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit must be at least 1, but is {args.limit}")
     if args.pictures and not (args.detail or args.video):
         raise InputError("--pictures goes with --detail or --video")
     if (args.way or args.crop or args.objects or args.every != 1) and not args.video:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinyseg.arguments import check_path, clipped
+from tinyseg.arguments import check_path, clipped, shown
 from tinyseg.errors import DataError, PromptError
 from tinyseg.images import read_mask
 from tinyseg.prompts import Prompt
@@ -78,8 +78,17 @@ def parse_prompts(
     return [Prompt(xy, labels, box, hint) for box in corners] or [Prompt(xy, labels, mask=hint)]
 
 
-def prompt_of(row: dict[str, Any]) -> Prompt:
-    """A prompt as JSON has it, {"points", "labels", "box"}, each of which may be missing. Raises PromptError."""
+PROMPT_KEYS = ("points", "labels", "box")
+
+
+def prompt_of(row: dict[str, Any], beside: Sequence[str] = ()) -> Prompt:
+    """A prompt as JSON has it, {"points", "labels", "box"}, each of which may be missing. Raises PromptError.
+
+    beside: other keys that the row may have, for others to read.
+    """
+    unknown = sorted(set(row) - {*PROMPT_KEYS, *beside})
+    if unknown:
+        raise PromptError(f"{shown(unknown[0])} is nothing that a prompt has here; it has {', '.join(PROMPT_KEYS)}")
     return Prompt(row.get("points"), row.get("labels"), row.get("box"))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tinyseg.arguments import check_whole
+from tinyseg.arguments import check_whole, clipped
 from tinyseg.commands.options import add_engine_options, add_zoom_option
 from tinyseg.commands.prompts import add_prompt_options, parse_prompts, prompt_of, read_prompt_file
 from tinyseg.commands.stream import (
@@ -65,7 +66,11 @@ def add_parser(commands: Any) -> None:
 
 def read_frame_prompts(path: str) -> Callable[[int], Sequence[Prompt] | None]:
     """JSON lines of {"frame", "prompts"} -> prompts of a frame, None for frames that the file does not name."""
-    return dict(read_prompt_file("--every-frame-prompts", path, PROMPT_LINE, _frame_prompts)).get
+    rows = read_prompt_file("--every-frame-prompts", path, PROMPT_LINE, _frame_prompts)
+    twice = next((frame for frame, lines in Counter(frame for frame, _ in rows).items() if lines > 1), None)
+    if twice is not None:
+        raise DataError(f"{clipped(path)} has several lines for frame {twice}; put its prompts into one")
+    return dict(rows).get
 
 
 def _frame_prompts(row: Any) -> tuple[int, list[Prompt]]:

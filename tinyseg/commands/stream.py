@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import clipped, parse_size
-from tinyseg.errors import DataError
+from tinyseg.errors import DataError, InputError
 from tinyseg.loop import Loop, LoopStats
 from tinyseg.pixels import MAX_SIDE
 from tinyseg.sinks import SINK_HELP, Sink, open_sink
@@ -43,6 +43,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
 def open_ends(args: argparse.Namespace) -> tuple[Source, Sink]:
     """The source and the sink that the options name. Raises DataError, InputError."""
     check_sink_apart(args.sink, args.source)
+    if args.raw_size is not None and args.source != "-":
+        raise InputError("--raw-size is for raw frames on standard input, of the source -")
     size = (0, 0) if args.raw_size is None else parse_size("--raw-size", args.raw_size, MAX_SIDE)
     source = open_source(args.source, getattr(sys.stdin, "buffer", None), size, args.raw_color)
     try:

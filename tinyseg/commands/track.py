@@ -27,6 +27,7 @@ from tinyseg.sources import SOURCE_HELP
 from tinyseg.system.console import tell
 from tinyseg.track import ObjectId
 
+LINE_KEYS = ("frame", "id", "remove")
 PROMPT_LINE = '{"frame": N, "id": ID, "box" or "points" and "labels", or "remove"}'
 
 EXAMPLES = """examples:
@@ -84,7 +85,7 @@ def later_prompt(row: Any) -> tuple[int, ObjectId, Prompt | None]:
     frame, id = row["frame"], row["id"]
     if type(frame) is not int or frame < 0 or type(id) not in (int, str):
         raise ValueError(f"frame {frame!r}, id {id!r}")
-    return frame, id, None if row.get("remove") is True else prompt_of(row)
+    return frame, id, None if row.get("remove") is True else prompt_of(row, LINE_KEYS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -164,7 +164,12 @@ class Embedding:
         )  # fmt: skip
 
     def logits_in_frame(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Low-resolution logits (K, h, w) of this frame -> (K, H, W) logits in the frame's pixels."""
+        """Low-resolution logits (K, h, w) of this frame -> (K, H, W) logits in the frame's pixels. Raises InputError."""
+        if np.shape(logits)[1:] != self.geometry.grid:
+            raise InputError(
+                f"logits must have shape (K, {self.geometry.grid[0]}, {self.geometry.grid[1]}), as Masks.logits of this frame has, but "
+                f"have {np.shape(logits)}"
+            )
         return np.stack([pixels.upsample(one, self.geometry) for one in logits])
 
 

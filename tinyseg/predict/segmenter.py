@@ -17,9 +17,10 @@ from tinyseg.errors import FrameError, InputError, PromptError
 from tinyseg.geometry import INPUT_MULTIPLE, Letterbox, letterbox
 from tinyseg.graphs.everything_rule import EverythingRule, read_everything_rule
 from tinyseg.graphs.model import Model, ZoomRule, digest, shown_place
-from tinyseg.graphs.shapes import PROMPT_SLOTS, square_view
+from tinyseg.graphs.shapes import BATCH_SIZES, PROMPT_SLOTS, SLOT_COUNTS, square_view
 from tinyseg.images import ImageInput, open_image
 from tinyseg.masks import Masks
+from tinyseg.pixels import MAX_SIDE
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.find_defaults import MAX_FOUND, THRESHOLD
 from tinyseg.predict.network import Network
@@ -93,21 +94,30 @@ class Segmenter:
         )  # fmt: skip
 
     def with_zoom(self, rule: ZoomRule) -> Segmenter:
-        """The same model, sharing everything compiled, with another rule for second looks (``model.zoom`` is its own)."""
+        """The same model, sharing everything compiled, with another rule for second looks (``model.zoom`` is its own).
+
+        Raises InputError.
+        """
+        if not isinstance(rule, ZoomRule):
+            raise InputError(f"rule must be a ZoomRule, as Segmenter.model.zoom is, but is {shown(rule)}")
         other = copy.copy(self)
         other.model = replace(self.model, zoom=rule)
         return other
 
     def view(self, width: int, height: int) -> Letterbox:
-        """How a whole frame of this size lies in the encoder's input."""
+        """How a whole frame of this size lies in the encoder's input. Raises FrameError."""
+        for name, value in (("width", width), ("height", height)):
+            check_whole(f"a frame's {name}", value, 1, MAX_SIDE, FrameError)
         return letterbox(width, height, self.model.long_side)
 
     def warm_up(self, width: int, height: int, prompts: int = 1, points: int = 1) -> float:
         """Compile ahead what frames of this size need, second looks included; from any thread. Returns the seconds it took.
 
-        prompts: how many are asked at once; points: how many each has, a box counting as two. Raises EngineError or
-        ParityError.
+        prompts: how many are asked at once; points: how many each has, a box counting as two. Raises EngineError,
+        FrameError, InputError or ParityError.
         """
+        prompts = min(check_whole("prompts", prompts, 1, 1 << 30), BATCH_SIZES[-1])  # more are asked in several calls
+        check_whole("points", points, 1, SLOT_COUNTS[-1])
         before = self.network.waited_seconds
         view, crop = self.view(width, height), square_view(self.model.zoom.side)
         points = max(points, PROMPT_SLOTS)

@@ -137,7 +137,8 @@ class ResultFolder:
     def without_own(self, images: Sequence[str], named: Sequence[str]) -> list[str]:
         """Images without those that tinyseg wrote into this folder, but for those that the user named one by one.
 
-        Where the folder of images is that of the results too, results would otherwise be taken for images.
+        Where the folder of images is that of the results too, results would otherwise be taken for images. Raises DataError
+        where nothing else is left.
         """
         here = os.path.realpath(self.folder)
 
@@ -145,7 +146,10 @@ class ResultFolder:
             folder, name = os.path.split(image)
             return image not in named and name in self._known and os.path.realpath(folder or ".") == here
 
-        return [image for image in images if not own(image)]
+        left = [image for image in images if not own(image)]
+        if images and not left:
+            raise DataError(f"{self.folder} holds nothing but what tinyseg wrote there; name the images themselves")
+        return left
 
     def place(self, name: str) -> Path:
         """The path of a file to write; from now on it is one of tinyseg's. Raises DataError where it is somebody's."""

@@ -191,6 +191,8 @@ def test_results_in_the_folder_of_the_images_are_no_images(photo: Path, tmp_path
             assert main([command[0], str(folder), *command[1:], "--out", str(folder), *FAKE]) == 0
     pictures = {p.name for p in folder.glob("*.png")}
     assert pictures == {"a.png", "a.overlay.png", "a.everything.png", "a.cutout.png"}
+    (folder / "a.png").unlink()
+    assert main(["segment", str(folder), "--point", "9,9", "--out", str(folder), *FAKE]) == 2
     # Named by themselves they are images like others.
     assert main(["segment", str(folder / "a.overlay.png"), "--point", "9,9", "--out", str(folder), *FAKE]) == 0
     assert (folder / "a.overlay.overlay.png").exists()
@@ -248,3 +250,21 @@ def test_a_command_is_the_only_one_that_is_imported(capsys: pytest.CaptureFixtur
 def test_a_file_where_the_folder_should_be(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", str(photo), "--point", "9,9", "--out", str(photo), *FAKE]) == 2
     assert "give a folder" in capsys.readouterr().err
+
+
+def test_frames_and_keys_of_prompt_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "prompts.jsonl"
+    line = '{"frame": 1, "prompts": [{"box": [1, 1, 20, 20]}]}\n'
+    run = ["run", "synthetic:32x32:2", "--every-frame-prompts", str(path), *FAKE]
+    for content, says in ((line * 2, "several lines for frame 1"), (line.replace("box", "mask"), "'mask' is nothing")):
+        path.write_text(content)
+        assert main([*run, "--box", "1,1,20,20"]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["run", "synthetic:32x32:2", "--raw-size", "8x8", "--box", "1,1,20,20", *FAKE]) == 2
+    assert "--raw-size is for raw frames" in capsys.readouterr().err
+    photos = ["segment", "--point", "9,9", "--format", "coco", "--out", "-", *FAKE]
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, np.full((40, 40, 3), 90, np.uint8))
+    assert main([*photos, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
+    told = capsys.readouterr()
+    assert len(json.loads(told.out)["images"]) == 2 and "2 of 2 images" in told.err

@@ -238,6 +238,28 @@ def test_wrong_thread_counts_are_refused(threads: Any) -> None:
         tinyseg.load(engine="fake", threads=threads)
 
 
+def test_wrong_sizes_rules_and_logits_are_refused(fake: tinyseg.Segmenter) -> None:
+    for call in (lambda: fake.view(-1, 5), lambda: fake.warm_up(0, 5), lambda: fake.view(5, 1 << 20)):
+        with pytest.raises(tinyseg.FrameError, match="must be a whole number from 1 to 16384"):
+            call()
+    with pytest.raises(tinyseg.InputError, match="prompts must be"):
+        fake.warm_up(64, 64, prompts=0)
+    with pytest.raises(tinyseg.InputError, match="ZoomRule"):
+        fake.with_zoom("x")  # type: ignore[arg-type]
+    emb = fake.embed(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(tinyseg.InputError, match="logits must have shape"):
+        emb.logits_in_frame(np.zeros((3, 3), np.float32))
+    for threshold in ("x", float("nan"), True):
+        with pytest.raises(tinyseg.InputError, match="mask_threshold"):
+            tinyseg.SAM2ImagePredictor(fake, mask_threshold=threshold)  # type: ignore[arg-type]
+    answer = emb.predict(box=(5, 5, 30, 30))
+    with pytest.raises(tinyseg.DataError, match="must be a path"):
+        answer.save(None)  # type: ignore[arg-type]
+    assert answer.only(-1).scores == answer.scores[-1]
+    with pytest.raises(tinyseg.InputError, match="index must be"):
+        answer.only(9)
+
+
 def test_mask_0_takes_the_place_of_the_reading_most_alike_it() -> None:
     logits = np.full((4, 8, 8), -1.0, np.float32)
     logits[0, :4] = 1.0  # the upper half

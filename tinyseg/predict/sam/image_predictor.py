@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_choice, check_flag
+from tinyseg.arguments import check_choice, check_flag, shown
 from tinyseg.errors import FrameError, InputError, NotReadyError, PromptError
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.sam.model import Sam, as_sam, build_sam
@@ -42,6 +43,12 @@ class SAM2ImagePredictor:
     ) -> None:
         if max_hole_area or max_sprinkle_area:
             raise InputError("max_hole_area and max_sprinkle_area must be 0: tinyseg removes specks by its own rule")
+        if (
+            isinstance(mask_threshold, bool)
+            or not isinstance(mask_threshold, (int, float))
+            or not math.isfinite(mask_threshold)
+        ):
+            raise InputError(f"mask_threshold must be a finite number, a logit, but is {shown(mask_threshold)}")
         self.model = as_sam(sam_model)
         self.mask_threshold = mask_threshold
         self.zoom = check_choice("zoom", zoom, ZOOM_CHOICES)
