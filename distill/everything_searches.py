@@ -120,8 +120,9 @@ def alternatives(rule: EverythingRule) -> dict[str, EverythingRule]:
     tried += [replace(own, confident=3.0, sure_margin=6, close_views=4, close_side=256)]
     small = replace(own, confident=3.0, whole_side=256)
     tried += [replace(small, sure_margin=3, points_per_side=16)]
-    tried += [replace(small, sure_margin=m, close_views=3, close_side=192) for m in (2, 3)]
-    tried += [replace(small, sure_margin=3, close_views=n, close_side=256) for n in (2, 4)]
+    tried += [replace(small, sure_margin=2, close_views=3, close_side=192)]
+    tried += [replace(small, sure_margin=4, close_views=n, close_side=224) for n in (3, 4)]
+    tried += [replace(small, sure_margin=4, close_views=4, close_side=side) for side in (192, 256)]
     found = {name_of(one): one for one in tried}
     found[name_of(rule)] = rule
     return found
