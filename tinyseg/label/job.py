@@ -20,7 +20,7 @@ from tinyseg.label.cluster import import_ray, label_on_ray
 from tinyseg.label.coco import read_coco
 from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
-from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, require_apart
+from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
 from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
 from tinyseg.label.worker import AUTO, COPY, NONE, Setup, Worker
@@ -116,10 +116,10 @@ def label(
     if ray is not None:
         import_ray()
     start = time.monotonic()
-    place = check_path("out", out).absolute()
+    place = plain_path(check_path("out", out))
     kept = [place / name for name in (PICTURES, SHARDS, "labels")]
     named = [check_path("an input", given) for given in inputs]
-    avoid = kept if any(path_kind(i) == "folder" and i.absolute() == place for i in named) else [place]
+    avoid = kept if any(path_kind(i) == "folder" and plain_path(i) == place for i in named) else [place]
     plan = make_plan(inputs, shard, every, tracks > 0, avoid)
     if tracks and not any(s.kind == VIDEO for s in plan.shards):
         raise InputError("tracks follow objects through videos, and there is none among the inputs")

@@ -10,6 +10,7 @@ from tinyseg.arguments import check_path, clipped
 from tinyseg.errors import DataError
 from tinyseg.label.coco import CocoFile, CocoRow, read_coco
 from tinyseg.label.gather import to_mask
+from tinyseg.label.inputs import plain_path
 from tinyseg.label.job import WEBDATASET, gather, opened, read_job
 from tinyseg.label.shard import ShardWriter, copy_pictures, is_done, read_stats, shard_path
 from tinyseg.rle import encode_rle
@@ -33,8 +34,8 @@ def merge(corrected: str | Path, out: str | Path) -> MergeReport:
     by their end. Replaced annotations carry ``"corrected": true`` and no score. A shard is rewritten whole or not at all, and doing
     it again changes nothing. Raises DataError.
     """
-    source = check_path("corrected", corrected).absolute()
-    place = check_path("out", out).absolute()
+    source = plain_path(check_path("corrected", corrected))
+    place = plain_path(check_path("out", out))
     job = read_job(place)
     kind = TAR if job["job"]["output"] == WEBDATASET else ROWS
     shards = int(job["shards"])

@@ -123,6 +123,9 @@ class Worker:
             quality = [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY]
             data = cv2.imencode(".jpg", picture.frame, quality)[1].tobytes()
         if keep and data is not None and setup.kind == ROWS:
+            if not is_inside(name):  # kept under such a name, it would replace a file elsewhere
+                writer.fail(name, "its name holds .. or a backslash, and its copy could land elsewhere; rename it")
+                return
             write_bytes(setup.out / "images" / name, data)
         writer.add({"image": image, "annotations": annotations}, data if keep else None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictu
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.label import BoxFile, Everything, Like, label
+from tinyseg.label import BoxFile, Everything, Like, label, worker
+from tinyseg.label.inputs import Shard, make_plan
+from tinyseg.label.shard import ShardWriter
 from tinyseg.rle import decode_rle
 
 
@@ -264,6 +267,60 @@ def test_the_output_may_lie_in_the_input(job: Job) -> None:
     assert job.label(job.inputs / "labels", images="copy").shards_before == 4
     job.label(job.inputs)
     assert job.label(job.inputs).images == 10
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_names_with_dots_stay_in_the_output(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,), (other,) = (write_pictures(tmp_path / "w" / f, 1, seed) for seed, f in enumerate("xp"))
+    mine = (tmp_path / "w" / "p" / other).read_bytes()
+    mended = tmp_path / "w" / "p" / "mended.png"
+    mended.write_bytes(mine)
+    before = mended.stat().st_ino
+    monkeypatch.chdir(tmp_path / "w" / "x")
+    inputs = [one, "../../w/p/mended.png", "./../x/" + one]  # the last one is the first again
+    options: dict[str, Any] = {"engine": "fake", "images": "copy", "format": format}
+    report = label(inputs, "labels", Everything(points_per_side=1), **options)
+    assert report.images == 2 and mended.stat().st_ino == before  # not so much as replaced by itself
+    assert (tmp_path / "w" / "x" / "labels" / "images" / "p" / "mended.png").read_bytes() == mine
+    assert not list((tmp_path / "w" / "p").glob("*.txt"))
+
+
+def test_parents_of_links_are_where_links_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "far" / "in", 1)
+    (tmp_path / "far" / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    monkeypatch.chdir(tmp_path)
+    for inputs in (["link/../in/000.png"], ["link/../in/*.png"]):
+        plan = make_plan(inputs)
+        assert plan.root == tmp_path / "far" / "in" and plan.shards[0].files == ("000.png",)
+
+
+def test_names_that_lead_out_are_not_written(job: Job, tmp_path: Path) -> None:
+    """Whatever made such a name: neither a picture nor a label file goes elsewhere."""
+    setup = worker.Setup(
+        BoxFile(str(job.boxes)), tmp_path / "out", job.inputs, ".jsonl.gz", "copy", 1, 0, None, "fake", "fp32", 1
+    )
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    *_, stats = worker.Worker(setup).label(Shard(0, "files", ("000.png", "../in/001.png")))
+    assert stats.images == 1 and [e["name"] for e in stats.errors] == ["../in/001.png"]
+    job.label(tmp_path / "yolo", format="yolo")
+    with ShardWriter(tmp_path / "yolo", 0, ".jsonl.gz") as writer:
+        writer.add({"image": {"file_name": "../../out.png", "width": 96, "height": 64}, "annotations": []}, None)
+    with pytest.raises(DataError, match="leads out of it"):
+        job.label(tmp_path / "yolo", format="yolo")
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_the_labels_are_no_input_however_they_are_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job.inputs.parent / "link").symlink_to(job.inputs)
+    monkeypatch.chdir(job.inputs)
+    for number, (given, out) in enumerate(
+        [(".", "../in/{}"), ("*", "{}"), ("**/*.png", "./{}"), ("../link", "{}"), ("../link/*", "{}")]
+    ):
+        wanted, out = Everything(points_per_side=1), out.format(f"labels{number}")
+        assert label([given], out, wanted, engine="fake", images="copy").images == 10
+        assert label([given], out, wanted, engine="fake", images="copy").shards_before == 1, given
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize(
