@@ -65,7 +65,9 @@ def add_parser(commands: Any) -> None:
     add_region_options(parser.add_argument_group("everything (defaults: the model's own)"))
     add_word_options(parser)
     group = parser.add_argument_group("boxes")
-    group.add_argument("--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask")
+    group.add_argument(
+        "--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask, but for those with iscrowd"
+    )
     add_like_options(parser)
     group = parser.add_argument_group("likeness")
     group.add_argument(

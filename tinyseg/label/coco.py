@@ -61,8 +61,12 @@ def is_same_picture(one: str, other: str) -> bool:
     return a[-shared:] == b[-shared:]
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Read and check a file. Annotations of crowds are left out. Raises DataError."""
+def read_coco(path: Path, crowds: bool = False) -> CocoFile:
+    """Read and check a file. Raises DataError.
+
+    crowds: take in annotations with ``iscrowd``. COCO means a group of things by it, and its box is of no single one; tools that
+    export corrections write it of every mask that is stored as run lengths.
+    """
     path = check_path("a COCO file", path)
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -73,7 +77,7 @@ def read_coco(path: Path) -> CocoFile:
         images = {files[i["id"]]: (int(i.get("width") or 0), int(i.get("height") or 0)) for i in content["images"]}
         rows: dict[str, list[CocoRow]] = {}
         for row in content["annotations"]:
-            if row.get("iscrowd"):
+            if row.get("iscrowd") and not crowds:
                 continue
             bbox = [float(v) for v in row["bbox"]]
             if len(bbox) != 4 or not all(map(math.isfinite, bbox)):

@@ -30,9 +30,9 @@ class MergeReport:
 def merge(corrected: str | Path, out: str | Path) -> MergeReport:
     """Replace the labels of every picture that a COCO file names by what it says of it; nothing at all is an answer too.
 
-    corrected: as CVAT and others export it; polygons and run lengths are taken, boxes alone are not. Names are matched as a whole or
-    by their end. Replaced annotations carry ``"corrected": true`` and no score. A shard is rewritten whole or not at all, and doing
-    it again changes nothing. Raises DataError.
+    corrected: as CVAT and others export it; polygons and run lengths are taken, those with ``iscrowd`` too, boxes alone are not.
+    Names are matched as a whole or by their end. Replaced annotations carry ``"corrected": true`` and no score. A shard is
+    rewritten whole or not at all, and doing it again changes nothing. Raises DataError.
     """
     source = plain_path(check_path("corrected", corrected))
     place = plain_path(check_path("out", out))
@@ -45,7 +45,7 @@ def merge(corrected: str | Path, out: str | Path) -> MergeReport:
             raise DataError(
                 f"{len(missing)} of {shards} shards of {clipped(place)} are not done yet; run its command to the end"
             )
-        content = read_coco(source)
+        content = read_coco(source, crowds=True)
         matched = match(content, place, shards, kind)
         before = after = 0
         for number, names in sorted(matched.items()):

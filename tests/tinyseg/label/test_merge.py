@@ -16,6 +16,7 @@ from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.label import Everything, label, merge, review
+from tinyseg.label.coco import read_coco
 from tinyseg.rle import decode_rle, encode_rle
 
 MASK = ellipse(96, 64, 40, 30, 20, 12)
@@ -74,6 +75,21 @@ def test_a_name_of_two_pictures_is_refused_and_failures_stay_told(tmp_path: Path
         merge(corrected(tmp_path / "c.json", {"001.png": []}), out)
     assert merge(corrected(tmp_path / "c.json", {"b/001.png": [[SQUARE]]}), out).images == 1
     assert (out / "errors.jsonl").read_text() == errors
+
+
+def test_masks_that_exporters_call_crowds_are_kept(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out)
+    content = json.loads((out / "annotations.json").read_text())
+    for row in content["annotations"]:
+        row["iscrowd"] = 1  # as datumaro writes masks
+    file = tmp_path / "crowd.json"
+    file.write_text(json.dumps(content))
+    report = merge(file, out)
+    assert (report.images, report.before, report.after) == (10, 10, 10)
+    assert all(len(p.instances) == 1 for p in read_photos(out))
+    assert {a["iscrowd"] for a in json.loads((out / "annotations.json").read_text())["annotations"]} == {0}
+    assert not read_coco(file).rows  # boxes to label of crowds are left out, as docs/label.md says
 
 
 def test_an_edited_annotations_file_comes_back_in_its_own_place(job: Job, tmp_path: Path) -> None:
