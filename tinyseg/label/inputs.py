@@ -252,7 +252,7 @@ def tar_images(path: Path) -> tuple[list[Member], str | None]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                name = member.name.removeprefix("./")
+                name = str(PurePosixPath(member.name))  # q/./a.jpg and q//a.jpg would be one file
                 if member.isreg() and PurePosixPath(name).suffix.lower() in SUFFIXES:
                     members.append(Member(name, member.offset_data, member.size))
                 tar.members.clear()  # type: ignore[attr-defined] # it keeps every header otherwise
@@ -262,12 +262,17 @@ def tar_images(path: Path) -> tuple[list[Member], str | None]:
 
 
 def require_apart(plan: Plan) -> None:
-    """Raises InputError where two image files differ in their suffix alone: YOLO's label files would be the same."""
+    """Raises InputError where two pictures differ in their suffix alone: YOLO's label files would be the same."""
+    _require_stems([f for shard in plan.shards for f in shard.files])
+    for place in (shard.place for shard in plan.shards if shard.kind == TAR and shard.first == 0):
+        _require_stems([f"{place}/{member.name}" for member in tar_images(plan.root / place)[0]])
+
+
+def _require_stems(names: Iterable[str]) -> None:
     seen: dict[str, str] = {}
-    for name in (f for shard in plan.shards for f in shard.files):
-        stem = name.rpartition(".")[0]
-        if stem in seen:
+    for name in names:
+        other = seen.setdefault(name.rpartition(".")[0], name)
+        if other != name:  # a name that comes twice in a tar is its worker's to tell
             raise InputError(
-                f"{seen[stem]} and {name} would share one label file of YOLO's; rename one, or write another --format"
+                f"{clipped(other)} and {clipped(name)} would share one label file of YOLO's; rename one, or write another --format"
             )
-        seen[stem] = name

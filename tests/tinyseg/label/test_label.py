@@ -215,6 +215,26 @@ def test_two_suffixes_of_one_stem_are_refused_for_yolo(job: Job, tmp_path: Path)
     (job.inputs / "000.jpg").write_bytes((job.inputs / "000.png").read_bytes())
     with pytest.raises(InputError, match="share one label file"):
         job.label(tmp_path / "out", format="yolo")
+    packed = tmp_path / "p.tar"
+    with tarfile.open(packed, "w") as tar:
+        for name in ("a.png", "q/cat.jpg", "q/cat.png", "a.png"):
+            add(tar, name, (job.inputs / "000.png").read_bytes())
+    with pytest.raises(InputError, match=r"p.tar/q/cat.jpg and p.tar/q/cat.png would share one label file"):
+        label([packed], tmp_path / "out", Everything(points_per_side=1), engine="fake", format="yolo", shard=1)
+
+
+def test_a_name_of_a_tar_comes_twice_however_it_is_written(job: Job, tmp_path: Path) -> None:
+    packed = tmp_path / "p.tar"
+    names = ["q/./cat.png", "q/cat.png", "q//cat.png", "./q/cat.png"]
+    with tarfile.open(packed, "w") as tar:
+        for name, source in zip(names, job.names):
+            add(tar, name, (job.inputs / source).read_bytes())
+    report = label([packed], tmp_path / "out", Everything(points_per_side=1), engine="fake")
+    assert (report.images, report.failed) == (1, 3)
+    assert [i["file_name"] for i in read(tmp_path / "out")["images"]] == ["p.tar/q/cat.png"]
+    assert (tmp_path / "out" / "images" / "p.tar" / "q" / "cat.png").read_bytes() == (
+        job.inputs / "000.png"
+    ).read_bytes()
 
 
 def test_supervision_reads_the_coco_file(job: Job, tmp_path: Path) -> None:
