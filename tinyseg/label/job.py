@@ -23,7 +23,7 @@ from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
 from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
 from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
-from tinyseg.label.worker import AUTO, COPY, NONE, Setup, Worker
+from tinyseg.label.worker import AUTO, COPY, NONE, PICTURES, Setup, Worker
 from tinyseg.predict.load import MOST_THREADS, load
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.shard_rows import ROWS
@@ -34,7 +34,7 @@ from tinyseg.system.progress import progress
 COCO, YOLO, WEBDATASET = "coco", "yolo", "webdataset"
 FORMATS = (COCO, YOLO, WEBDATASET)
 IMAGES = (AUTO, COPY, NONE)
-JOB, LOCK, PICTURES = "label.json", ".lock", "images"
+JOB, LOCK = "label.json", ".lock"
 JOB_FORMAT = 1
 MOST_PROCESSES = 1024
 

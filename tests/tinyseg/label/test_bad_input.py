@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,36 @@ def test_a_failing_engine_is_no_matter_of_the_picture(
     monkeypatch.setattr(worker_module.Worker, "__init__", lambda self, setup, seg: setattr(self, "setup", setup))
     with pytest.raises(EngineError, match="no picture of shard 0 could be labelled: out of memory"):
         job.label(tmp_path / "out")
+
+
+@pytest.mark.parametrize("shard", [1, 64])
+def test_a_name_that_cannot_be_a_file_fails_alone(shard: int, job: Job, tmp_path: Path) -> None:
+    names = ["a.jpg", "a.jpg/b.jpg", "a.jpg/c/d.jpg", "q/e.jpg/f.jpg", "q/e.jpg", "x" * 300 + ".jpg", "z.jpg"]
+    packed = tmp_path / "p.tar"
+    with tarfile.open(packed, "w") as tar:
+        for name, source in zip(names, job.names):
+            tar.add(job.inputs / source, name)
+    wanted, out = Everything(points_per_side=1), tmp_path / "out"
+    report = label([packed], out, wanted, engine="fake", shard=shard)
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [e["name"] for e in errors] == [f"p.tar/{names[i]}" for i in (1, 2, 4, 5)]
+    assert "name of a folder" in errors[2]["error"] and "File name too long" in errors[3]["error"]
+    assert report.images == 3 and (out / "images" / "p.tar" / "z.jpg").exists()
+    assert label([packed], out, wanted, engine="fake", shard=shard).shards_before == report.shards
+    # Without copies nothing is in each other's way.
+    assert label([packed], tmp_path / "none", wanted, engine="fake", images="none").images == 7
+
+
+def test_a_folder_in_the_place_of_a_picture_fails_alone(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "out" / "images" / "004.png").mkdir(parents=True)
+    with pytest.raises(DataError, match="not written by tinyseg"):
+        job.label(tmp_path / "out", images="copy")
+    job.label(tmp_path / "two", images="copy")
+    (tmp_path / "two" / "images" / "004.png").unlink()
+    (tmp_path / "two" / "images" / "004.png").mkdir()
+    (tmp_path / "two" / "shards" / "00001_stats.json").unlink()
+    report = job.label(tmp_path / "two", images="copy")
+    assert (report.images, report.failed) == (9, 1)
 
 
 def test_a_full_disk_keeps_what_is_whole(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
