@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, check_whole, clipped
+from tinyseg.arguments import check_path, check_whole, clipped, shown
 from tinyseg.detect import Boxes, BoxSource, name_boxes, open_detector
 from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.label.coco import read_coco
@@ -74,6 +74,10 @@ class Everything:
 
     def __post_init__(self) -> None:
         Search(crop_layers=self.crop_layers, min_area=self.min_area)
+        for name in ("score", "stability"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise InputError(f"{name} must lie in [0, 1], but is {shown(value)}")
 
     def facts(self) -> dict[str, Any]:
         """What decides the answers, for the job's own file."""
