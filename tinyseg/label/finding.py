@@ -122,10 +122,14 @@ class Words:
 
 @dataclass(frozen=True)
 class BoxFile:
-    """Boxes of a COCO file, of a detector or of people, matched by file name: every box is a mask."""
+    """Boxes of a COCO file, of a detector or of people, matched by file name: every box is a mask.
+
+    whole: names in the file that a picture has from end to end, so that no other that ends alike is meant; a job fills it in.
+    """
 
     path: str
     zoom: str = "auto"
+    whole: frozenset[str] = frozenset()
 
     def facts(self) -> dict[str, Any]:
         try:
@@ -139,7 +143,7 @@ class BoxFile:
         return read_coco(Path(self.path)).category_names
 
     def open(self, seg: Segmenter, engine: str, threads: int | None) -> Finder:
-        return _BoxesFinder(seg, Path(self.path), self.zoom)
+        return _BoxesFinder(seg, Path(self.path), self.zoom, self.whole)
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,12 @@ class _WordsFinder:
 
 
 class _BoxesFinder:
-    def __init__(self, seg: Segmenter, path: Path, zoom: str) -> None:
-        self._seg, self._zoom = seg, zoom
+    def __init__(self, seg: Segmenter, path: Path, zoom: str, whole: frozenset[str]) -> None:
+        self._seg, self._zoom, self._whole = seg, zoom, whole
         self._file = read_coco(path)
 
     def find(self, frame: NDArray[np.uint8], name: str) -> list[Found]:
-        rows = self._file.of(name)
+        rows = self._file.of(name, self._whole)
         height, width = frame.shape[:2]
         corners, labels = [], []
         for row in rows:

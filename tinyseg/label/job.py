@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def label(
     if format == YOLO:
         require_apart(plan)
     if isinstance(wanted, BoxFile):
-        require_one_picture_each(wanted, plan)
+        wanted = replace(wanted, whole=require_one_picture_each(wanted, plan))
     kind = TAR_ROWS if format == WEBDATASET else ROWS
     with opened(place, format) as folder:
         segmenter = load(model, engine, precision, threads=threads)
@@ -301,12 +301,21 @@ def forget(out: Path, pending: Sequence[Shard]) -> None:
             stats_path(out, shard.number).unlink()
 
 
-def require_one_picture_each(boxes: BoxFile, plan: Plan) -> None:
-    """Raises DataError where one picture of the boxes' file could be several of the inputs."""
+def require_one_picture_each(boxes: BoxFile, plan: Plan) -> frozenset[str]:
+    """Names in the boxes' file that are a picture's whole name, as far as another picture's ends like them.
+
+    Raises DataError where one picture of the boxes' file could be several of the inputs.
+    """
     content = read_coco(Path(boxes.path))
+    names = [f for shard in plan.shards for f in shard.files]
+    whole = content.images.keys() & names
+    # They travel to every worker: all of them only where there are pictures whose names are not known yet.
+    told = set() if all(s.kind == FILES for s in plan.shards) else set(whole)
     taken: dict[str, str] = {}
-    for name in (f for shard in plan.shards for f in shard.files):
-        known = content.name_of(name)
+    for name in names:
+        known = content.name_of(name, whole)
+        if known != name:
+            told |= whole.intersection(content.alike(name))
         if known is None:
             continue
         if known in taken:
@@ -318,3 +327,4 @@ def require_one_picture_each(boxes: BoxFile, plan: Plan) -> None:
         raise DataError(
             f"{clipped(boxes.path)} names none of the inputs' pictures; its file names must end like theirs"
         )
+    return frozenset(told)

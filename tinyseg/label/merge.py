@@ -63,28 +63,33 @@ def merge(corrected: str | Path, out: str | Path) -> MergeReport:
 def match(content: CocoFile, out: Path, shards: int, kind: str) -> dict[int, dict[str, str]]:
     """Shard -> names of its pictures that the file corrects -> what the file calls them. Everything is checked before anything is
     changed. Raises DataError."""
-    found: dict[int, dict[str, str]] = {}
-    taken: dict[str, str] = {}
+    alike: list[tuple[int, str, int, int]] = []
     for number in range(shards):
         for row in read_rows(shard_path(out, number, kind)):
             image = row["image"]
-            name = content.name_of(image["file_name"])
-            if name is None:
-                continue
-            if name in taken:
-                raise DataError(
-                    f"{clipped(content.path)}: {name} could be {taken[name]} or {image['file_name']}; give it a longer name"
-                )
-            taken[name] = image["file_name"]
-            size = content.images[name]
-            if all(size) and size != (image["width"], image["height"]):
-                raise DataError(
-                    f"{clipped(content.path)}: {name} has {size[0]} x {size[1]} pixels there, and {image['width']} x "
-                    f"{image['height']} in {clipped(out)}"
-                )
-            for one in content.rows.get(name, []):
-                annotation_of(one, content.path, image["width"], image["height"])
-            found.setdefault(number, {})[image["file_name"]] = name
+            if content.alike(image["file_name"]):
+                alike.append((number, image["file_name"], image["width"], image["height"]))
+    whole = content.images.keys() & {picture for _, picture, _, _ in alike}
+    found: dict[int, dict[str, str]] = {}
+    taken: dict[str, str] = {}
+    for number, picture, width, height in alike:
+        name = content.name_of(picture, whole)
+        if name is None:
+            continue
+        if name in taken:
+            raise DataError(
+                f"{clipped(content.path)}: {name} could be {taken[name]} or {picture}; give it a longer name"
+            )
+        taken[name] = picture
+        size = content.images[name]
+        if all(size) and size != (width, height):
+            raise DataError(
+                f"{clipped(content.path)}: {name} has {size[0]} x {size[1]} pixels there, and {width} x {height} in "
+                f"{clipped(out)}"
+            )
+        for one in content.rows.get(name, []):
+            annotation_of(one, content.path, width, height)
+        found.setdefault(number, {})[picture] = name
     return found
 
 

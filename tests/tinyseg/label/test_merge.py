@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import ellipse
-from tests.tinyseg.label.conftest import Job, contents, write_pictures
+from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictures
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
-from tinyseg.label import Everything, label, merge, review
+from tinyseg.label import BoxFile, Everything, label, merge, review
 from tinyseg.label.coco import read_coco
 from tinyseg.rle import decode_rle, encode_rle
 
@@ -75,6 +75,25 @@ def test_a_name_of_two_pictures_is_refused_and_failures_stay_told(tmp_path: Path
         merge(corrected(tmp_path / "c.json", {"001.png": []}), out)
     assert merge(corrected(tmp_path / "c.json", {"b/001.png": [[SQUARE]]}), out).images == 1
     assert (out / "errors.jsonl").read_text() == errors
+
+
+def test_a_whole_name_goes_before_ends(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for seed, name in enumerate((".", "a", "b")):
+        write_pictures(folder / name, 2, seed)
+    label([folder], out, Everything(points_per_side=1), engine="fake", shard=1)
+    for names in (["000.png"], ["a/000.png", "b/000.png"], ["000.png", "b/000.png"]):
+        assert merge(corrected(tmp_path / "c.json", {n: [[SQUARE], [SQUARE]] for n in names}), out).images == len(names)
+    assert [len(p.instances) for p in read_photos(out)] == [2, 1, 2, 1, 2, 1]
+    # The same of boxes: sub/000.png ends like 000.png, and is not meant by it; in whichever shard or process it is.
+    boxes = BoxFile(str(write_boxes(tmp_path / "boxes.json", ["000.png", "b/001.png"])))
+    for processes in (1, 2):
+        place = tmp_path / f"boxes{processes}"
+        assert label([folder], place, boxes, engine="fake", shard=1, processes=processes).annotations == 2
+        assert [p.name for p in read_photos(place) if p.instances] == ["000.png", "b/001.png"]
+    with pytest.raises(DataError, match=r"001.png, which could be a/001.png or b/001.png; give it longer names"):
+        boxes = BoxFile(str(write_boxes(tmp_path / "two.json", ["001.png"])))
+        label([folder / "a", folder / "b"], tmp_path / "no", boxes, engine="fake")
 
 
 def test_masks_that_exporters_call_crowds_are_kept(job: Job, tmp_path: Path) -> None:
