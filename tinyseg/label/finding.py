@@ -292,8 +292,14 @@ class Follower:
 
 def check_facts(found: Mapping[str, Any], asked: Mapping[str, Any], place: Path) -> None:
     """Raises DataError where a folder holds labels of another job, and says of which one."""
-    for name in sorted({*found, *asked}):
+    # Last what another option may have changed too, and of which only a digest is there.
+    for name in sorted({*found, *asked}, key=lambda n: (n == "inputs", n)):
         if found.get(name) != asked.get(name):
+            if name == "inputs":
+                raise DataError(
+                    f"{clipped(place)} holds labels of another job: pictures among the inputs came, went or have other names, or "
+                    "--shard or --every is another; put them back, or name another --out"
+                )
             raise DataError(
                 f"{clipped(place)} holds labels of another job: {name} is {_short(found.get(name))} there and "
                 f"{_short(asked.get(name))} now; name another --out, or give the options and inputs of that job"

@@ -209,8 +209,12 @@ def test_two_jobs_on_one_folder(job: Job, tmp_path: Path) -> None:
 
 def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
     job.label(tmp_path / "out")
-    with pytest.raises(DataError, match="inputs is"):
+    with pytest.raises(DataError, match="--shard or --every is another"):
         job.label(tmp_path / "out", shard=4)
+    (job.inputs / "000.png").rename(tmp_path / "000.png")
+    with pytest.raises(DataError, match="pictures among the inputs came, went or have other names"):
+        job.label(tmp_path / "out")
+    (tmp_path / "000.png").rename(job.inputs / "000.png")
     with pytest.raises(DataError, match=r"wanted is .*boxes.* there and .*everything"):
         label([job.inputs], tmp_path / "out", engine="fake", shard=3)
     with pytest.raises(DataError, match=r'output is "coco" there and "webdataset"'):
