@@ -101,10 +101,29 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = detect.FunctionSource(lambda frame: ([[10, 8, 50, 38], [60, 8, 90, 38]], ["dog", "cup"], [0.9, 0.8]))
     monkeypatch.setattr(finding, "open_detector", lambda *_: source)
     write_pictures(tmp_path / "in", 2)
-    label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", "somewhere"), engine="fake")
+    places = [write_card(tmp_path / name / "detector", name.encode()) for name in ("one", "other")]
+    label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[0])), engine="fake")
     content = read(tmp_path / "out")
     assert [c["name"] for c in content["categories"]] == ["cup", "dog"]
     assert [a["category_id"] for a in content["annotations"]] == [2, 1, 2, 1]
+    again = shutil.copytree(places[0], tmp_path / "moved" / "detector")
+    assert (
+        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(again)), engine="fake").labelled == 0
+    )
+    with pytest.raises(DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"):
+        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[1])), engine="fake")
+
+
+def write_card(folder: Path, graph: bytes) -> Path:
+    """A detector of which nothing but the description is read."""
+    folder.mkdir(parents=True)
+    (folder / "graph.onnx").write_bytes(graph)
+    card = {
+        "format": 1, "kind": "boxes", "file": "graph.onnx", "input": {"name": "x", "width": 64, "height": 64},
+        "outputs": ["b", "s"], "scores": "s", "box_format": "xyxy", "unit": "pixels", "labels": ["cup", "dog"],
+    }  # fmt: skip
+    (folder / "detector.json").write_text(json.dumps(card))
+    return folder
 
 
 def test_videos_by_frames_and_by_tracks(root: Path, tmp_path: Path) -> None:
