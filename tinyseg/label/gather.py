@@ -212,7 +212,7 @@ def require_unchanged(out: Path, path: Path, merged: Path | None) -> list[str]:
         return []
     try:
         known = [str(d) for d in json.loads((out / WRITTEN).read_bytes())[ANNOTATIONS]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = []
     try:
         digest = digest_of(path)

@@ -266,7 +266,7 @@ def read_job(out: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         content["job"]["output"], content["root"], int(content["shards"]), list(content["categories"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as exc:
         raise DataError(f"{clipped(out)} is no folder that tinyseg label wrote: {JOB} is missing or damaged") from exc
     found: dict[str, Any] = content
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from filelock import FileLock
 from tests.tinyseg.label.conftest import Job, contents, write_pictures
 from tinyseg.cli import main
 from tinyseg.errors import DataError, EngineError
-from tinyseg.label import Everything, label
+from tinyseg.label import Everything, label, review
 from tinyseg.label import shard as shard_module
 from tinyseg.label import worker as worker_module
 
@@ -242,6 +243,28 @@ def test_damaged_shards_say_what_to_do(job: Job, tmp_path: Path) -> None:
         job.label(out)
     (out / "shards" / "00001.jsonl.gz").unlink()
     assert job.label(out).shards_before == 3 and contents(out) == wanted
-    (out / "shards" / "00002_stats.json").write_text("{}")
-    with pytest.raises(DataError, match=r"00002_stats\.json cannot be read"):
-        job.label(out)
+    for text in ("{}", "[" * 100_000, '{"shard": 1e999}'):
+        (out / "shards" / "00002_stats.json").write_text(text)
+        with pytest.raises(DataError, match=r"00002_stats\.json cannot be read .*delete it and run"):
+            job.label(out)
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_rows_of_another_shape_are_damage(format: str, job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out, format=format)
+    path = out / "shards" / "00000.jsonl.gz"
+    row = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    (one,) = row["annotations"]
+    wrongs: list[Any] = [7, [], {**row, "annotations": [7]}, {**row, "image": []}]
+    wrongs += [{**row, "image": {**row["image"], **w}} for w in ({"sha256": "zz"}, {"sha256": 7}, {"width": "96"})]
+    wrongs += [{**row, "image": {**row["image"], "file_name": 7}}, {**row, "image": {}}]
+    wrongs += [{**row, "annotations": [{k: v for k, v in one.items() if k != n}]} for n in ("category", "bbox")]
+    changes: list[dict[str, Any]] = [{"segmentation": 7}, {"bbox": [1]}, {"bbox": [1, 2, 3, float("nan")]}]
+    for wrong in (*changes, {"score": 10**400}, {"score": "high"}, {"category": 7}):
+        wrongs.append({**row, "annotations": [{**one, **wrong}]})
+    for wrong in wrongs:
+        path.write_bytes(gzip.compress(json.dumps(wrong).encode()))
+        for act in (lambda: job.label(out, format=format), lambda: review(out)):
+            with pytest.raises(DataError, match=r"00000\.jsonl\.gz is damaged .*delete it and run"):
+                act()
