@@ -172,6 +172,16 @@ def test_the_contact_sheet_shows_the_least_certain(format: str, job: Job, tmp_pa
         assert "was not kept" in review(out).read_text()
 
 
+def test_the_contact_sheet_bears_any_name(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 1)
+    try:
+        (tmp_path / "in" / "000.png").rename(tmp_path / "in" / "\udcff.png")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    label([tmp_path / "in"], tmp_path / "out", Everything(points_per_side=1), engine="fake")
+    assert r"\udcff.png" in review(tmp_path / "out").read_text()
+
+
 def test_review_errors(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path)]) == 2
     assert "no folder that tinyseg label wrote" in capsys.readouterr().err
