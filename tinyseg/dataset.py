@@ -84,7 +84,8 @@ def read_photos(path: Path) -> list[Photo]:
 
     path: a tar file or folder with annotations.jsonl.gz and images/; COCO's instances JSON with its images beside it, in
     images/ or in a folder named like the JSON's split (instances_val2017.json: val2017/, also one level up); a folder
-    that ``tinyseg label`` wrote; or a folder of SA-1B (name.jpg and name.json side by side).
+    that ``tinyseg label`` wrote; or a folder of SA-1B (name.jpg and name.json side by side). COCO's annotations with
+    ``iscrowd``, groups of things, are left out.
     """
     if path_kind(check_path("a data set", path)) is None:
         raise DataError(

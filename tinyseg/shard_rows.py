@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tinyseg.arguments import clipped
+from tinyseg.arguments import clipped, shown
 from tinyseg.errors import DataError
 
 ROWS, TAR = ".jsonl.gz", ".tar"
 MOST_ROW_BYTES = 1 << 30
+MOST_SIDE, MOST_FIGURE = 1 << 20, 1e9  # what no picture has
 
 # A row, and where its picture's bytes lie in the tar (offset, size); None without a picture.
 Sample = tuple[dict[str, Any], "tuple[int, int] | None"]
@@ -32,9 +33,11 @@ def read_samples(path: Path) -> Iterator[Sample]:
     """The same, with where the pictures lie. Raises DataError where it is damaged."""
     try:
         yield from _tar_rows(path) if path.name.endswith(TAR) else _gzip_rows(path)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, tarfile.TarError, zlib.error) as exc:
-        if isinstance(exc, DataError):
-            raise
+    except DataError:
+        raise
+    except (
+        OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, tarfile.TarError, zlib.error,
+    ) as exc:  # fmt: skip
         raise DataError(
             f"{clipped(path)} is damaged ({exc}); delete it and run the command again, which labels its pictures anew"
         ) from exc
@@ -60,8 +63,23 @@ def _tar_rows(path: Path) -> Iterator[Sample]:
 
 
 def _checked(row: Any) -> dict[str, Any]:
-    if not isinstance(row["image"], dict) or not isinstance(row["annotations"], list):
+    """A row whose fields are what their readers take them for. Raises ValueError, KeyError or TypeError."""
+    image, annotations = row["image"], row["annotations"]
+    if not isinstance(image, dict) or not isinstance(annotations, list):
         raise ValueError("a row that is none")
+    sides = image.get("width"), image.get("height")
+    if not isinstance(image.get("file_name"), str) or not all(type(s) is int and 0 < s <= MOST_SIDE for s in sides):
+        raise ValueError(f"an image without name or size: {shown(image)}")
+    bytes.fromhex(image.get("sha256", ""))
+    for one in annotations:
+        if not isinstance(one, dict) or not isinstance(one.get("category"), str):
+            raise ValueError(f"an annotation without category: {shown(one)}")
+        box = one.get("bbox")
+        if not isinstance(one.get("segmentation"), (dict, list)) or not isinstance(box, list) or len(box) != 4:
+            raise ValueError(f"an annotation without mask or box: {shown(one)}")
+        for figure in (*box, *(one[name] for name in ("score", "stability_score") if name in one)):
+            if not isinstance(figure, (int, float)) or not abs(figure) <= MOST_FIGURE:  # also of one that is no number
+                raise ValueError(f"an annotation with the figure {shown(figure)}")
     checked: dict[str, Any] = row
     return checked
 

@@ -18,6 +18,8 @@ from tinyseg.label.job import FORMATS, IMAGES
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD
 from tinyseg.system.folders import ResultFolder
 
+OF_MERGE = ("inputs", "out", "merge", "json", "run", "default_of", "command", "verbose", "quiet")
+
 EXAMPLES = """examples:
   tinyseg label photos/ --out labels                                          # everything in every picture
   tinyseg label photos/ --text "dog. red cup" --detector grounding-dino --out labels --processes 2
@@ -59,29 +61,31 @@ def add_parser(commands: Any) -> None:
         help="find up to N objects in a video's first frame and follow them, with ids (default: every frame by itself)",
     )  # fmt: skip
     parser.add_argument(
-        "--merge", metavar="FILE", help="put what a corrected COCO file says in the place of its pictures' labels"
-    )
+        "--merge", metavar="FILE",
+        help="put what a corrected COCO file says in the place of its pictures' labels; goes with --out and --json alone",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the final figures as JSON")
     add_region_options(parser.add_argument_group("everything (defaults: the model's own)"))
     add_word_options(parser)
     group = parser.add_argument_group("boxes")
-    group.add_argument("--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask")
+    group.add_argument(
+        "--boxes", metavar="FILE", help="a COCO file: every box of a picture becomes a mask, but for those with iscrowd"
+    )
     add_like_options(parser)
     group = parser.add_argument_group("likeness")
+    group.add_argument("--most", type=int, metavar="N", help=f"of the most alike, with --like (default: {MAX_FOUND})")
     group.add_argument(
-        "--most", type=int, default=MAX_FOUND, metavar="N", help=f"of the most alike (default: {MAX_FOUND})"
-    )
-    group.add_argument(
-        "--threshold", type=float, default=THRESHOLD, metavar="T", help=f"least likeness (default: {THRESHOLD})"
+        "--threshold", type=float, metavar="T", help=f"least likeness, with --like (default: {THRESHOLD})"
     )
     add_zoom_option(parser)
+    parser.set_defaults(zoom=None)  # to tell what was given; its default is that of Words, BoxFile and Like
     group = parser.add_argument_group("scale")
     group.add_argument(
         "--processes", type=int, default=1, metavar="N",
         help="workers, each on its share of the cores (default: 1; with --ray as many as there is room for)",
     )  # fmt: skip
     group.add_argument(
-        "--devices", default="", metavar="N,N", help="CUDA devices that the workers take in turn, such as 0,1"
+        "--devices", default="", metavar="N,N", help="CUDA devices that --processes or --ray take in turn, such as 0,1"
     )
     group.add_argument(
         "--ray",
@@ -92,7 +96,7 @@ def add_parser(commands: Any) -> None:
         "--shard", type=int, default=64, metavar="N", help="pictures a shard, which is what a kill loses (default: 64)"
     )
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def wanted_of(args: argparse.Namespace) -> Wanted:
@@ -108,31 +112,48 @@ def wanted_of(args: argparse.Namespace) -> Wanted:
     everything += [n for n in ("crop_layers", "min_area") if getattr(args, n)]
     if given and everything:
         raise PromptError(f"--{everything[0].replace('_', '-')} is of everything; leave it out, or --{given[0]}")
-    if args.text and args.detector is None:
+    if args.text is not None and args.detector is None:
         raise PromptError("--text needs a --detector to find boxes: a folder of export-detector, or a detector.json")
+    if args.text_threshold is not None and args.detector is None:
+        raise PromptError("--text-threshold needs a --detector, whose boxes it is for")
+    alike = [f"like-{kind}" for kind, _ in args.like_parts or []]
+    alike += [n for n in ("most", "threshold") if getattr(args, n) is not None]
+    if alike and not args.like:
+        raise PromptError(f"--{alike[0]} needs a --like, which says what to find")
+    if args.zoom is not None and not given:
+        raise PromptError("--zoom needs a --detector, --boxes or --like, whose masks it is for; leave it out")
+    zoom = args.zoom or "auto"
     if args.detector is not None:
-        return Words(args.text, args.detector, args.text_threshold, args.zoom)
+        return Words(args.text, args.detector, args.text_threshold, zoom)
     if args.boxes:
-        return BoxFile(args.boxes, args.zoom)
+        return BoxFile(args.boxes, zoom)
     if args.like:
         reference = read_reference(args, load_segmenter(args))
         # In the folder, where all workers see it, under a name of its own: another job must not change it.
         place = ResultFolder(check_path("--out", args.out)).place(f"reference-{reference_digest(reference)[:12]}.npz")
         if not place.exists():
             reference.save(place)
-        return Like(str(place), args.most, args.threshold, args.zoom)
+        return Like(str(place), *_likeness(args), zoom)
     return Everything(args.points_per_side, args.score, args.stability, args.crop_layers, args.min_area)
+
+
+def _likeness(args: argparse.Namespace) -> tuple[int, float]:
+    return MAX_FOUND if args.most is None else args.most, THRESHOLD if args.threshold is None else args.threshold
 
 
 def run(args: argparse.Namespace) -> int:
     if args.merge:
         if args.inputs:
             raise InputError("--merge takes no inputs: it changes the labels that are in --out")
+        for name, value in vars(args).items():
+            if name not in OF_MERGE and value != args.default_of(name):
+                option = f"like-{value[0][0]}" if name == "like_parts" else name.replace("_", "-")
+                raise InputError(f"--{option} does nothing beside --merge, which labels no picture; leave it out")
         return run_merge(args)
     if not args.inputs:
         raise InputError("name what to label: folders, images, videos, tars or globs")
     devices = [d for d in args.devices.split(",") if d]
-    if not all(d.isascii() and d.isdigit() for d in devices):
+    if not all(d.isascii() and d.isdigit() for d in devices) or (args.devices and not devices):
         raise InputError(f"--devices takes numbers with commas, such as 0,1, but got {args.devices!r}")
     report = label(
         args.inputs, args.out, wanted_of(args), format=args.format, images=args.images, shard=args.shard, every=args.every,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,23 +35,28 @@ class CocoFile:
     rows: dict[str, list[CocoRow]]
     by_base: dict[str, list[str]]
 
-    def name_of(self, name: str) -> str | None:
+    def alike(self, name: str) -> list[str]:
+        """What the file may call a picture: its whole name, else those that end alike."""
+        if name in self.images:
+            return [name]
+        return [n for n in self.by_base.get(PurePosixPath(name).name, ()) if is_same_picture(n, name)]
+
+    def name_of(self, name: str, whole: Collection[str] = ()) -> str | None:
         """What the file calls a picture: its whole name, or the last part of it where only one has that. None: not in it.
 
-        Raises DataError where several could be meant.
+        whole: names of the file that are the whole name of a picture, and so of no other. Raises DataError where several could be
+        meant.
         """
-        if name in self.images:
-            return name
-        ending = [n for n in self.by_base.get(PurePosixPath(name).name, ()) if is_same_picture(n, name)]
+        ending = [n for n in self.alike(name) if n == name or n not in whole]
         if len(ending) > 1:
             raise DataError(
                 f"{clipped(self.path)} names several pictures that could be {name}: {', '.join(ending[:3])}"
             )
         return ending[0] if ending else None
 
-    def of(self, name: str) -> list[CocoRow]:
+    def of(self, name: str, whole: Collection[str] = ()) -> list[CocoRow]:
         """Annotations of a picture, none where the file does not know it."""
-        known = self.name_of(name)
+        known = self.name_of(name, whole)
         return [] if known is None else self.rows.get(known, [])
 
 
@@ -61,8 +67,12 @@ def is_same_picture(one: str, other: str) -> bool:
     return a[-shared:] == b[-shared:]
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Read and check a file. Annotations of crowds are left out. Raises DataError."""
+def read_coco(path: Path, crowds: bool = False) -> CocoFile:
+    """Read and check a file. Raises DataError.
+
+    crowds: take in annotations with ``iscrowd``. COCO means a group of things by it, and its box is of no single one; tools that
+    export corrections write it of every mask that is stored as run lengths.
+    """
     path = check_path("a COCO file", path)
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -73,7 +83,7 @@ def read_coco(path: Path) -> CocoFile:
         images = {files[i["id"]]: (int(i.get("width") or 0), int(i.get("height") or 0)) for i in content["images"]}
         rows: dict[str, list[CocoRow]] = {}
         for row in content["annotations"]:
-            if row.get("iscrowd"):
+            if row.get("iscrowd") and not crowds:
                 continue
             bbox = [float(v) for v in row["bbox"]]
             if len(bbox) != 4 or not all(map(math.isfinite, bbox)):

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, check_whole, clipped
+from tinyseg.arguments import check_path, check_whole, clipped, shown
 from tinyseg.detect import Boxes, BoxSource, name_boxes, open_detector
+from tinyseg.detect.card import open_card
 from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.label.coco import read_coco
 from tinyseg.masks import Masks
@@ -74,6 +75,10 @@ class Everything:
 
     def __post_init__(self) -> None:
         Search(crop_layers=self.crop_layers, min_area=self.min_area)
+        for name in ("score", "stability"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise InputError(f"{name} must lie in [0, 1], but is {shown(value)}")
 
     def facts(self) -> dict[str, Any]:
         """What decides the answers, for the job's own file."""
@@ -105,7 +110,10 @@ class Words:
             phrases(self.text)
 
     def facts(self) -> dict[str, Any]:
-        return {"words": {**asdict(self), "detector": Path(self.detector).name}}
+        """Raises DataError or ModelError where the detector cannot be read."""
+        asked = {name: value for name, value in asdict(self).items() if name != "detector"}
+        # Another detector of the same name gives other labels; the digest is short to be seen whole in a message.
+        return {"words": {"detector": f"{Path(self.detector).name} {open_card(self.detector).sha256[:16]}", **asked}}
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -118,10 +126,14 @@ class Words:
 
 @dataclass(frozen=True)
 class BoxFile:
-    """Boxes of a COCO file, of a detector or of people, matched by file name: every box is a mask."""
+    """Boxes of a COCO file, of a detector or of people, matched by file name: every box is a mask.
+
+    whole: names in the file that a picture has from end to end, so that no other that ends alike is meant; a job fills it in.
+    """
 
     path: str
     zoom: str = "auto"
+    whole: frozenset[str] = frozenset()
 
     def facts(self) -> dict[str, Any]:
         try:
@@ -135,7 +147,7 @@ class BoxFile:
         return read_coco(Path(self.path)).category_names
 
     def open(self, seg: Segmenter, engine: str, threads: int | None) -> Finder:
-        return _BoxesFinder(seg, Path(self.path), self.zoom)
+        return _BoxesFinder(seg, Path(self.path), self.zoom, self.whole)
 
 
 @dataclass(frozen=True)
@@ -199,12 +211,12 @@ class _WordsFinder:
 
 
 class _BoxesFinder:
-    def __init__(self, seg: Segmenter, path: Path, zoom: str) -> None:
-        self._seg, self._zoom = seg, zoom
+    def __init__(self, seg: Segmenter, path: Path, zoom: str, whole: frozenset[str]) -> None:
+        self._seg, self._zoom, self._whole = seg, zoom, whole
         self._file = read_coco(path)
 
     def find(self, frame: NDArray[np.uint8], name: str) -> list[Found]:
-        rows = self._file.of(name)
+        rows = self._file.of(name, self._whole)
         height, width = frame.shape[:2]
         corners, labels = [], []
         for row in rows:
@@ -284,8 +296,14 @@ class Follower:
 
 def check_facts(found: Mapping[str, Any], asked: Mapping[str, Any], place: Path) -> None:
     """Raises DataError where a folder holds labels of another job, and says of which one."""
-    for name in sorted({*found, *asked}):
+    # Last what another option may have changed too, and of which only a digest is there.
+    for name in sorted({*found, *asked}, key=lambda n: (n == "inputs", n)):
         if found.get(name) != asked.get(name):
+            if name == "inputs":
+                raise DataError(
+                    f"{clipped(place)} holds labels of another job: pictures among the inputs came, went or have other names, or "
+                    "--shard or --every is another; put them back, or name another --out"
+                )
             raise DataError(
                 f"{clipped(place)} holds labels of another job: {name} is {_short(found.get(name))} there and "
                 f"{_short(asked.get(name))} now; name another --out, or give the options and inputs of that job"

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import clipped
+from tinyseg.arguments import clipped, shown
 from tinyseg.errors import DataError
 from tinyseg.files import commit, create_beside, write_bytes
 from tinyseg.label.shard import read_stats, shard_path
 from tinyseg.rle import MOST_PIXELS, decode_rle
-from tinyseg.shard_rows import read_rows
+from tinyseg.shard_rows import is_inside, read_rows
 from tinyseg.system.folders import ResultFolder
 
 ANNOTATIONS, ERRORS, WRITTEN = "annotations.json", "errors.jsonl", ".written.json"
@@ -212,7 +212,7 @@ def require_unchanged(out: Path, path: Path, merged: Path | None) -> list[str]:
         return []
     try:
         known = [str(d) for d in json.loads((out / WRITTEN).read_bytes())[ANNOTATIONS]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = []
     try:
         digest = digest_of(path)
@@ -249,6 +249,12 @@ def gather_yolo(folder: ResultFolder, shards: int, kind: str, names: Sequence[st
     labels = folder.folder / LABELS
     for row in all_rows(folder.folder, shards, kind):
         image = row["image"]
+        name = image["file_name"] if os.sep == "\\" else image["file_name"].replace("\\", "_")  # a letter like others
+        if not is_inside(name):
+            raise DataError(
+                f"{clipped(folder.folder)} has labels of {shown(image['file_name'])}, a name that leads out of it, and no label "
+                "file was written for it; label again into another --out"
+            )
         totals.images += 1
         lines = []
         for annotation in row["annotations"]:

@@ -7,6 +7,7 @@ where the data lies: a file's path below the root, ``film.mp4/000120.jpg`` for a
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import os
@@ -86,7 +87,8 @@ def make_plan(
     check_whole("shard", shard_size, 1, MOST_SHARD)
     check_whole("every", every, 1, 1 << 30)
     inputs = input_list(inputs)
-    files = list(dict.fromkeys(path for given in inputs for path in _found(given, {a.absolute() for a in avoid})))
+    left_out = {plain_path(a) for a in avoid} | {Path(os.path.realpath(a)) for a in avoid}
+    files = list(dict.fromkeys(path for given in inputs for path in _found(given, left_out)))
     if not files:
         raise DataError("nothing to label: name images, folders, videos, tars or globs")
     root = _root(inputs, files)
@@ -141,9 +143,24 @@ def input_list(inputs: Any) -> list[str | Path]:
     raise DataError(f"inputs must be a list of files, folders or globs, but is {shown(inputs)}")
 
 
+def plain_path(path: Path) -> Path:
+    """A path, absolute and without "..": names are cut from such paths, and must not lead out of the folder they are joined to."""
+    path = path.absolute()
+    if ".." not in path.parts:
+        return path
+    plain = Path(os.path.abspath(path))
+    end = len(path.parts) - path.parts[::-1].index("..")
+    head, rest = Path(*path.parts[:end]), path.parts[end:]  # what follows may be a pattern, or not be there yet
+    try:
+        same = head.samefile(os.path.abspath(head))
+    except OSError:
+        return plain
+    return plain if same else Path(os.path.realpath(head), *rest)  # ".." after a link is where the link leads
+
+
 def _found(given: str | Path, avoid: set[Path]) -> Iterator[Path]:
     """Files that one input names, absolute, in order. Raises DataError."""
-    place = check_path("an input", given).absolute()
+    place = plain_path(check_path("an input", given))
     kind = path_kind(place)
     if kind == "folder":
         inside = list(_walk(place, avoid))
@@ -160,7 +177,11 @@ def _found(given: str | Path, avoid: set[Path]) -> Iterator[Path]:
             raise DataError(f"{clipped(place)} is not of a known kind ({kinds})")
         yield place
     else:
-        matches = sorted(Path(p) for p in glob.glob(str(place), recursive=True))
+        # A pattern that does not name the folder of the labels does not mean them.
+        own = avoid.difference(place.parents, Path(os.path.realpath(place)).parents)
+        real = functools.cache(os.path.realpath)
+        found = (Path(p) for p in glob.glob(str(place), recursive=True))
+        matches = sorted(p for p in found if not any(_lies_in(q, own) for q in (p, Path(real(p.parent), p.name))))
         if not matches:
             raise DataError(f"{clipped(place)} matches no file")
         for match in matches:
@@ -170,14 +191,22 @@ def _found(given: str | Path, avoid: set[Path]) -> Iterator[Path]:
                 yield match
 
 
+def _lies_in(path: Path, folders: set[Path]) -> bool:
+    return not folders.isdisjoint((path, *path.parents))
+
+
 def _walk(folder: Path, avoid: set[Path]) -> Iterator[Path]:
     """Images, videos and tars of a folder and the folders in it; hidden ones and links to folders are passed over."""
 
     def fail(exc: OSError) -> None:
         raise DataError(f"folder {clipped(exc.filename)} cannot be read: {exc.strerror or exc}") from exc
 
+    real = Path(os.path.realpath(folder))  # the folder may be named through a link, and what to avoid may not
     for here, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(here, f) not in avoid)
+        inside = real / Path(here).relative_to(folder)
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and avoid.isdisjoint((Path(here, f), inside / f))
+        )
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES, TAR_SUFFIX):
                 yield Path(here, name)
@@ -186,7 +215,7 @@ def _walk(folder: Path, avoid: set[Path]) -> Iterator[Path]:
 def _root(inputs: Sequence[str | Path], files: Sequence[Path]) -> Path:
     """The folder that was named, if it is one; else the innermost that holds all files."""
     if len(inputs) == 1 and Path(inputs[0]).is_dir():
-        return Path(inputs[0]).absolute()
+        return plain_path(Path(inputs[0]))
     try:
         return Path(os.path.commonpath([p.parent for p in files]))
     except ValueError as exc:  # two drives of Windows
@@ -223,7 +252,7 @@ def tar_images(path: Path) -> tuple[list[Member], str | None]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                name = member.name.removeprefix("./")
+                name = str(PurePosixPath(member.name))  # q/./a.jpg and q//a.jpg would be one file
                 if member.isreg() and PurePosixPath(name).suffix.lower() in SUFFIXES:
                     members.append(Member(name, member.offset_data, member.size))
                 tar.members.clear()  # type: ignore[attr-defined] # it keeps every header otherwise
@@ -233,12 +262,17 @@ def tar_images(path: Path) -> tuple[list[Member], str | None]:
 
 
 def require_apart(plan: Plan) -> None:
-    """Raises InputError where two image files differ in their suffix alone: YOLO's label files would be the same."""
+    """Raises InputError where two pictures differ in their suffix alone: YOLO's label files would be the same."""
+    _require_stems([f for shard in plan.shards for f in shard.files])
+    for place in (shard.place for shard in plan.shards if shard.kind == TAR and shard.first == 0):
+        _require_stems([f"{place}/{member.name}" for member in tar_images(plan.root / place)[0]])
+
+
+def _require_stems(names: Iterable[str]) -> None:
     seen: dict[str, str] = {}
-    for name in (f for shard in plan.shards for f in shard.files):
-        stem = name.rpartition(".")[0]
-        if stem in seen:
+    for name in names:
+        other = seen.setdefault(name.rpartition(".")[0], name)
+        if other != name:  # a name that comes twice in a tar is its worker's to tell
             raise InputError(
-                f"{seen[stem]} and {name} would share one label file of YOLO's; rename one, or write another --format"
+                f"{clipped(other)} and {clipped(name)} would share one label file of YOLO's; rename one, or write another --format"
             )
-        seen[stem] = name

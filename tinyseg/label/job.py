@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from tinyseg.label.cluster import import_ray, label_on_ray
 from tinyseg.label.coco import read_coco
 from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
-from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, require_apart
+from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
 from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
-from tinyseg.label.worker import AUTO, COPY, NONE, Setup, Worker
+from tinyseg.label.worker import AUTO, COPY, NONE, PICTURES, Setup, Worker
 from tinyseg.predict.load import MOST_THREADS, load
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.shard_rows import ROWS
@@ -34,7 +34,7 @@ from tinyseg.system.progress import progress
 COCO, YOLO, WEBDATASET = "coco", "yolo", "webdataset"
 FORMATS = (COCO, YOLO, WEBDATASET)
 IMAGES = (AUTO, COPY, NONE)
-JOB, LOCK, PICTURES = "label.json", ".lock", "images"
+JOB, LOCK = "label.json", ".lock"
 JOB_FORMAT = 1
 MOST_PROCESSES = 1024
 
@@ -95,7 +95,8 @@ def label(
     ``out``: "auto" frames of videos and members of tars, for yolo and webdataset all; "copy" all; "none". shard: pictures a shard,
     which is what a kill loses. every: of a video, every so many frames. tracks: follow up to so many objects through each video,
     under ids; 0: every frame by itself. processes: workers, each on its share of the cores; 1 with ray for all that the cluster has
-    room for. devices: CUDA devices for them, in turn. ray: the address of a Ray cluster, or "local". model, engine, precision,
+    room for. devices: CUDA devices for
+    them, in turn; with one process there is nothing to deal out. ray: the address of a Ray cluster, or "local". model, engine, precision,
     threads (of each worker) as of :func:`tinyseg.load`. watch: show progress on a terminal.
 
     A script that asks for processes begins with the usual ``if __name__ == "__main__":``, as each of them imports it.
@@ -113,20 +114,25 @@ def label(
     check_whole("tracks", tracks, 0, 256)
     if threads is not None:
         check_whole("threads", threads, 1, MOST_THREADS)
+    if devices and processes == 1 and ray is None:
+        raise InputError(
+            "devices are dealt out to several workers, and there is one; ask for more processes or for ray, or set "
+            "CUDA_VISIBLE_DEVICES"
+        )
     if ray is not None:
         import_ray()
     start = time.monotonic()
-    place = check_path("out", out).absolute()
+    place = plain_path(check_path("out", out))
     kept = [place / name for name in (PICTURES, SHARDS, "labels")]
     named = [check_path("an input", given) for given in inputs]
-    avoid = kept if any(path_kind(i) == "folder" and i.absolute() == place for i in named) else [place]
+    avoid = kept if any(path_kind(i) == "folder" and plain_path(i) == place for i in named) else [place]
     plan = make_plan(inputs, shard, every, tracks > 0, avoid)
     if tracks and not any(s.kind == VIDEO for s in plan.shards):
         raise InputError("tracks follow objects through videos, and there is none among the inputs")
     if format == YOLO:
         require_apart(plan)
     if isinstance(wanted, BoxFile):
-        require_one_picture_each(wanted, plan)
+        wanted = replace(wanted, whole=require_one_picture_each(wanted, plan))
     kind = TAR_ROWS if format == WEBDATASET else ROWS
     with opened(place, format) as folder:
         segmenter = load(model, engine, precision, threads=threads)
@@ -260,7 +266,7 @@ def read_job(out: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         content["job"]["output"], content["root"], int(content["shards"]), list(content["categories"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as exc:
         raise DataError(f"{clipped(out)} is no folder that tinyseg label wrote: {JOB} is missing or damaged") from exc
     found: dict[str, Any] = content
     return found
@@ -295,12 +301,21 @@ def forget(out: Path, pending: Sequence[Shard]) -> None:
             stats_path(out, shard.number).unlink()
 
 
-def require_one_picture_each(boxes: BoxFile, plan: Plan) -> None:
-    """Raises DataError where one picture of the boxes' file could be several of the inputs."""
+def require_one_picture_each(boxes: BoxFile, plan: Plan) -> frozenset[str]:
+    """Names in the boxes' file that are a picture's whole name, as far as another picture's ends like them.
+
+    Raises DataError where one picture of the boxes' file could be several of the inputs.
+    """
     content = read_coco(Path(boxes.path))
+    names = [f for shard in plan.shards for f in shard.files]
+    whole = content.images.keys() & names
+    # They travel to every worker: all of them only where there are pictures whose names are not known yet.
+    told = set() if all(s.kind == FILES for s in plan.shards) else set(whole)
     taken: dict[str, str] = {}
-    for name in (f for shard in plan.shards for f in shard.files):
-        known = content.name_of(name)
+    for name in names:
+        known = content.name_of(name, whole)
+        if known != name:
+            told |= whole.intersection(content.alike(name))
         if known is None:
             continue
         if known in taken:
@@ -312,3 +327,4 @@ def require_one_picture_each(boxes: BoxFile, plan: Plan) -> None:
         raise DataError(
             f"{clipped(boxes.path)} names none of the inputs' pictures; its file names must end like theirs"
         )
+    return frozenset(told)

@@ -10,6 +10,7 @@ from tinyseg.arguments import check_path, clipped
 from tinyseg.errors import DataError
 from tinyseg.label.coco import CocoFile, CocoRow, read_coco
 from tinyseg.label.gather import to_mask
+from tinyseg.label.inputs import plain_path
 from tinyseg.label.job import WEBDATASET, gather, opened, read_job
 from tinyseg.label.shard import ShardWriter, copy_pictures, is_done, read_stats, shard_path
 from tinyseg.rle import encode_rle
@@ -29,12 +30,12 @@ class MergeReport:
 def merge(corrected: str | Path, out: str | Path) -> MergeReport:
     """Replace the labels of every picture that a COCO file names by what it says of it; nothing at all is an answer too.
 
-    corrected: as CVAT and others export it; polygons and run lengths are taken, boxes alone are not. Names are matched as a whole or
-    by their end. Replaced annotations carry ``"corrected": true`` and no score. A shard is rewritten whole or not at all, and doing
-    it again changes nothing. Raises DataError.
+    corrected: as CVAT and others export it; polygons and run lengths are taken, those with ``iscrowd`` too, boxes alone are not.
+    Names are matched as a whole or by their end. Replaced annotations carry ``"corrected": true`` and no score. A shard is
+    rewritten whole or not at all, and doing it again changes nothing. Raises DataError.
     """
-    source = check_path("corrected", corrected).absolute()
-    place = check_path("out", out).absolute()
+    source = plain_path(check_path("corrected", corrected))
+    place = plain_path(check_path("out", out))
     job = read_job(place)
     kind = TAR if job["job"]["output"] == WEBDATASET else ROWS
     shards = int(job["shards"])
@@ -44,7 +45,7 @@ def merge(corrected: str | Path, out: str | Path) -> MergeReport:
             raise DataError(
                 f"{len(missing)} of {shards} shards of {clipped(place)} are not done yet; run its command to the end"
             )
-        content = read_coco(source)
+        content = read_coco(source, crowds=True)
         matched = match(content, place, shards, kind)
         before = after = 0
         for number, names in sorted(matched.items()):
@@ -62,28 +63,33 @@ def merge(corrected: str | Path, out: str | Path) -> MergeReport:
 def match(content: CocoFile, out: Path, shards: int, kind: str) -> dict[int, dict[str, str]]:
     """Shard -> names of its pictures that the file corrects -> what the file calls them. Everything is checked before anything is
     changed. Raises DataError."""
-    found: dict[int, dict[str, str]] = {}
-    taken: dict[str, str] = {}
+    alike: list[tuple[int, str, int, int]] = []
     for number in range(shards):
         for row in read_rows(shard_path(out, number, kind)):
             image = row["image"]
-            name = content.name_of(image["file_name"])
-            if name is None:
-                continue
-            if name in taken:
-                raise DataError(
-                    f"{clipped(content.path)}: {name} could be {taken[name]} or {image['file_name']}; give it a longer name"
-                )
-            taken[name] = image["file_name"]
-            size = content.images[name]
-            if all(size) and size != (image["width"], image["height"]):
-                raise DataError(
-                    f"{clipped(content.path)}: {name} has {size[0]} x {size[1]} pixels there, and {image['width']} x "
-                    f"{image['height']} in {clipped(out)}"
-                )
-            for one in content.rows.get(name, []):
-                annotation_of(one, content.path, image["width"], image["height"])
-            found.setdefault(number, {})[image["file_name"]] = name
+            if content.alike(image["file_name"]):
+                alike.append((number, image["file_name"], image["width"], image["height"]))
+    whole = content.images.keys() & {picture for _, picture, _, _ in alike}
+    found: dict[int, dict[str, str]] = {}
+    taken: dict[str, str] = {}
+    for number, picture, width, height in alike:
+        name = content.name_of(picture, whole)
+        if name is None:
+            continue
+        if name in taken:
+            raise DataError(
+                f"{clipped(content.path)}: {name} could be {taken[name]} or {picture}; give it a longer name"
+            )
+        taken[name] = picture
+        size = content.images[name]
+        if all(size) and size != (width, height):
+            raise DataError(
+                f"{clipped(content.path)}: {name} has {size[0]} x {size[1]} pixels there, and {width} x {height} in "
+                f"{clipped(out)}"
+            )
+        for one in content.rows.get(name, []):
+            annotation_of(one, content.path, width, height)
+        found.setdefault(number, {})[picture] = name
     return found
 
 

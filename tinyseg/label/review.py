@@ -77,7 +77,7 @@ def review(out: str | Path, count: int = 200, by: str = "score", page: str | Pat
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1><main>\n{body}\n</main></html>\n"
     )
     target = check_path("page", page) if page is not None else ResultFolder(place).place("review.html")
-    write_bytes(target, text.encode())
+    write_bytes(target, text.encode(errors="backslashreplace"))  # a file's name may be no UTF-8
     return target
 
 

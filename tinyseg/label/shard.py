@@ -61,7 +61,7 @@ def read_stats(out: Path, number: int) -> ShardStats:
             int(content["shard"]), int(content["images"]), int(content["annotations"]), int(content["bytes"]),
             float(content["seconds"]), [{str(k): str(v) for k, v in e.items()} for e in content["errors"]],
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
         raise DataError(f"{clipped(path)} cannot be read ({exc}); delete it and run the command again") from exc
 
 
@@ -190,7 +190,7 @@ class Journal:
         self._path = out / SHARDS / f"{number:05d}{self.SUFFIX}"
         self._left_out: list[int] = []
         self._at, self._tries = -1, 0
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             content = json.loads(self._path.read_bytes())
             self._left_out = [int(n) for n in content["left_out"]]
             self._at, self._tries = int(content["at"]), int(content["tries"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from tinyseg.sources.video import VideoFileSource
 
 FRAME_QUALITY = 95  # of the JPEG files that frames of videos become
 AUTO, COPY, NONE = "auto", "copy", "none"
+PICTURES = "images"  # folder of the pictures that are kept
+OF_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,13 @@ class Worker:
                 except Exception as exc:  # one picture must not end a job of millions: it is told with its name
                     writer.fail(name, f"{type(exc).__name__}: {exc}")
                 else:
-                    self._write(writer, shard, name, picture, [f.to_annotation() for f in found])
+                    try:
+                        self._write(writer, shard, name, picture, [f.to_annotation() for f in found])
+                    except DataError as exc:
+                        reason = self._fault_of_name(exc)
+                        if reason is None:
+                            raise
+                        writer.fail(name, f"its copy cannot be written: {reason}")
                 yield writer.stats
             if broken is not None and not writer.stats.images:
                 raise EngineError(f"no picture of shard {shard.number} could be labelled: {broken}") from broken
@@ -108,6 +118,11 @@ class Worker:
 
     def _follows(self, shard: Shard) -> bool:
         return self.setup.tracks > 0 and shard.kind == VIDEO
+
+    def _fault_of_name(self, exc: DataError) -> str | None:
+        """Why a file's name is to blame that it could not be written, a matter of this picture; a full disk is one of all."""
+        code = getattr(exc.__cause__, "errno", None)
+        return os.strerror(code) if code in OF_NAMES and (self.setup.out / PICTURES).is_dir() else None
 
     def _write(
         self, writer: ShardWriter, shard: Shard, name: str, picture: Picture, annotations: list[dict[str, object]]
@@ -123,7 +138,10 @@ class Worker:
             quality = [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY]
             data = cv2.imencode(".jpg", picture.frame, quality)[1].tobytes()
         if keep and data is not None and setup.kind == ROWS:
-            write_bytes(setup.out / "images" / name, data)
+            if not is_inside(name):  # kept under such a name, it would replace a file elsewhere
+                writer.fail(name, "its name holds .. or a backslash, and its copy could land elsewhere; rename it")
+                return
+            write_bytes(setup.out / PICTURES / name, data)
         writer.add({"image": image, "annotations": annotations}, data if keep else None)
 
     def _pictures(self, shard: Shard, writer: ShardWriter) -> Iterator[tuple[int, str, _Reader]]:
@@ -147,6 +165,8 @@ class Worker:
             return
         last = shard.first + shard.count if shard.count is not None else None
         earlier = {m.name for m in members[: shard.first]}
+        kept = self.setup.kind == ROWS and self.setup.images != NONE
+        folders = {f for last in {n.rpartition("/")[0] for n in earlier} for f in (last, *_folders_of(last))}
         with open_binary(path) as file:
             for index, member in enumerate(members[shard.first : last]):
                 name = f"{shard.place}/{member.name}"
@@ -154,8 +174,12 @@ class Worker:
                     writer.fail(name, "its name leads out of the tar; it was left out")
                 elif member.name in earlier:
                     writer.fail(name, "the tar holds this name twice; the later one was left out")
+                elif kept and (member.name in folders or not earlier.isdisjoint(_folders_of(member.name))):
+                    # Told here, and not when it is written: which one was first there depends on who labels what when.
+                    writer.fail(name, "the tar has a picture of the name of a folder; the later one was left out")
                 else:
                     earlier.add(member.name)
+                    folders.update(_folders_of(member.name))
                     yield index, name, _MemberReader(file, member)
 
     def _frames(self, shard: Shard, writer: ShardWriter) -> Iterator[tuple[int, str, _Reader]]:
@@ -200,6 +224,10 @@ class Worker:
         if self._video is not None:
             self._video[1].close()
             self._video = None
+
+
+def _folders_of(name: str) -> list[str]:
+    return [name[:i] for i, letter in enumerate(name) if letter == "/"]
 
 
 class _FileReader:

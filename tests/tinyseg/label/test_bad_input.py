@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from filelock import FileLock
 from tests.tinyseg.label.conftest import Job, contents, write_pictures
 from tinyseg.cli import main
 from tinyseg.errors import DataError, EngineError
-from tinyseg.label import Everything, label
+from tinyseg.label import Everything, label, review
 from tinyseg.label import shard as shard_module
 from tinyseg.label import worker as worker_module
 
@@ -107,6 +109,36 @@ def test_a_failing_engine_is_no_matter_of_the_picture(
         job.label(tmp_path / "out")
 
 
+@pytest.mark.parametrize("shard", [1, 64])
+def test_a_name_that_cannot_be_a_file_fails_alone(shard: int, job: Job, tmp_path: Path) -> None:
+    names = ["a.jpg", "a.jpg/b.jpg", "a.jpg/c/d.jpg", "q/e.jpg/f.jpg", "q/e.jpg", "x" * 300 + ".jpg", "z.jpg"]
+    packed = tmp_path / "p.tar"
+    with tarfile.open(packed, "w") as tar:
+        for name, source in zip(names, job.names):
+            tar.add(job.inputs / source, name)
+    wanted, out = Everything(points_per_side=1), tmp_path / "out"
+    report = label([packed], out, wanted, engine="fake", shard=shard)
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [e["name"] for e in errors] == [f"p.tar/{names[i]}" for i in (1, 2, 4, 5)]
+    assert "name of a folder" in errors[2]["error"] and "File name too long" in errors[3]["error"]
+    assert report.images == 3 and (out / "images" / "p.tar" / "z.jpg").exists()
+    assert label([packed], out, wanted, engine="fake", shard=shard).shards_before == report.shards
+    # Without copies nothing is in each other's way.
+    assert label([packed], tmp_path / "none", wanted, engine="fake", images="none").images == 7
+
+
+def test_a_folder_in_the_place_of_a_picture_fails_alone(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "out" / "images" / "004.png").mkdir(parents=True)
+    with pytest.raises(DataError, match="not written by tinyseg"):
+        job.label(tmp_path / "out", images="copy")
+    job.label(tmp_path / "two", images="copy")
+    (tmp_path / "two" / "images" / "004.png").unlink()
+    (tmp_path / "two" / "images" / "004.png").mkdir()
+    (tmp_path / "two" / "shards" / "00001_stats.json").unlink()
+    report = job.label(tmp_path / "two", images="copy")
+    assert (report.images, report.failed) == (9, 1)
+
+
 def test_a_full_disk_keeps_what_is_whole(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = os.fsync, []
 
@@ -178,8 +210,12 @@ def test_two_jobs_on_one_folder(job: Job, tmp_path: Path) -> None:
 
 def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
     job.label(tmp_path / "out")
-    with pytest.raises(DataError, match="inputs is"):
+    with pytest.raises(DataError, match="--shard or --every is another"):
         job.label(tmp_path / "out", shard=4)
+    (job.inputs / "000.png").rename(tmp_path / "000.png")
+    with pytest.raises(DataError, match="pictures among the inputs came, went or have other names"):
+        job.label(tmp_path / "out")
+    (tmp_path / "000.png").rename(job.inputs / "000.png")
     with pytest.raises(DataError, match=r"wanted is .*boxes.* there and .*everything"):
         label([job.inputs], tmp_path / "out", engine="fake", shard=3)
     with pytest.raises(DataError, match=r'output is "coco" there and "webdataset"'):
@@ -207,6 +243,28 @@ def test_damaged_shards_say_what_to_do(job: Job, tmp_path: Path) -> None:
         job.label(out)
     (out / "shards" / "00001.jsonl.gz").unlink()
     assert job.label(out).shards_before == 3 and contents(out) == wanted
-    (out / "shards" / "00002_stats.json").write_text("{}")
-    with pytest.raises(DataError, match=r"00002_stats\.json cannot be read"):
-        job.label(out)
+    for text in ("{}", "[" * 100_000, '{"shard": 1e999}'):
+        (out / "shards" / "00002_stats.json").write_text(text)
+        with pytest.raises(DataError, match=r"00002_stats\.json cannot be read .*delete it and run"):
+            job.label(out)
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_rows_of_another_shape_are_damage(format: str, job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out, format=format)
+    path = out / "shards" / "00000.jsonl.gz"
+    row = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    (one,) = row["annotations"]
+    wrongs: list[Any] = [7, [], {**row, "annotations": [7]}, {**row, "image": []}]
+    wrongs += [{**row, "image": {**row["image"], **w}} for w in ({"sha256": "zz"}, {"sha256": 7}, {"width": "96"})]
+    wrongs += [{**row, "image": {**row["image"], "file_name": 7}}, {**row, "image": {}}]
+    wrongs += [{**row, "annotations": [{k: v for k, v in one.items() if k != n}]} for n in ("category", "bbox")]
+    changes: list[dict[str, Any]] = [{"segmentation": 7}, {"bbox": [1]}, {"bbox": [1, 2, 3, float("nan")]}]
+    for wrong in (*changes, {"score": 10**400}, {"score": "high"}, {"category": 7}):
+        wrongs.append({**row, "annotations": [{**one, **wrong}]})
+    for wrong in wrongs:
+        path.write_bytes(gzip.compress(json.dumps(wrong).encode()))
+        for act in (lambda: job.label(out, format=format), lambda: review(out)):
+            with pytest.raises(DataError, match=r"00000\.jsonl\.gz is damaged .*delete it and run"):
+                act()

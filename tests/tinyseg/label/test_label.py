@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictu
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.label import BoxFile, Everything, Like, label
+from tinyseg.label import BoxFile, Everything, Like, label, worker
+from tinyseg.label.inputs import Shard, make_plan
+from tinyseg.label.shard import ShardWriter
 from tinyseg.rle import decode_rle
 
 
@@ -98,10 +101,29 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = detect.FunctionSource(lambda frame: ([[10, 8, 50, 38], [60, 8, 90, 38]], ["dog", "cup"], [0.9, 0.8]))
     monkeypatch.setattr(finding, "open_detector", lambda *_: source)
     write_pictures(tmp_path / "in", 2)
-    label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", "somewhere"), engine="fake")
+    places = [write_card(tmp_path / name / "detector", name.encode()) for name in ("one", "other")]
+    label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[0])), engine="fake")
     content = read(tmp_path / "out")
     assert [c["name"] for c in content["categories"]] == ["cup", "dog"]
     assert [a["category_id"] for a in content["annotations"]] == [2, 1, 2, 1]
+    again = shutil.copytree(places[0], tmp_path / "moved" / "detector")
+    assert (
+        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(again)), engine="fake").labelled == 0
+    )
+    with pytest.raises(DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"):
+        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[1])), engine="fake")
+
+
+def write_card(folder: Path, graph: bytes) -> Path:
+    """A detector of which nothing but the description is read."""
+    folder.mkdir(parents=True)
+    (folder / "graph.onnx").write_bytes(graph)
+    card = {
+        "format": 1, "kind": "boxes", "file": "graph.onnx", "input": {"name": "x", "width": 64, "height": 64},
+        "outputs": ["b", "s"], "scores": "s", "box_format": "xyxy", "unit": "pixels", "labels": ["cup", "dog"],
+    }  # fmt: skip
+    (folder / "detector.json").write_text(json.dumps(card))
+    return folder
 
 
 def test_videos_by_frames_and_by_tracks(root: Path, tmp_path: Path) -> None:
@@ -212,6 +234,26 @@ def test_two_suffixes_of_one_stem_are_refused_for_yolo(job: Job, tmp_path: Path)
     (job.inputs / "000.jpg").write_bytes((job.inputs / "000.png").read_bytes())
     with pytest.raises(InputError, match="share one label file"):
         job.label(tmp_path / "out", format="yolo")
+    packed = tmp_path / "p.tar"
+    with tarfile.open(packed, "w") as tar:
+        for name in ("a.png", "q/cat.jpg", "q/cat.png", "a.png"):
+            add(tar, name, (job.inputs / "000.png").read_bytes())
+    with pytest.raises(InputError, match=r"p.tar/q/cat.jpg and p.tar/q/cat.png would share one label file"):
+        label([packed], tmp_path / "out", Everything(points_per_side=1), engine="fake", format="yolo", shard=1)
+
+
+def test_a_name_of_a_tar_comes_twice_however_it_is_written(job: Job, tmp_path: Path) -> None:
+    packed = tmp_path / "p.tar"
+    names = ["q/./cat.png", "q/cat.png", "q//cat.png", "./q/cat.png"]
+    with tarfile.open(packed, "w") as tar:
+        for name, source in zip(names, job.names):
+            add(tar, name, (job.inputs / source).read_bytes())
+    report = label([packed], tmp_path / "out", Everything(points_per_side=1), engine="fake")
+    assert (report.images, report.failed) == (1, 3)
+    assert [i["file_name"] for i in read(tmp_path / "out")["images"]] == ["p.tar/q/cat.png"]
+    assert (tmp_path / "out" / "images" / "p.tar" / "q" / "cat.png").read_bytes() == (
+        job.inputs / "000.png"
+    ).read_bytes()
 
 
 def test_supervision_reads_the_coco_file(job: Job, tmp_path: Path) -> None:
@@ -266,6 +308,60 @@ def test_the_output_may_lie_in_the_input(job: Job) -> None:
     assert job.label(job.inputs).images == 10
 
 
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_names_with_dots_stay_in_the_output(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,), (other,) = (write_pictures(tmp_path / "w" / f, 1, seed) for seed, f in enumerate("xp"))
+    mine = (tmp_path / "w" / "p" / other).read_bytes()
+    mended = tmp_path / "w" / "p" / "mended.png"
+    mended.write_bytes(mine)
+    before = mended.stat().st_ino
+    monkeypatch.chdir(tmp_path / "w" / "x")
+    inputs = [one, "../../w/p/mended.png", "./../x/" + one]  # the last one is the first again
+    options: dict[str, Any] = {"engine": "fake", "images": "copy", "format": format}
+    report = label(inputs, "labels", Everything(points_per_side=1), **options)
+    assert report.images == 2 and mended.stat().st_ino == before  # not so much as replaced by itself
+    assert (tmp_path / "w" / "x" / "labels" / "images" / "p" / "mended.png").read_bytes() == mine
+    assert not list((tmp_path / "w" / "p").glob("*.txt"))
+
+
+def test_parents_of_links_are_where_links_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "far" / "in", 1)
+    (tmp_path / "far" / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    monkeypatch.chdir(tmp_path)
+    for inputs in (["link/../in/000.png"], ["link/../in/*.png"]):
+        plan = make_plan(inputs)
+        assert plan.root == tmp_path / "far" / "in" and plan.shards[0].files == ("000.png",)
+
+
+def test_names_that_lead_out_are_not_written(job: Job, tmp_path: Path) -> None:
+    """Whatever made such a name: neither a picture nor a label file goes elsewhere."""
+    setup = worker.Setup(
+        BoxFile(str(job.boxes)), tmp_path / "out", job.inputs, ".jsonl.gz", "copy", 1, 0, None, "fake", "fp32", 1
+    )
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    *_, stats = worker.Worker(setup).label(Shard(0, "files", ("000.png", "../in/001.png")))
+    assert stats.images == 1 and [e["name"] for e in stats.errors] == ["../in/001.png"]
+    job.label(tmp_path / "yolo", format="yolo")
+    with ShardWriter(tmp_path / "yolo", 0, ".jsonl.gz") as writer:
+        writer.add({"image": {"file_name": "../../out.png", "width": 96, "height": 64}, "annotations": []}, None)
+    with pytest.raises(DataError, match="leads out of it"):
+        job.label(tmp_path / "yolo", format="yolo")
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_the_labels_are_no_input_however_they_are_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job.inputs.parent / "link").symlink_to(job.inputs)
+    monkeypatch.chdir(job.inputs)
+    for number, (given, out) in enumerate(
+        [(".", "../in/{}"), ("*", "{}"), ("**/*.png", "./{}"), ("../link", "{}"), ("../link/*", "{}")]
+    ):
+        wanted, out = Everything(points_per_side=1), out.format(f"labels{number}")
+        assert label([given], out, wanted, engine="fake", images="copy").images == 10
+        assert label([given], out, wanted, engine="fake", images="copy").shards_before == 1, given
+        shutil.rmtree(out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -282,6 +378,21 @@ def test_the_output_may_lie_in_the_input(job: Job) -> None:
         (["{in}", "--devices", "gpu"], "--devices takes"),
         (["{boxes}"], "not of a known kind"),
         (["{in}", "--merge", "x.json"], "takes no inputs"),
+        (["--merge", "x.json", "--text", "dog"], "--text does nothing beside --merge"),
+        (["--merge", "x.json", "--format", "yolo"], "--format does nothing beside --merge"),
+        (["--merge", "x.json", "--like-box", "1,2,3,4"], "--like-box does nothing beside --merge"),
+        (["{in}", "--like-box", "1,2,3,4"], "--like-box needs a --like"),
+        (["{in}", "--boxes", "{boxes}", "--like-mask", "x.png"], "--like-mask needs a --like"),
+        (["{in}", "--most", "3"], "--most needs a --like"),
+        (["{in}", "--threshold", "0.5"], "--threshold needs a --like"),
+        (["{in}", "--text-threshold", "0.5"], "--text-threshold needs a --detector"),
+        (["{in}", "--text", ""], "--detector"),
+        (["{in}", "--zoom", "off"], "--zoom needs"),
+        (["{in}", "--devices", "0"], "there is one; ask for more processes"),
+        (["{in}", "--devices", ","], "--devices takes"),
+        (["{in}", "--score", "5"], "score must lie in [0, 1], but is 5.0"),
+        (["{in}", "--score", "nan"], "score must lie in [0, 1]"),
+        (["{in}", "--stability", "-1"], "stability must lie in [0, 1]"),
     ],
 )
 def test_bad_options_are_told_in_one_line(

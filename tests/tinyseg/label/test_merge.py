@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import ellipse
-from tests.tinyseg.label.conftest import Job, contents, write_pictures
+from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictures
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError
-from tinyseg.label import Everything, label, merge, review
+from tinyseg.label import BoxFile, Everything, label, merge, review
+from tinyseg.label.coco import read_coco
 from tinyseg.rle import decode_rle, encode_rle
 
 MASK = ellipse(96, 64, 40, 30, 20, 12)
@@ -74,6 +75,40 @@ def test_a_name_of_two_pictures_is_refused_and_failures_stay_told(tmp_path: Path
         merge(corrected(tmp_path / "c.json", {"001.png": []}), out)
     assert merge(corrected(tmp_path / "c.json", {"b/001.png": [[SQUARE]]}), out).images == 1
     assert (out / "errors.jsonl").read_text() == errors
+
+
+def test_a_whole_name_goes_before_ends(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for seed, name in enumerate((".", "a", "b")):
+        write_pictures(folder / name, 2, seed)
+    label([folder], out, Everything(points_per_side=1), engine="fake", shard=1)
+    for names in (["000.png"], ["a/000.png", "b/000.png"], ["000.png", "b/000.png"]):
+        assert merge(corrected(tmp_path / "c.json", {n: [[SQUARE], [SQUARE]] for n in names}), out).images == len(names)
+    assert [len(p.instances) for p in read_photos(out)] == [2, 1, 2, 1, 2, 1]
+    # The same of boxes: sub/000.png ends like 000.png, and is not meant by it; in whichever shard or process it is.
+    boxes = BoxFile(str(write_boxes(tmp_path / "boxes.json", ["000.png", "b/001.png"])))
+    for processes in (1, 2):
+        place = tmp_path / f"boxes{processes}"
+        assert label([folder], place, boxes, engine="fake", shard=1, processes=processes).annotations == 2
+        assert [p.name for p in read_photos(place) if p.instances] == ["000.png", "b/001.png"]
+    with pytest.raises(DataError, match=r"001.png, which could be a/001.png or b/001.png; give it longer names"):
+        boxes = BoxFile(str(write_boxes(tmp_path / "two.json", ["001.png"])))
+        label([folder / "a", folder / "b"], tmp_path / "no", boxes, engine="fake")
+
+
+def test_masks_that_exporters_call_crowds_are_kept(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job.label(out)
+    content = json.loads((out / "annotations.json").read_text())
+    for row in content["annotations"]:
+        row["iscrowd"] = 1  # as datumaro writes masks
+    file = tmp_path / "crowd.json"
+    file.write_text(json.dumps(content))
+    report = merge(file, out)
+    assert (report.images, report.before, report.after) == (10, 10, 10)
+    assert all(len(p.instances) == 1 for p in read_photos(out))
+    assert {a["iscrowd"] for a in json.loads((out / "annotations.json").read_text())["annotations"]} == {0}
+    assert not read_coco(file).rows  # boxes to label of crowds are left out, as docs/label.md says
 
 
 def test_an_edited_annotations_file_comes_back_in_its_own_place(job: Job, tmp_path: Path) -> None:
@@ -135,6 +170,16 @@ def test_the_contact_sheet_shows_the_least_certain(format: str, job: Job, tmp_pa
         assert all(abs(rows[i]["stability_score"] - v) < 0.006 for i, v in zip(ids, values))
         (job.inputs / "002.png").unlink()
         assert "was not kept" in review(out).read_text()
+
+
+def test_the_contact_sheet_bears_any_name(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 1)
+    try:
+        (tmp_path / "in" / "000.png").rename(tmp_path / "in" / "\udcff.png")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    label([tmp_path / "in"], tmp_path / "out", Everything(points_per_side=1), engine="fake")
+    assert r"\udcff.png" in review(tmp_path / "out").read_text()
 
 
 def test_review_errors(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
