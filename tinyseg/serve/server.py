@@ -140,8 +140,9 @@ def serve(
     metrics = Metrics()
     with sock, _recording_folder(settings.recordings) as folder:
         live = Live(
-            opener, make_tracker, folder, playing=settings.playing, repeat=settings.repeat, observe=metrics.observe
-        )
+            opener, make_tracker, folder, keep=settings.recordings is not None, playing=settings.playing,
+            repeat=settings.repeat, observe=metrics.observe,
+        )  # fmt: skip
         app = create_app(
             live, segmenter, metrics, source=source_name, is_live=live.is_live, token=settings.token, names=settings.names,
             wide=settings.wide, secure=settings.certificate is not None,

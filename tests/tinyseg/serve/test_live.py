@@ -159,6 +159,21 @@ def test_a_recording_is_whole(make_live: Callable[..., Live], tmp_path: Path) ->
         live.recording(7)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_old_recordings_go_only_where_nobody_named_the_folder(
+    keep: bool, make_live: Callable[..., Live], tmp_path: Path
+) -> None:
+    live = make_live(playing=True, keep=keep)
+    for number in range(1, 11):
+        live.record().result(5)
+        assert until(lambda n=number: live.recording(n).state.frames)
+        live.stop_recording().result(5)
+    until(lambda: not live.recording(10).state.running)
+    assert [one.number for one in live.recordings()] == [*range(3, 11)]
+    kept = 10 if keep else 8
+    assert len([*tmp_path.glob("*.mp4")]) == len([*tmp_path.glob("*.json")]) == kept
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "says"), [("RECORDED_BYTES", 0, "its limit"), ("DISK_RESERVE_BYTES", 1 << 62, "disk is full")]
 )
