@@ -206,6 +206,17 @@ def picture(width: int, height: int) -> Picture:
     return Picture(np.full((height, width, 3), 90, np.uint8), ())
 
 
+def test_a_recording_of_odd_size_loses_nothing(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, 1, "r", 30.0, wait=True)
+    recording.add(picture(63, 49), ())
+    recording.finish()
+    recording.join()
+    assert recording.state.message == "" and recording.state.frames == 1
+    there, frame = cv2.VideoCapture(str(recording.video)).read()
+    assert there and frame.shape == (50, 64, 3) and abs(int(frame[-1, -1, 0]) - 90) < 8
+    assert json.loads(recording.masks.read_text())["images"][0]["width"] == 63
+
+
 def test_a_recording_ends_where_the_pictures_size_changes(tmp_path: Path) -> None:
     recording = Recording(tmp_path, 1, "r", 30.0, wait=True)
     for size in ((64, 48), (64, 48), (48, 64)):
