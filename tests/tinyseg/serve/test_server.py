@@ -215,6 +215,17 @@ def test_bad_settings_exit_with_2(arguments: list[str], says: str, capsys: pytes
     assert says in capsys.readouterr().err
 
 
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    pair = ["--certificate", str(junk), "--key", str(junk)]
+    assert main(["serve", "synthetic:32x32", "--engine", "fake", "--port", "0", *pair]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and err.count(str(junk)) == 2 and "PEM key" in err
+
+
 def test_a_taken_port_says_so(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "synthetic:32x32", "--engine", "fake", "--port", str(served.port)]) == 2
     assert "--port" in capsys.readouterr().err
