@@ -193,8 +193,9 @@ def test_a_stop_loses_nothing(tmp_path: Path) -> None:
                 pass  # the stream ends as it should
         logged = process.stderr.read()
         assert process.wait(timeout=30) == 0, logged
-    rows = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
-    assert rows[0]["event"] == "serving" and rows[-1]["event"] == "stopped" and "Traceback" not in logged
+    rows = [json.loads(line) for line in logged.splitlines()]
+    assert rows[0]["event"] == "model" and rows[0]["engine"] == "fake"
+    assert rows[1]["event"] == "serving" and rows[-1]["event"] == "stopped" and "Traceback" not in logged
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["images"]
 
