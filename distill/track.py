@@ -29,8 +29,9 @@ from tinyseg.bench.sequences import read_sequences
 from tinyseg.dataset import read_photos
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.clips import Clips
+from tinyseg.distill.config import LEAST_PEAK
 from tinyseg.distill.data import split_validation
-from tinyseg.distill.flags import flag
+from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.pace import Pace, follow, stop_on_signal
 from tinyseg.distill.run_folder import append_row
@@ -68,26 +69,26 @@ class TrackConfig:
     )
     out: str = ""
     start: str = field(default="base", metadata=flag("model folder, or a packaged model's name", TRACK, "PLACE"))
-    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N"))
+    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1))
     minutes: float | None = field(
-        default=None, metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M")
+        default=None,
+        metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M", least=0.001),
     )
-    batch_size: int = field(default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N"))
-    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N"))
-    video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S"))
+    batch_size: int = field(
+        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1)
+    )
+    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1))
+    video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S", most=1))
     learning_rate: float = field(
-        default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R")
+        default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R", least=LEAST_PEAK)
     )
     weight_decay: float = 0.02
-    seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N"))
-    validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N"))
+    seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N", most=MOST_SEED))
+    validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N", least=1))
     validation_clips: int = field(default=120, metadata=flag("held-out clips to validate on", TRACK, "N"))
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.clips, self.validate_every) < 1 or self.validation_clips < 0:
-            raise InputError("--steps, --batch-size, --clips and --validate-every must be at least 1")
-        if not 0 <= self.video_share <= 1:
-            raise InputError(f"--video-share is a share of the clips, from 0 to 1, got {self.video_share:g}")
+        check_numbers(self)
         if not self.data and not self.video:
             raise InputError("tracking is learned from photos (--data) or sequences (--video); give one of them")
 

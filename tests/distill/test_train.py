@@ -190,6 +190,35 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert "leaves the teacher alone" in err and "leaves nothing to learn" in err and "at least 0, got -1" in err
 
 
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("--learning-rate nan", "--learning-rate must be a number of at least 1e-09, got nan"),
+        ("--learning-rate inf", "got inf"),
+        ("--minutes nan", "--minutes"),
+        ("--minutes -1", "--minutes"),
+        ("--minutes 0", "--minutes"),
+        ("--validation-photos -1", "--validation-photos"),
+        ("--validate-every 0", "--validate-every"),
+        ("--distil-masks nan", "--distil-masks"),
+        ("--ground-truth nan", "--ground-truth"),
+        ("--mosaic nan", "--mosaic"),
+        ("--instances 100000", "--instances must be a number of at least 1 and at most 64, got 100000"),
+        ("--batch-size 100000", "--batch-size"),
+        (f"--steps 1{'0' * 400}", "--steps"),
+        ("--workers -1", "--workers"),
+        ("--seed -1", "--seed must be a number of at least 0 and at most 2147483647, got -1"),
+        ("--seed 2147483648", "--seed"),
+    ],
+)
+def test_numbers_that_no_training_can_use_are_told(
+    given: str, says: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(shapes), "--out", str(tmp_path / "run"), *given.split()]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
 TRAIN_WITH_WORKERS = """
 import sys
 from tinyseg.distill import data, train
