@@ -11,7 +11,6 @@ A run folder holds ``config.json``, ``clips/`` (features), ``steps.csv``, ``vali
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -34,12 +33,11 @@ from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.pace import Pace, follow, stop_on_signal
-from tinyseg.distill.run_folder import append_row
+from tinyseg.distill.run_folder import append_row, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
 from tinyseg.errors import DataError, InputError
-from tinyseg.files import write_bytes
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
 from tinyseg.track.hints import Hint, lay_out_hints, make_hint, with_box
@@ -337,9 +335,7 @@ class TrackTraining:
 
 def train_track(config: TrackConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Raises InputError, DataError, ModelError."""
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+    open_run_folder(Path(config.out), config)
     training = TrackTraining(config)
     if training.pace.step < config.steps:
         training.run()

@@ -8,7 +8,6 @@ optimizer, step and seconds spent) and ``best.pt``, the checkpoint whose validat
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import sys
@@ -32,7 +31,7 @@ from tinyseg.distill.model import Student, load_backbone, normalise
 from tinyseg.distill.pace import Pace, follow, stop_on_signal
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import first_prompts
-from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples
+from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples, open_run_folder
 from tinyseg.distill.shape import SIZES, StudentShape
 from tinyseg.distill.step import training_loss
 from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
@@ -40,7 +39,6 @@ from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
 from tinyseg.errors import InputError
-from tinyseg.files import write_bytes
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
@@ -240,12 +238,10 @@ class Training:
 
 def train(config: TrainConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Under ``torchrun`` every process calls it."""
-    out = Path(config.out)
     processes, device = join(config.device)
     try:
         if processes.is_first:
-            out.mkdir(parents=True, exist_ok=True)
-            write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+            open_run_folder(Path(config.out), config)
         training = Training(config, processes, device)
         processes.wait()  # nobody writes a checkpoint that another still reads
         if training.pace.step < config.steps:

@@ -219,6 +219,30 @@ def test_numbers_that_no_training_can_use_are_told(
     assert says in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("small_samples")
+def test_what_lies_in_the_way_is_told_in_a_line(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where a run folder should be, and backbones that are none."""
+    file, junk, other = (tmp_path / name for name in ("c.jpg", "junk.pt", "other.npz"))
+    file.write_bytes(b"picture")
+    junk.write_bytes(b"junk")
+    np.savez(other, **{f"conv{i:02d}.{part}": np.zeros((3, 2)) for i in range(52) for part in ("weight", "bias")})
+    few = ["--data", str(shapes), "--steps", "1", "--workers", "0"]
+    for arguments, says in (
+        (["train", *few, "--out", str(file)], f"--out {file} is a file"),
+        (["train", *few, "--out", str(file / "run")], "cannot be made a folder"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(junk)], "give an npz"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(tmp_path)], "cannot be read"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(other)], "conv00.weight"),
+        (["track", "--data", str(shapes), "--out", str(file)], f"--out {file} is a file"),
+    ):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1 and "pickle" not in err
+    assert file.read_bytes() == b"picture"
+
+
 TRAIN_WITH_WORKERS = """
 import sys
 from tinyseg.distill import data, train
