@@ -32,12 +32,12 @@ from tinyseg.distill.config import LEAST_PEAK
 from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
-from tinyseg.distill.pace import Pace, follow, stop_on_signal
+from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
 from tinyseg.distill.run_folder import append_row, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
-from tinyseg.errors import DataError, InputError
+from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
 from tinyseg.track.hints import Hint, lay_out_hints, make_hint, with_box
@@ -246,7 +246,7 @@ class TrackTraining:
                 raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
             self.decoder.load_state_dict(saved["student"])
             self.average.load_state_dict(saved["average"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
             print(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent", flush=True)
         self.recent: list[list[float]] = []
@@ -268,6 +268,8 @@ class TrackTraining:
             group["lr"] = group["peak"] * rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, ious = clip_loss(self.decoder, self.batch(self.pace.step))
+        if not math.isfinite(float(loss.detach())):
+            raise self.spoiled("the loss")
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), GRADIENT_NORM)
         if torch.isfinite(norm):
@@ -277,6 +279,9 @@ class TrackTraining:
         follow(self.average, self.decoder, self.pace.step, EMA_DECAY)
         self.pace.step += 1
         self.recent.append([float(loss.detach()), *ious])
+
+    def spoiled(self, what: str) -> TinysegError:
+        return not_finite(what, self.pace.step, self.config.learning_rate, self.checkpoint)
 
     def log(self) -> None:
         """A line, and a row of steps.csv, for the steps since the last one."""
@@ -304,7 +309,9 @@ class TrackTraining:
         print(f"held out, step {self.pace.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
 
     def save(self, path: Path) -> None:
-        """Everything that is needed to go on."""
+        """Everything that is needed to go on. Raises TinysegError where a weight is not finite."""
+        if not (is_finite(self.decoder) and is_finite(self.average)):
+            raise self.spoiled("a weight")
         state = {
             "kind": TRACK, "student": self.decoder.state_dict(), "average": self.average.state_dict(),
             "shape": asdict(self.shape), "optimizer": self.optimizer.state_dict(), "step": self.pace.step,

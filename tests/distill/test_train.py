@@ -252,6 +252,60 @@ train.train(train.TrainConfig(data=(sys.argv[1],), out=sys.argv[2], steps=100000
 """
 
 
+FAILING_WORKERS = """
+import os, signal, sys
+from tinyseg.distill import __main__, data, train
+data.TrainingBatches.SIZES, data.TrainingBatches.NOMINAL_SIZE = ((64, 1.0, 0.5),), 64
+real = data.TrainingBatches.__getitem__
+def fails(self, number):
+    if number == 3:
+        {failure}
+    return real(self, number)
+data.TrainingBatches.__getitem__ = fails
+{step}
+few = "--steps 100 --batch-size 2 --instances 2 --workers 2 --validation-photos 0".split()
+sys.exit(__main__.main(["train", "--data", sys.argv[1], "--out", sys.argv[2], *few]))
+"""
+A_DEFECT = "def defect(*_): raise KeyError('a defect')\ntrain.Training.take_step = defect"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("failure", "step", "says"),
+    [
+        ("raise ValueError('one\\ntwo')", "", "batch 3 cannot be made: ValueError: one"),
+        ("raise data.DataError('a.jpg is gone')", "", "tinyseg.distill: a.jpg is gone"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "", "fewer --workers"),
+        ("pass", A_DEFECT, "KeyError: 'a defect'"),  # its traceback is wanted, and an end
+    ],
+)
+def test_what_fails_ends_the_run_and_its_workers(
+    failure: str, step: str, says: str, shapes: Path, tmp_path: Path
+) -> None:
+    code = FAILING_WORKERS.format(failure=failure, step=step)
+    command = [sys.executable, "-c", code, str(shapes), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert says in done.stderr.splitlines()[-1] and done.returncode == (1 if step else 2), done.stderr
+    assert step or "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("rate", [1e30, 3e38])
+def test_a_training_that_runs_away_ends_and_leaves_its_checkpoint(
+    rate: float, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["train", "--data", str(shapes), "--out", str(tmp_path / "run"), "--workers", "0", "--instances", "2"]
+    few += ["--batch-size", "2", "--validation-photos", "0"]
+    assert main([*few, "--steps", "1"]) == 0
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
+    assert main([*few, "--steps", "40", "--learning-rate", str(rate)]) == 2
+    err = capsys.readouterr().err
+    assert f"--learning-rate {rate:g} is too high" in err and "as it was before" in err and err.count("\n") == 1
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert main([*few, "--steps", "2"]) == 0  # goes on with the rate that is given now
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_signal_to_the_whole_job_saves_and_stops(shapes: Path, tmp_path: Path) -> None:
     """Job schedulers end a job by a signal to all its processes, workers too."""
