@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyseg.arguments import parse_size
+from tinyseg.arguments import check_whole, parse_size
 from tinyseg.detect.card import MOST_SIDE
 from tinyseg.errors import InputError, NotInstalled, TinysegError
 from tinyseg.graphs.model import model_place
@@ -456,18 +456,21 @@ def run_quantize(args: argparse.Namespace) -> None:
     from tinyseg.distill import quantize as quantization  # noqa: PLC0415
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
+    from tinyseg.distill.flags import MOST_SEED  # noqa: PLC0415
     from tinyseg.graphs.model import open_model  # noqa: PLC0415
     from tinyseg.system import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
     from tinyseg.system.folders import new_folder, require_replaceable  # noqa: PLC0415
 
     if args.photos < 1 or args.rounds < 1:
         raise InputError("--photos and --rounds must be at least 1")
+    check_whole("--seed", args.seed, 0, MOST_SEED)
     require_replaceable(Path(args.out))  # told before hours of work, not after
     with tempfile.TemporaryDirectory() as folder:
         place = model_place(args.model)
         if place.suffix == ".pt":
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
+        quantization.kept_nodes(model, args.keep)  # told before hours of work, not after
         training, _ = split_photos(args.data)
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
