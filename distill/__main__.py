@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyseg.arguments import check_whole, parse_size
+from tinyseg.arguments import check_whole, parse_size, shown
 from tinyseg.detect.card import MOST_SIDE
-from tinyseg.errors import InputError, NotInstalled, TinysegError
+from tinyseg.errors import DataError, InputError, NotInstalled, TinysegError
+from tinyseg.geometry import INPUT_MULTIPLE
+from tinyseg.graphs.card import LARGEST_SIDE
 from tinyseg.graphs.model import model_place
 
 if TYPE_CHECKING:
@@ -381,11 +383,28 @@ def add_export(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
 
+def read_card(path: Path) -> dict[str, Any]:
+    """What --card adds to a model.json. Raises DataError."""
+    try:
+        card = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as exc:
+        raise DataError(f"--card {path} cannot be read as JSON ({getattr(exc, 'strerror', None) or exc})") from exc
+    if not isinstance(card, dict):
+        raise DataError(f"--card {path} must hold a JSON object, but holds {shown(card)}")
+    return card
+
+
 def run_export(args: argparse.Namespace) -> None:
     """A checkpoint as a model folder."""
     from tinyseg.distill.export import export  # noqa: PLC0415
 
-    card = json.loads(Path(args.card).read_text()) if args.card else None
+    check_whole("--long-side", args.long_side, INPUT_MULTIPLE, LARGEST_SIDE)
+    for name, value, least, most in (
+        ("--zoom-factor", args.zoom_factor, 1.0, 100.0), ("--zoom-below", args.zoom_below, 0.0, 1.0)
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise InputError(f"{name} must be a number from {least:g} to {most:g}, but is {value:g}")
+    card = read_card(Path(args.card)) if args.card else None
     zoom = {"side": 256, "factor": args.zoom_factor, "below": args.zoom_below}
     out = export(
         Path(args.checkpoint), Path(args.out), name=args.name, long_side=args.long_side, zoom=zoom, card=card

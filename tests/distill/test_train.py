@@ -220,6 +220,32 @@ def test_numbers_that_no_training_can_use_are_told(
 
 
 @pytest.mark.usefixtures("small_samples")
+def test_a_model_that_nothing_could_open_is_not_exported(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = train(replace(config(shapes, tmp_path / "run", 1), validation_photos=0))
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["average"]["decoder.output_tokens"].fill_(float("nan"))
+    torch.save(saved, tmp_path / "nan.pt")
+    for name, text in (("junk", "{"), ("list", "[]"), ("odd", '{"licence": 5}')):
+        (tmp_path / f"{name}.json").write_text(text)
+    for source, given, says in (
+        (checkpoint, "--long-side 7", "--long-side must be a whole number from 32 to 4096, but is 7"),
+        (checkpoint, "--zoom-factor nan", "--zoom-factor must be a number from 1 to 100, but is nan"),
+        (checkpoint, "--zoom-below 2", "--zoom-below"),
+        (checkpoint, f"--name {'x' * 300}", "model.json.name must be"),
+        (checkpoint, f"--card {tmp_path}/nothing.json", "cannot be read as JSON"),
+        (checkpoint, f"--card {tmp_path}/junk.json", "cannot be read as JSON"),
+        (checkpoint, f"--card {tmp_path}/list.json", "must hold a JSON object"),
+        (checkpoint, f"--card {tmp_path}/odd.json", "licence must be a text, but is 5"),
+        (tmp_path / "nan.pt", "", "holds weights that are no finite numbers"),
+    ):
+        assert main(["export", str(source), "--out", str(tmp_path / "model"), *given.split()]) == 2
+        out, err = capsys.readouterr()
+        assert says in err and err.count("\n") == 1 and "wrote" not in out and not (tmp_path / "model").exists()
+
+
+@pytest.mark.usefixtures("small_samples")
 def test_what_lies_in_the_way_is_told_in_a_line(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
