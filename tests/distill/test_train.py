@@ -173,7 +173,7 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--steps", "0"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--oversample", "s1"]) == 2
     assert main(["export", "nothing.pt", "--out", out]) == 2
-    (tmp_path / "x.pt").write_bytes(b"junk")
+    (tmp_path / "x.pt").write_bytes(b"\x80\x02cos\nsystem\n.")
     assert main(["export", str(tmp_path / "x.pt"), "--out", out]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--copy-paste", "0.7"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--data-on-device"]) == 2
