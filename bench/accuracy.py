@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
+from tinyseg.errors import DataError
 from tinyseg.masks import Masks, most_interior
 from tinyseg.predict.embedding import Embedding
 from tinyseg.predict.segmenter import Segmenter
@@ -24,6 +25,7 @@ from tinyseg.system.progress import progress
 
 CLICKS = 3
 MIN_PIXELS = 16  # instances with fewer are left out: no prompt can mean them
+NO_OBJECT = f"the photos hold no object to ask for: none is labelled with {MIN_PIXELS} pixels or more"
 # Longer side of the object against the frame's: small below the first, large from the second on.
 SIZE_LIMITS = (0.15, 0.4)
 
@@ -163,8 +165,11 @@ def _table(rows: Sequence[AccuracyRow]) -> list[str]:
 
 
 def measure(seg: Segmenter, photos: Sequence[Photo]) -> AccuracyReport:
-    """Score every instance of every photo and average by set and by size."""
-    return summarize([score_photo(seg, p) for p in progress(photos, "photos")])
+    """Score every instance of every photo and average by set and by size. Raises DataError where there is no instance."""
+    scored = [score_photo(seg, p) for p in progress(photos, "photos")]
+    if not any(scored):
+        raise DataError(NO_OBJECT)
+    return summarize(scored)
 
 
 def summarize(photos: Sequence[Sequence[InstanceScores]]) -> AccuracyReport:

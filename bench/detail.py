@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.bench.accuracy import MIN_PIXELS, iou, next_click
+from tinyseg.bench.accuracy import MIN_PIXELS, NO_OBJECT, iou, next_click
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.draw import overlay
+from tinyseg.errors import DataError
 from tinyseg.images import write_image
 from tinyseg.masks import most_interior
 from tinyseg.predict.embedding import Embedding
@@ -208,12 +209,17 @@ def summarise(cases: Sequence[Case]) -> Detail:
 
 
 def measure_detail(seg: Segmenter, photos: Sequence[Photo], pictures: Path | None = None, seed: int = 0) -> Detail:
-    """Examine every instance of every photo; with ``pictures``, draw the best and worst cases into that folder."""
+    """Examine every instance of every photo; with ``pictures``, draw the best and worst cases into that folder.
+
+    Raises DataError where there is no instance.
+    """
     cases: list[Case] = []
     rng = np.random.default_rng(seed)
     for index, photo in enumerate(progress(photos, "photos, in detail")):
         emb = seg.embed(photo.read())
         cases += [examine(emb, index, truth, rng) for truth in photo.masks() if truth.sum() >= MIN_PIXELS]
+    if not cases:
+        raise DataError(NO_OBJECT)
     if pictures is not None:
         draw_cases(seg, photos, cases, pictures)
     return summarise(cases)

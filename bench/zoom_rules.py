@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.bench.accuracy import MIN_PIXELS, SIZE_LIMITS, iou
+from tinyseg.bench.accuracy import MIN_PIXELS, NO_OBJECT, SIZE_LIMITS, iou
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.errors import DataError
@@ -174,7 +174,7 @@ def measure_zoom_rules(seg: Segmenter, photos: Sequence[Photo]) -> ZoomReport:
                     ask(embeddings, truth)
                 rows += ask(embeddings, truth)
     if not rows:
-        raise DataError("the photos hold no object to ask for")
+        raise DataError(NO_OBJECT)
     by_prompt = {p: [r for r in rows if r.prompt == p] for p in PROMPTS}
     rules = []
     limits = sorted({*LIMITS, own.below})

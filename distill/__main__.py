@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyseg.arguments import parse_size
+from tinyseg.arguments import check_whole, parse_size, shown
 from tinyseg.detect.card import MOST_SIDE
-from tinyseg.errors import InputError, NotInstalled, TinysegError
+from tinyseg.errors import DataError, InputError, NotInstalled, TinysegError
+from tinyseg.geometry import INPUT_MULTIPLE
+from tinyseg.graphs.card import LARGEST_SIDE
 from tinyseg.graphs.model import model_place
 
 if TYPE_CHECKING:
@@ -381,11 +383,28 @@ def add_export(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
 
+def read_card(path: Path) -> dict[str, Any]:
+    """What --card adds to a model.json. Raises DataError."""
+    try:
+        card = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as exc:
+        raise DataError(f"--card {path} cannot be read as JSON ({getattr(exc, 'strerror', None) or exc})") from exc
+    if not isinstance(card, dict):
+        raise DataError(f"--card {path} must hold a JSON object, but holds {shown(card)}")
+    return card
+
+
 def run_export(args: argparse.Namespace) -> None:
     """A checkpoint as a model folder."""
     from tinyseg.distill.export import export  # noqa: PLC0415
 
-    card = json.loads(Path(args.card).read_text()) if args.card else None
+    check_whole("--long-side", args.long_side, INPUT_MULTIPLE, LARGEST_SIDE)
+    for name, value, least, most in (
+        ("--zoom-factor", args.zoom_factor, 1.0, 100.0), ("--zoom-below", args.zoom_below, 0.0, 1.0)
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise InputError(f"{name} must be a number from {least:g} to {most:g}, but is {value:g}")
+    card = read_card(Path(args.card)) if args.card else None
     zoom = {"side": 256, "factor": args.zoom_factor, "below": args.zoom_below}
     out = export(
         Path(args.checkpoint), Path(args.out), name=args.name, long_side=args.long_side, zoom=zoom, card=card
@@ -456,18 +475,21 @@ def run_quantize(args: argparse.Namespace) -> None:
     from tinyseg.distill import quantize as quantization  # noqa: PLC0415
     from tinyseg.distill.calibration import pick_photos, record_feeds  # noqa: PLC0415
     from tinyseg.distill.export import export as export_folder  # noqa: PLC0415
+    from tinyseg.distill.flags import MOST_SEED  # noqa: PLC0415
     from tinyseg.graphs.model import open_model  # noqa: PLC0415
     from tinyseg.system import device  # noqa: PLC0415 - like all of torch and onnx, only when it runs
     from tinyseg.system.folders import new_folder, require_replaceable  # noqa: PLC0415
 
     if args.photos < 1 or args.rounds < 1:
         raise InputError("--photos and --rounds must be at least 1")
+    check_whole("--seed", args.seed, 0, MOST_SEED)
     require_replaceable(Path(args.out))  # told before hours of work, not after
     with tempfile.TemporaryDirectory() as folder:
         place = model_place(args.model)
         if place.suffix == ".pt":
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
+        quantization.kept_nodes(model, args.keep)  # told before hours of work, not after
         training, _ = split_photos(args.data)
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)

@@ -151,6 +151,8 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
     teacher = load_teacher(teacher_name, device)
     channels = teacher.channels if embeddings else 0
     key = answers_key(config, batches, device)
+    if folder.is_file():
+        raise DataError(f"--out {folder} is a file, and answers are stored in a folder; name another place")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / INDEX).exists():
         index = read_index(folder)

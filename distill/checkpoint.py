@@ -29,7 +29,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         missing = set(KEYS) - set(saved)
     except Exception as exc:  # torch.load raises whatever the bytes lead it to
-        raise InputError(f"{path} is not a checkpoint of tinyseg.distill ({exc})") from exc
+        # Its text is long, and advises to run whatever code the file holds.
+        raise InputError(f"{path} is not a checkpoint of tinyseg.distill ({type(exc).__name__})") from exc
     if missing:
         raise InputError(f"{path} is not a checkpoint of tinyseg.distill: it lacks {', '.join(sorted(missing))}")
     return saved

@@ -6,12 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinyseg.distill.data import Mixing
-from tinyseg.distill.flags import flag, nested
+from tinyseg.distill.flags import MOST_SEED, check_numbers, flag, nested
 from tinyseg.distill.shape import SIZES
 from tinyseg.errors import InputError
 
 ROUND_SHARES = (0.35, 0.45, 0.2)  # of steps with 1, 2 and 3 rounds
 PRECISIONS = ("bf16", "fp32")  # bf16 wants a processor that computes in it: on others a step takes ten times as long
+LEAST_PEAK = 1e-9  # learning rate: less teaches nothing
+MOST_STEPS = 10_000_000  # their numbers are listed
+MOST_INSTANCES = 64  # prompts a photo: memory grows with them, and no photo has so many to ask about
+MOST_WORKERS = 1024
 # Groups of flags. What is in DATA decides the batches and their prompts: train and answers must be given the same.
 DATA, STUDENT, RUN = "data", "student", "run"
 TEACHING = "what the teacher says counts beside the ground truth (0: not at all)"
@@ -40,6 +44,9 @@ class DistilWeights:
         default=False,
         metadata=flag("ask it in the correcting rounds too, and click where it and the student disagree", "distil"),
     )
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "distil-")
 
     @property
     def any(self) -> bool:
@@ -88,19 +95,28 @@ class TrainConfig:
             STUDENT,
         ),
     )
-    steps: int = field(default=6000, metadata=flag("length of the whole training", STUDENT, "N"))
+    steps: int = field(
+        default=6000, metadata=flag("length of the whole training", STUDENT, "N", least=1, most=MOST_STEPS)
+    )
     minutes: float | None = field(
-        default=None, metadata=flag("time budget of the whole training; whichever ends first counts", RUN, "M")
+        default=None,
+        metadata=flag("time budget of the whole training; whichever ends first counts", RUN, "M", least=0.001),
     )
     batch_size: int = field(
         default=8,
-        metadata=flag("photos a step at 320 pixels; fewer where they are larger, more where smaller", DATA, "N"),
+        metadata=flag(
+            "photos a step at 320 pixels; fewer where they are larger, more where smaller",
+            DATA,
+            "N",
+            least=1,
+            most=1024,
+        ),
     )
-    instances: int = field(default=3, metadata=flag("prompts a photo", DATA, "N"))
-    learning_rate: float = field(default=1e-3, metadata=flag("peak rate", STUDENT, "R"))
+    instances: int = field(default=3, metadata=flag("prompts a photo", DATA, "N", least=1, most=MOST_INSTANCES))
+    learning_rate: float = field(default=1e-3, metadata=flag("peak rate", STUDENT, "R", least=LEAST_PEAK))
     backbone_rate: float = 0.3  # the backbone's learning rate as a share of the rest's
     weight_decay: float = 0.03
-    seed: int = field(default=0, metadata=flag("of samples and prompts", DATA, "N"))
+    seed: int = field(default=0, metadata=flag("of samples and prompts", DATA, "N", most=MOST_SEED))
     device: str = field(default="cpu", metadata=flag("where to train", DATA, choices=("cpu", "cuda")))
     precision: str = field(
         default="bf16",
@@ -108,8 +124,11 @@ class TrainConfig:
             "arithmetic of a step; fp32 on processors that do not compute in bf16", STUDENT, choices=PRECISIONS
         ),
     )
-    workers: int = field(default=1, metadata=flag("processes that cut samples", STUDENT, "N"))
-    validate_every: int = field(default=1000, metadata=flag("steps between validations", RUN, "N"))
+    workers: int = field(
+        default=1,
+        metadata=flag("processes that cut samples; 0: none but the one that trains", STUDENT, "N", most=MOST_WORKERS),
+    )
+    validate_every: int = field(default=1000, metadata=flag("steps between validations", RUN, "N", least=1))
     validation_photos: int = field(default=120, metadata=flag("photos to validate on", STUDENT, "N"))
     oversample: dict[str, float] = field(
         default_factory=dict, metadata=flag("draw photos of a source more often (repeatable)", DATA, "SOURCE=FACTOR")
@@ -145,14 +164,11 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.instances < 1:
-            raise InputError("--steps, --batch-size and --instances must be at least 1")
+        check_numbers(self)
         if not 1 <= self.rounds <= len(ROUND_SHARES):
             raise InputError(f"--rounds takes 1 to {len(ROUND_SHARES)}, got {self.rounds}")
         if self.teacher and self.answers:
             raise InputError("--answers hold what a teacher said: give --teacher or --answers, not both")
-        if self.ground_truth < 0:
-            raise InputError(f"--ground-truth must be at least 0, got {self.ground_truth:g}")
         if not self.ground_truth and not (self.teacher or self.answers):
             raise InputError("--ground-truth 0 leaves the teacher alone: add --teacher or --answers")
         if not self.ground_truth and not self.distil.any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
-from tinyseg.distill.flags import flag
+from tinyseg.distill.flags import check_numbers, flag
 from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import HALF_PIXEL, LOGIT_STRIDE, MEAN
 
@@ -239,6 +239,7 @@ class Mixing:
     mosaic: float = field(default=0.0, metadata=flag("share of samples made of four photos", "mixing", "S"))
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if min(self.copy_paste, self.mosaic) < 0 or self.copy_paste + self.mosaic > 1:
             raise InputError("--copy-paste and --mosaic are shares of the samples: from 0 to 1, and together at most 1")
 

@@ -27,10 +27,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
+from tinyseg.distill.pace import is_finite
 from tinyseg.distill.shape import StudentShape
-from tinyseg.errors import InputError
+from tinyseg.errors import InputError, ParityError
 from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
-from tinyseg.graphs.card import FORMAT
+from tinyseg.graphs.card import FORMAT, CardProblem, parse_card
 from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.system.folders import new_folder
 from tinyseg.track.hints import MATCHES
@@ -151,7 +152,7 @@ def store_as_fp16(model: onnx.ModelProto, smallest: int = 256) -> None:
 
 
 def require_close(module: nn.Module, model: onnx.ModelProto, graph: str, tolerance: float) -> bytes:
-    """Run a graph at three shapes beside torch; RuntimeError if any output differs, else the serialised graph."""
+    """Run a graph at three shapes beside torch; ParityError if any output differs, else the serialised graph."""
     data: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for rows, columns, prompts in ((4, 6, 2), (18, 32, 1), (16, 16, 3)):
@@ -161,8 +162,8 @@ def require_close(module: nn.Module, model: onnx.ModelProto, graph: str, toleran
             expected = module(*inputs)
         for value, a, b in zip(session.get_outputs(), found, expected):
             difference = float(np.abs(a - b.numpy()).max() / max(float(b.abs().max()), 1e-6))
-            if difference > tolerance:
-                raise RuntimeError(
+            if not difference <= tolerance:  # also nan
+                raise ParityError(
                     f"the {graph}'s {value.name} at {rows} x {columns} cells differs from torch by {difference:.2g} "
                     f"of its range, allowed {tolerance}"
                 )
@@ -205,7 +206,10 @@ def export(
     zoom: Mapping[str, float] | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a model folder from the moving average of a checkpoint; replaces ``out`` only when all is well."""
+    """Write a model folder from the moving average of a checkpoint; replaces ``out`` only when all is well.
+
+    Raises InputError for a checkpoint or settings that make no model, ParityError where the graphs differ from torch's.
+    """
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
     if "kind" in saved:
         raise InputError(
@@ -214,6 +218,11 @@ def export(
     shape = StudentShape.of(saved["shape"])
     student = Student(shape)
     student.load_state_dict(saved["average"])
+    if not is_finite(student):
+        raise InputError(
+            f"{checkpoint} holds weights that are no finite numbers, of a training that ran away; export another one (best.pt), "
+            "or train again with a lower --learning-rate"
+        )
     student.eval()
     fold_batch_norm(student)
     with new_folder(out) as folder:
@@ -238,5 +247,10 @@ def export(
             },
             **(card or {}),
         }
-        (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, indent=1) + "\n"
+        try:
+            parse_card(text.encode())  # what nothing could open is not written
+        except CardProblem as exc:
+            raise InputError(f"nothing was exported: {exc}; change the option or the --card that says so") from exc
+        (folder / "model.json").write_text(text)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,19 +15,23 @@ from tinyseg.errors import InputError
 
 T = TypeVar("T")
 _KEY = "flag"
+MOST_SEED = 2**31 - 1  # torch, NumPy and OpenCV agree on seeds up to there
 
 
 @dataclass(frozen=True)
 class Flag:
     """How a field shows on the command line: ``--field-name``, or ``--PREFIX-field-name`` inside a nested dataclass.
 
-    group: the heading it stands under; commands choose groups. metavar: also tells that the value is counted in it.
+    group: the heading it stands under; commands choose groups. metavar: also tells that the value is counted in it. least
+    and most: of a number, for :func:`check_numbers`.
     """
 
     help: str
     group: str
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
+    least: float = 0.0
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,29 @@ class Nested:
     prefix: str = ""
 
 
-def flag(help: str, group: str, metavar: str | None = None, choices: tuple[str, ...] | None = None) -> dict[str, Any]:
+def flag(
+    help: str, group: str, metavar: str | None = None, choices: tuple[str, ...] | None = None, *, least: float = 0.0,
+    most: float = math.inf,
+) -> dict[str, Any]:  # fmt: skip
     """Metadata of a dataclass field that has a flag."""
-    return {_KEY: Flag(help, group, metavar, choices)}
+    return {_KEY: Flag(help, group, metavar, choices, least, most)}
 
 
 def nested(group: str, prefix: str = "") -> dict[str, Any]:
     """Metadata of a dataclass field whose own fields have flags."""
     return {_KEY: Nested(group, prefix)}
+
+
+def check_numbers(config: Any, prefix: str = "") -> None:
+    """Raises InputError for a number of a dataclass that is not finite, or outside what its flag allows."""
+    for field in dataclasses.fields(config):
+        shown, value = field.metadata.get(_KEY), getattr(config, field.name)
+        if not isinstance(shown, Flag) or isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if not (shown.least <= value <= shown.most and value < math.inf):  # also nan
+            up_to = f" and at most {shown.most:.10g}" if math.isfinite(shown.most) else ""
+            name = f"--{prefix}{field.name.replace('_', '-')}"
+            raise InputError(f"{name} must be a number of at least {shown.least:g}{up_to}, got {value!r:.40}")
 
 
 def add_flags(

@@ -19,14 +19,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyseg.distill.shape import MOBILENET_V2_STAGES, SIZES, StudentShape
-from tinyseg.errors import InputError
+from tinyseg.errors import DataError, InputError
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
+from tinyseg.npz import read_npz
 from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_NEGATIVE, LABEL_POSITIVE
 
 TAPPED_STAGES = (1, 2, 4, 6)  # the last ones at strides 4, 8, 16 and 32
@@ -35,6 +35,7 @@ TAPPED_STAGES = (1, 2, 4, 6)  # the last ones at strides 4, 8, 16 and 32
 EMBED_DIM = 128
 SKIP8_DIM = 64
 SKIP4_DIM = 32
+MOST_BACKBONE_BYTES = 256 << 20  # MobileNetV2 has 14 MB
 NUM_MASKS = 4  # one for unambiguous prompts, three readings of an ambiguous one
 RASTER_CHANNELS = 8
 
@@ -558,9 +559,14 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
 
     path: an npz with ``convNN.weight`` (OIHW) and ``convNN.bias``, 51 convolutions in forward order. images (B, 3, H,
     W) in [-1, 1], a few real photos: every batch norm takes the mean and variance of its convolution on them, and
-    scale and shift such that the function is unchanged.
+    scale and shift such that the function is unchanged. Raises InputError.
     """
-    arrays = np.load(path)
+    try:
+        arrays = read_npz(path.read_bytes(), MOST_BACKBONE_BYTES)
+    except OSError as exc:
+        raise InputError(f"--backbone {path} cannot be read: {exc.strerror or exc}") from exc
+    except DataError as exc:
+        raise InputError(f"--backbone {path} {exc}; give an npz with MobileNetV2 weights") from exc
     # The file numbers the convolutions of the whole MobileNetV2; a smaller student leaves blocks out.
     whole = Encoder(StudentShape())
     numbers: dict[str, int] = {}
@@ -574,9 +580,16 @@ def load_backbone(encoder: Encoder, path: Path, images: Tensor) -> None:
             number = numbers.get(whole_name(name, encoder.kept_blocks))
             if number is not None:
                 assert isinstance(layer, ConvNorm) and isinstance(layer[0], nn.Conv2d)
-                weight, bias = (torch.from_numpy(arrays[f"conv{number:02d}.{part}"]) for part in ("weight", "bias"))
-                layer[0].weight.copy_(widened(f"{name}.0.weight", weight, encoder.width))
-                biases[name] = widened(f"{name}.0.bias", bias, encoder.width)
+                try:
+                    weight, bias = (torch.from_numpy(arrays[f"conv{number:02d}.{part}"]) for part in ("weight", "bias"))
+                    layer[0].weight.copy_(widened(f"{name}.0.weight", weight, encoder.width))
+                    biases[name] = widened(f"{name}.0.bias", bias, encoder.width)
+                    biases[name].expand(layer[0].out_channels)
+                except (KeyError, TypeError, RuntimeError) as exc:  # missing, no numbers, or of another shape
+                    raise InputError(
+                        f"--backbone {path} does not hold MobileNetV2: conv{number:02d}.weight and .bias are missing or of "
+                        "another shape; give an npz with its 51 convolutions"
+                    ) from exc
     put_norms_back(encoder, biases, lambda: encoder(images))
 
 

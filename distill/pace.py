@@ -6,10 +6,14 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from tinyseg.errors import TinysegError
 
 KEPT_DURATIONS = 100  # of the last steps
 PAUSE = 5  # a step that takes so many times the usual one was interrupted
@@ -60,6 +64,28 @@ def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> Non
             a.lerp_(b, 1 - decay)
         else:
             a.copy_(b)
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether all weights and statistics are finite numbers."""
+    return all(bool(v.isfinite().all()) for v in model.state_dict().values() if v.dtype.is_floating_point)
+
+
+def not_finite(what: str, step: int, rate: float, checkpoint: Path) -> TinysegError:
+    """The error that ends a training whose loss or weights are no numbers any more."""
+    left = f"{checkpoint} is as it was before" if checkpoint.exists() else "no checkpoint was written yet"
+    return TinysegError(
+        f"step {step}: {what} is not finite any more, so the training ends; {left}. Most often --learning-rate {rate:g} is too "
+        "high: give a lower one"
+    )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take a checkpoint's moments; peak rates stay as configured now, so that a training that ran away can go on slower."""
+    peaks = [group["peak"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, peak in zip(optimizer.param_groups, peaks):
+        group["peak"] = peak
 
 
 class StopRequest:

@@ -325,6 +325,22 @@ class GraphReport:
     sensitivity: tuple[Sensitivity, ...]
 
 
+def kept_nodes(model: Model, keep: Collection[str]) -> dict[str, set[str]]:
+    """``graph:name`` of convolutions by graph. Raises InputError for one that the model does not have."""
+    kept: dict[str, set[str]] = {name: set() for name in model.graphs}
+    for text in keep:
+        graph, _, node = text.partition(":")
+        if graph not in kept:
+            raise InputError(
+                f"--keep {text}: GRAPH:NODE is wanted, and the model has no graph {graph!r}; it has {', '.join(kept)}"
+            )
+        names = [n.name for n in convolutions(load_graph(model.graphs[graph].data))]
+        if node not in names:
+            raise InputError(f"--keep {text}: the {graph} has no convolution {node!r}; known are {', '.join(names)}")
+        kept[graph].add(node)
+    return kept
+
+
 def quantize_model(
     model: Model, feeds: Mapping[str, Sequence[Feeds]], *, keep: Collection[str] = (), keep_above: float = KEEP_ABOVE
 ) -> tuple[dict[str, bytes], list[GraphReport]]:
@@ -332,8 +348,9 @@ def quantize_model(
 
     feeds: as record_feeds() returns them; graphs without any are left out. keep:
     convolutions to leave in float, as ``graph:name``. keep_above: those
-    that add more relative squared error than this on their own are left in float as well.
+    that add more relative squared error than this on their own are left in float as well. Raises InputError.
     """
+    kept_by_name = kept_nodes(model, keep)
     graphs: dict[str, bytes] = {}
     reports = []
     for name, source in model.graphs.items():
@@ -345,8 +362,7 @@ def quantize_model(
         tensors = quantized_tensors(float_model, convolutions(float_model))
         ranges = measure_ranges(float_model, tensors, chosen)
         rows = sensitivity(float_model, ranges, chosen[:SENSITIVITY_FEEDS])
-        asked = {k.partition(":")[2] for k in keep if k.partition(":")[0] == name}
-        kept = sorted(asked | {r.node for r in rows if r.noise > keep_above})
+        kept = sorted(kept_by_name[name] | {r.node for r in rows if r.noise > keep_above})
         quantized = quantize_graph(float_model, ranges, kept)
         run, reference = session_of(quantized), session_of(float_model)
         outputs = [o.name for o in float_model.graph.output]

@@ -28,7 +28,7 @@ from tinyseg.bench.accuracy import MIN_PIXELS, iou, next_click
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
 from tinyseg.distill.checkpoint import save_checkpoint
-from tinyseg.distill.flags import flag
+from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.model import NUM_MASKS, ScoreHead, Student
 from tinyseg.distill.teachers import run_on_noise
 from tinyseg.distill.warm_start import folder_shape, load_folder
@@ -64,8 +64,8 @@ CALIBRATION_PULL = 2.0  # against the sum of squares over the answers
 class RankConfig:
     """How the head learns. temperature: of the softmax choice; ranking: what its loss counts beside the squared error."""
 
-    width: int = field(default=64, metadata=flag("hidden units of the head", HEAD, "N"))
-    epochs: int = field(default=12, metadata=flag("rounds through all answers", HEAD, "N"))
+    width: int = field(default=64, metadata=flag("hidden units of the head", HEAD, "N", least=1, most=4096))
+    epochs: int = field(default=12, metadata=flag("rounds through all answers", HEAD, "N", least=1))
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -75,13 +75,12 @@ class RankConfig:
         default=3.0,
         metadata=flag("expected loss of a choice beside the squared error; 0: the error alone", HEAD, "W"),
     )
-    seed: int = field(default=0, metadata=flag("of the weights and of the order of answers", HEAD, "N"))
+    seed: int = field(default=0, metadata=flag("of the weights and of the order of answers", HEAD, "N", most=MOST_SEED))
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.epochs < 1 or self.batch_size < 1:
-            raise InputError("--width, --epochs and the batch size of a ranking must be at least 1")
-        if self.ranking < 0:
-            raise InputError(f"--ranking must be at least 0, got {self.ranking:g}")
+        check_numbers(self)
+        if self.batch_size < 1:
+            raise InputError("the batch size of a ranking must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +19,8 @@ from tinyseg.distill.data import cut_image
 from tinyseg.distill.model import Student, normalise
 from tinyseg.distill.validation import VIEW_SIZES, view
 from tinyseg.draw import overlay
+from tinyseg.errors import DataError
+from tinyseg.files import write_bytes
 from tinyseg.geometry import HALF_PIXEL, LOGIT_STRIDE
 from tinyseg.images import write_image
 from tinyseg.masks import most_interior
@@ -26,6 +31,17 @@ SAMPLES = 6  # photos in a picture
 SIDE = 320  # pixels of each
 # Chosen by: what a user meets first, and what corrections make of it.
 BEST_BY = ("box_frame", "click_frame", "click3_frame", "box_zoom")
+
+
+def open_run_folder(out: Path, config: Any) -> None:
+    """Make a run folder, or go on in it, and put the configuration (a dataclass) there. Raises DataError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise DataError(f"--out {out} is a file, and a run is a folder; name another place") from exc
+    except OSError as exc:
+        raise DataError(f"--out {out} cannot be made a folder ({exc.strerror or exc}); name another place") from exc
+    write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:

@@ -11,7 +11,6 @@ A run folder holds ``config.json``, ``clips/`` (features), ``steps.csv``, ``vali
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -29,16 +28,16 @@ from tinyseg.bench.sequences import read_sequences
 from tinyseg.dataset import read_photos
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.clips import Clips
+from tinyseg.distill.config import LEAST_PEAK
 from tinyseg.distill.data import split_validation
-from tinyseg.distill.flags import flag
+from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
-from tinyseg.distill.pace import Pace, follow, stop_on_signal
-from tinyseg.distill.run_folder import append_row
+from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
+from tinyseg.distill.run_folder import append_row, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
-from tinyseg.errors import DataError, InputError
-from tinyseg.files import write_bytes
+from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
 from tinyseg.track.hints import Hint, lay_out_hints, make_hint, with_box
@@ -68,26 +67,26 @@ class TrackConfig:
     )
     out: str = ""
     start: str = field(default="base", metadata=flag("model folder, or a packaged model's name", TRACK, "PLACE"))
-    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N"))
+    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1))
     minutes: float | None = field(
-        default=None, metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M")
+        default=None,
+        metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M", least=0.001),
     )
-    batch_size: int = field(default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N"))
-    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N"))
-    video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S"))
+    batch_size: int = field(
+        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1)
+    )
+    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1))
+    video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S", most=1))
     learning_rate: float = field(
-        default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R")
+        default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R", least=LEAST_PEAK)
     )
     weight_decay: float = 0.02
-    seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N"))
-    validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N"))
+    seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N", most=MOST_SEED))
+    validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N", least=1))
     validation_clips: int = field(default=120, metadata=flag("held-out clips to validate on", TRACK, "N"))
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.clips, self.validate_every) < 1 or self.validation_clips < 0:
-            raise InputError("--steps, --batch-size, --clips and --validate-every must be at least 1")
-        if not 0 <= self.video_share <= 1:
-            raise InputError(f"--video-share is a share of the clips, from 0 to 1, got {self.video_share:g}")
+        check_numbers(self)
         if not self.data and not self.video:
             raise InputError("tracking is learned from photos (--data) or sequences (--video); give one of them")
 
@@ -247,7 +246,7 @@ class TrackTraining:
                 raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
             self.decoder.load_state_dict(saved["student"])
             self.average.load_state_dict(saved["average"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
             print(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent", flush=True)
         self.recent: list[list[float]] = []
@@ -269,6 +268,8 @@ class TrackTraining:
             group["lr"] = group["peak"] * rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, ious = clip_loss(self.decoder, self.batch(self.pace.step))
+        if not math.isfinite(float(loss.detach())):
+            raise self.spoiled("the loss")
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), GRADIENT_NORM)
         if torch.isfinite(norm):
@@ -278,6 +279,9 @@ class TrackTraining:
         follow(self.average, self.decoder, self.pace.step, EMA_DECAY)
         self.pace.step += 1
         self.recent.append([float(loss.detach()), *ious])
+
+    def spoiled(self, what: str) -> TinysegError:
+        return not_finite(what, self.pace.step, self.config.learning_rate, self.checkpoint)
 
     def log(self) -> None:
         """A line, and a row of steps.csv, for the steps since the last one."""
@@ -305,7 +309,9 @@ class TrackTraining:
         print(f"held out, step {self.pace.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
 
     def save(self, path: Path) -> None:
-        """Everything that is needed to go on."""
+        """Everything that is needed to go on. Raises TinysegError where a weight is not finite."""
+        if not (is_finite(self.decoder) and is_finite(self.average)):
+            raise self.spoiled("a weight")
         state = {
             "kind": TRACK, "student": self.decoder.state_dict(), "average": self.average.state_dict(),
             "shape": asdict(self.shape), "optimizer": self.optimizer.state_dict(), "step": self.pace.step,
@@ -336,9 +342,7 @@ class TrackTraining:
 
 def train_track(config: TrackConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Raises InputError, DataError, ModelError."""
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+    open_run_folder(Path(config.out), config)
     training = TrackTraining(config)
     if training.pace.step < config.steps:
         training.run()

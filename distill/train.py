@@ -8,12 +8,12 @@ optimizer, step and seconds spent) and ``best.pt``, the checkpoint whose validat
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,18 +29,17 @@ from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import Batch, TrainingBatches
 from tinyseg.distill.device_data import DeviceBatch, DeviceBatches, device_gigabytes
 from tinyseg.distill.model import Student, load_backbone, normalise
-from tinyseg.distill.pace import Pace, follow, stop_on_signal
+from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import first_prompts
-from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples
+from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples, open_run_folder
 from tinyseg.distill.shape import SIZES, StudentShape
 from tinyseg.distill.step import training_loss
 from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
 from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
 from tinyseg.distill.warm_start import start_from
-from tinyseg.errors import InputError
-from tinyseg.files import write_bytes
+from tinyseg.errors import InputError, TinysegError
 
 EMA_DECAY = 0.998
 GRADIENT_NORM = 4.0
@@ -49,8 +48,11 @@ LEAST_RATE = 0.005  # of the peak
 LOG_EVERY, SAVE_EVERY = 50, 250  # steps
 
 
-class _Numbered(Dataset[Batch]):
-    """Batches of given numbers in their order, for a DataLoader."""
+class _Numbered(Dataset["Batch | TinysegError"]):
+    """Batches of given numbers in their order, for a DataLoader; an error in the place of one that cannot be made.
+
+    An exception of a worker would come as several lines of traceback.
+    """
 
     def __init__(self, batches: TrainingBatches, numbers: Sequence[int]) -> None:
         self.batches, self.numbers = batches, numbers
@@ -58,8 +60,14 @@ class _Numbered(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[self.numbers[index]]
+    def __getitem__(self, index: int) -> Batch | TinysegError:
+        try:
+            return self.batches[self.numbers[index]]
+        except TinysegError as exc:
+            return exc
+        except Exception as exc:
+            first = (str(exc).splitlines() or ["no reason is given"])[0]
+            return TinysegError(f"batch {self.numbers[index]} cannot be made: {type(exc).__name__}: {first}")
 
 
 def _single_threaded(_worker: int) -> None:
@@ -125,7 +133,7 @@ class Training:
             if self.teaching is not None and self.teaching.adapter is not None and saved.get("adapter"):
                 self.teaching.adapter.load_state_dict(saved["adapter"])
             self.average.load_state_dict(saved["average"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent = int(saved["step"]), float(saved["spent"])
             self.best = float(saved.get("best", self.best))
             self.say(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent")
@@ -136,7 +144,14 @@ class Training:
         if self.processes.is_first:
             print(text, flush=True)
 
-    def loader(self) -> Iterable[Batch | DeviceBatch]:
+    def taken(self) -> Generator[Batch | DeviceBatch, None, None]:
+        """What the loader gives; its workers end when this generator is closed. Raises TinysegError."""
+        for batch in self.loader():
+            if isinstance(batch, TinysegError):
+                raise batch
+            yield batch
+
+    def loader(self) -> Iterable[Batch | DeviceBatch | TinysegError]:
         """This process's batches from the current step on."""
         config, processes = self.config, self.processes
         # Stored answers are of so many batches; they are gone through again and again.
@@ -160,6 +175,9 @@ class Training:
             group["lr"] = group["peak"] * self.rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, rounds = training_loss(self.student, batch, self.config, self.device, self.teaching)
+        value = float(loss.detach())
+        if self.processes.any(not math.isfinite(value), self.device):
+            raise self.spoiled("the loss")
         loss.backward()
         learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.processes.average(p.grad for p in learned)
@@ -171,7 +189,10 @@ class Training:
             self.say(f"step {self.pace.step}: gradient is not finite, skipped")
         follow(self.average, self.student, self.pace.step, EMA_DECAY)
         self.pace.step += 1
-        self.recent.append((float(loss.detach()), float(rounds[0].iou_single.mean()), float(rounds[0].iou_best.mean())))
+        self.recent.append((value, float(rounds[0].iou_single.mean()), float(rounds[0].iou_best.mean())))
+
+    def spoiled(self, what: str) -> TinysegError:
+        return not_finite(what, self.pace.step, self.config.learning_rate, self.checkpoint)
 
     def log(self) -> None:
         """A line, and a row of steps.csv, for the steps since the last one."""
@@ -200,6 +221,9 @@ class Training:
         self.say("validation " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
     def save(self, path: Path) -> None:
+        """Raises TinysegError where a weight is not finite: whatever lies there is better."""
+        if not (is_finite(self.student) and is_finite(self.average)):
+            raise self.spoiled("a weight")
         adapter = None if self.teaching is None else self.teaching.adapter
         state = {
             "student": self.student.state_dict(), "average": self.average.state_dict(), "shape": asdict(self.shape),
@@ -212,9 +236,10 @@ class Training:
         """Until the steps or the time are spent, or a signal asks to stop."""
         processes = self.processes
         self.student.train()
-        with stop_on_signal() as asked:
+        # Workers heed no signal, so the interpreter would wait for them for ever if an error left them running.
+        with stop_on_signal() as asked, closing(self.taken()) as batches:
             last = time.monotonic()
-            for batch in self.loader():
+            for batch in batches:
                 self.take_step(batch)
                 self.pace.spend(time.monotonic() - last)
                 stopping = processes.any(asked.made, self.device)
@@ -240,16 +265,23 @@ class Training:
 
 def train(config: TrainConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Under ``torchrun`` every process calls it."""
-    out = Path(config.out)
     processes, device = join(config.device)
     try:
         if processes.is_first:
-            out.mkdir(parents=True, exist_ok=True)
-            write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+            open_run_folder(Path(config.out), config)
         training = Training(config, processes, device)
         processes.wait()  # nobody writes a checkpoint that another still reads
         if training.pace.step < config.steps:
-            training.run()
+            try:
+                training.run()
+            except RuntimeError as exc:
+                if "DataLoader worker" not in str(exc):  # as torch tells it, wherever the process is at that moment
+                    raise
+                first = str(exc).splitlines()[0]
+                raise TinysegError(
+                    f"a process that cuts samples was ended from outside, mostly for want of memory ({first}); give fewer "
+                    "--workers, and run again to go on"
+                ) from exc
         else:
             training.say(f"all of its {config.steps} steps are done: {training.checkpoint}")
     finally:

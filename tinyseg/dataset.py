@@ -114,8 +114,9 @@ def read_photos(path: Path) -> list[Photo]:
         tarfile.TarError,
         zlib.error,
     ) as exc:
+        first = str(exc).partition("\n")[0].rstrip(":")  # tarfile lists what it tried, a line for each
         raise DataError(
-            f"{path} is not a data set that tinyseg reads ({type(exc).__name__}: {exc}); "
+            f"{path} is not a data set that tinyseg reads ({type(exc).__name__}: {first}); "
             "expected a tar file or folder with annotations.jsonl.gz and images/"
         ) from exc
 

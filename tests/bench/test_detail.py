@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tinyseg.bench.detail import (
 )
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
+from tinyseg.errors import DataError
 
 
 def test_edges_are_judged_by_edges() -> None:
@@ -60,6 +62,24 @@ def test_figures_of_the_fake_engine(data: Path, tmp_path: Path, fake: tinyseg.Se
     assert sum(n for _, _, n in found.box_calibration) == 3
     names = sorted(p.name for p in (tmp_path / "pictures").iterdir())
     assert len(names) == 12 and names[0].startswith("box-best-1-") and names[-1].startswith("click-worst-3-")
+
+
+@pytest.mark.parametrize("what", [[], ["--detail"], ["--zoom-rules"]])
+def test_photos_without_an_object_are_told(
+    what: list[str],
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with gzip.open(data / "annotations.jsonl.gz", "rt") as file:
+        rows = [{**json.loads(line), "instances": []} for line in file]
+    with gzip.open(data / "annotations.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    assert main(["eval", str(data), "--engine", "fake", *what]) == 2
+    out, err = capsys.readouterr()
+    assert "hold no object to ask for" in err and err.count("\n") == 1 and not out
+    if what == ["--detail"]:
+        with pytest.raises(DataError, match="no object"):
+            measure_detail(tinyseg.load(engine="fake"), read_photos(data))
 
 
 def test_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

@@ -127,6 +127,24 @@ def test_command(
     )
 
 
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("--keep x:y", "no graph 'x'; it has encoder, decoder"),
+        ("--keep encoder:y", "the encoder has no convolution 'y'; known are /stem/stem.0/Conv"),
+        ("--keep decoder", "no convolution ''"),
+        ("--seed -1", "--seed must be a whole number from 0"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_measured(
+    given: str, says: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["quantize", "small", "--data", str(shapes), "--out", str(tmp_path / "int8"), *given.split()]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert says in err and err.count("\n") == 1 and not out and not (tmp_path / "int8").exists()
+
+
 def test_no_calibration_data_is_an_error(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="random numbers would give wrong ranges"):
         pick_photos([], 5)

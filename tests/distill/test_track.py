@@ -178,7 +178,7 @@ def test_a_model_folder_with_one(
 def test_what_it_is_not_trained_with(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     for wrong, told in (
-        ([], "--data"), (["--data", str(shapes), "--video-share", "2"], "share of the clips"),
+        ([], "--data"), (["--data", str(shapes), "--video-share", "2"], "at least 0 and at most 1"),
         (["--data", str(shapes), "--clips", "0"], "--clips"), (["--video", str(tmp_path / "none")], "no data set"),
     ):  # fmt: skip
         assert main(["track", *wrong, *out]) == 2

@@ -173,7 +173,7 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--steps", "0"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--oversample", "s1"]) == 2
     assert main(["export", "nothing.pt", "--out", out]) == 2
-    (tmp_path / "x.pt").write_bytes(b"junk")
+    (tmp_path / "x.pt").write_bytes(b"\x80\x02cos\nsystem\n.")
     assert main(["export", str(tmp_path / "x.pt"), "--out", out]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--copy-paste", "0.7"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--mosaic", "0.7", "--data-on-device"]) == 2
@@ -186,8 +186,88 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main([*alone, "--teacher", "tinyseg:packaged", "--distil-masks", "0"]) == 2
     assert main([*alone[:-1], "-1"]) == 2
     err = capsys.readouterr().err
-    assert err.count("tinyseg.distill: ") == 14 and "give them with --start" in err and "add --teacher" in err
+    assert err.count("tinyseg.distill: ") == err.count("\n") == 14 and "weights_only" not in err
+    assert "give them with --start" in err and "add --teacher" in err
     assert "leaves the teacher alone" in err and "leaves nothing to learn" in err and "at least 0, got -1" in err
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("--learning-rate nan", "--learning-rate must be a number of at least 1e-09, got nan"),
+        ("--learning-rate inf", "got inf"),
+        ("--minutes nan", "--minutes"),
+        ("--minutes -1", "--minutes"),
+        ("--minutes 0", "--minutes"),
+        ("--validation-photos -1", "--validation-photos"),
+        ("--validate-every 0", "--validate-every"),
+        ("--distil-masks nan", "--distil-masks"),
+        ("--ground-truth nan", "--ground-truth"),
+        ("--mosaic nan", "--mosaic"),
+        ("--instances 100000", "--instances must be a number of at least 1 and at most 64, got 100000"),
+        ("--batch-size 100000", "--batch-size"),
+        (f"--steps 1{'0' * 400}", "--steps"),
+        ("--workers -1", "--workers"),
+        ("--seed -1", "--seed must be a number of at least 0 and at most 2147483647, got -1"),
+        ("--seed 2147483648", "--seed"),
+    ],
+)
+def test_numbers_that_no_training_can_use_are_told(
+    given: str, says: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(shapes), "--out", str(tmp_path / "run"), *given.split()]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_model_that_nothing_could_open_is_not_exported(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = train(replace(config(shapes, tmp_path / "run", 1), validation_photos=0))
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["average"]["decoder.output_tokens"].fill_(float("nan"))
+    torch.save(saved, tmp_path / "nan.pt")
+    for name, text in (("junk", "{"), ("list", "[]"), ("odd", '{"licence": 5}')):
+        (tmp_path / f"{name}.json").write_text(text)
+    for source, given, says in (
+        (checkpoint, "--long-side 7", "--long-side must be a whole number from 32 to 4096, but is 7"),
+        (checkpoint, "--zoom-factor nan", "--zoom-factor must be a number from 1 to 100, but is nan"),
+        (checkpoint, "--zoom-below 2", "--zoom-below"),
+        (checkpoint, f"--name {'x' * 300}", "model.json.name must be"),
+        (checkpoint, f"--card {tmp_path}/nothing.json", "cannot be read as JSON"),
+        (checkpoint, f"--card {tmp_path}/junk.json", "cannot be read as JSON"),
+        (checkpoint, f"--card {tmp_path}/list.json", "must hold a JSON object"),
+        (checkpoint, f"--card {tmp_path}/odd.json", "licence must be a text, but is 5"),
+        (tmp_path / "nan.pt", "", "holds weights that are no finite numbers"),
+    ):
+        assert main(["export", str(source), "--out", str(tmp_path / "model"), *given.split()]) == 2
+        out, err = capsys.readouterr()
+        assert says in err and err.count("\n") == 1 and "wrote" not in out and not (tmp_path / "model").exists()
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_what_lies_in_the_way_is_told_in_a_line(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where a run folder should be, and backbones that are none."""
+    file, junk, other = (tmp_path / name for name in ("c.jpg", "junk.pt", "other.npz"))
+    file.write_bytes(b"picture")
+    junk.write_bytes(b"junk")
+    np.savez(other, **{f"conv{i:02d}.{part}": np.zeros((3, 2)) for i in range(52) for part in ("weight", "bias")})
+    few = ["--data", str(shapes), "--steps", "1", "--workers", "0"]
+    for arguments, says in (
+        (["train", *few, "--out", str(file)], f"--out {file} is a file"),
+        (["train", *few, "--out", str(file / "run")], "cannot be made a folder"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(junk)], "give an npz"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(tmp_path)], "cannot be read"),
+        (["train", *few, "--out", str(tmp_path / "a"), "--backbone", str(other)], "conv00.weight"),
+        (["track", "--data", str(shapes), "--out", str(file)], f"--out {file} is a file"),
+    ):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1 and "pickle" not in err
+    assert file.read_bytes() == b"picture"
 
 
 TRAIN_WITH_WORKERS = """
@@ -197,6 +277,60 @@ data.TrainingBatches.SIZES, data.TrainingBatches.NOMINAL_SIZE = ((64, 1.0, 0.5),
 train.LOG_EVERY = 1
 train.train(train.TrainConfig(data=(sys.argv[1],), out=sys.argv[2], steps=100000, batch_size=2, instances=2, workers=2))
 """
+
+
+FAILING_WORKERS = """
+import os, signal, sys
+from tinyseg.distill import __main__, data, train
+data.TrainingBatches.SIZES, data.TrainingBatches.NOMINAL_SIZE = ((64, 1.0, 0.5),), 64
+real = data.TrainingBatches.__getitem__
+def fails(self, number):
+    if number == 3:
+        {failure}
+    return real(self, number)
+data.TrainingBatches.__getitem__ = fails
+{step}
+few = "--steps 100 --batch-size 2 --instances 2 --workers 2 --validation-photos 0".split()
+sys.exit(__main__.main(["train", "--data", sys.argv[1], "--out", sys.argv[2], *few]))
+"""
+A_DEFECT = "def defect(*_): raise KeyError('a defect')\ntrain.Training.take_step = defect"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("failure", "step", "says"),
+    [
+        ("raise ValueError('one\\ntwo')", "", "batch 3 cannot be made: ValueError: one"),
+        ("raise data.DataError('a.jpg is gone')", "", "tinyseg.distill: a.jpg is gone"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "", "fewer --workers"),
+        ("pass", A_DEFECT, "KeyError: 'a defect'"),  # its traceback is wanted, and an end
+    ],
+)
+def test_what_fails_ends_the_run_and_its_workers(
+    failure: str, step: str, says: str, shapes: Path, tmp_path: Path
+) -> None:
+    code = FAILING_WORKERS.format(failure=failure, step=step)
+    command = [sys.executable, "-c", code, str(shapes), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert says in done.stderr.splitlines()[-1] and done.returncode == (1 if step else 2), done.stderr
+    assert step or "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("rate", [1e30, 3e38])
+def test_a_training_that_runs_away_ends_and_leaves_its_checkpoint(
+    rate: float, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["train", "--data", str(shapes), "--out", str(tmp_path / "run"), "--workers", "0", "--instances", "2"]
+    few += ["--batch-size", "2", "--validation-photos", "0"]
+    assert main([*few, "--steps", "1"]) == 0
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
+    assert main([*few, "--steps", "40", "--learning-rate", str(rate)]) == 2
+    err = capsys.readouterr().err
+    assert f"--learning-rate {rate:g} is too high" in err and "as it was before" in err and err.count("\n") == 1
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert main([*few, "--steps", "2"]) == 0  # goes on with the rate that is given now
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

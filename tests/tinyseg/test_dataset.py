@@ -77,6 +77,11 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         file.write(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"^\S+: its annotations name c\.jpg, which is not among its images/"):
         read_photos(tmp_path)
+    write_image(tmp_path / "c.jpg")
+    with pytest.raises(
+        DataError, match=r"^\S+c\.jpg is not a data set that tinyseg reads \(ReadError.*\); expected.*\Z"
+    ):
+        read_photos(tmp_path / "c.jpg")  # in one line
     path.write_text("[]")
     with pytest.raises(tinyseg.DataError, match="not a data set that tinyseg reads"):
         read_photos(path)

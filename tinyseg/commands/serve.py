@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def shown_name(source: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        from tinyseg.serve.logs import start_logging  # noqa: PLC0415 - an extra
+        from tinyseg.serve.logs import log, start_logging  # noqa: PLC0415 - an extra
         from tinyseg.serve.server import Settings, serve  # noqa: PLC0415
     except ImportError as exc:
         raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[serve]'") from exc
@@ -85,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     start_logging(args.log_format, args.log_level)
     seg = load_segmenter(args)
-    print(seg.info, file=sys.stderr)
+    if args.log_format == "json":
+        log("model", **asdict(seg.info))
+    else:
+        print(seg.info, file=sys.stderr)
 
     def ready(url: str) -> None:
         print(f"open {url} (Ctrl-C stops)", flush=True)

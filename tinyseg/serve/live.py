@@ -97,8 +97,9 @@ class Live:
     """A source, a tracker over it, and what viewers want of both.
 
     opener: opens the source; called again when it is played from its start. make_tracker: an empty tracker. recordings:
-    the folder for recordings. playing: whether to start at once; a camera always does. repeat: begin a file again at its
-    end. observe: called with a stage's name and seconds, for metrics.
+    the folder for recordings. keep: files of recordings stay there; without, only the newest few do. playing: whether to
+    start at once; a camera always does. repeat: begin a file again at its end. observe: called with a stage's name and
+    seconds, for metrics.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Live:
         make_tracker: Callable[[], Tracker],
         recordings: Path,
         *,
+        keep: bool = False,
         playing: bool = False,
         repeat: bool = False,
         observe: Callable[[str, float], None] | None = None,
@@ -114,7 +116,7 @@ class Live:
         self._capture = Capture(opener)
         self._make_tracker = make_tracker
         self._tracker = make_tracker()
-        self._folder = recordings
+        self._folder, self._keep = recordings, keep
         self._repeat = repeat
         self._observe = observe
         self._playing = playing or self._capture.live
@@ -536,7 +538,10 @@ class Live:
         if self._running_recording() is not None:
             raise InputError("a recording is running already; stop it first")
         while len(self._recordings) >= RECORDINGS:
-            self._recordings.pop(0).delete()
+            oldest = self._recordings.pop(0)
+            oldest.join()  # it ended long ago; else nobody would wait for its files at a stop
+            if not self._keep:  # in a folder that the user named they are the user's
+                oldest.delete()
         self._recorded += 1
         stem = time.strftime(f"tinyseg-%Y%m%d-%H%M%S-{self._recorded}")
         rate = self._capture.frame_rate or DEFAULT_VIDEO_RATE

@@ -52,6 +52,8 @@ def start_logging(kind: LogFormat, level: str = "info") -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
+    if kind == "json":  # the library's warnings too: whoever parses the log parses every line
+        logging.getLogger("tinyseg").handlers = [handler]
     LOGGER.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     errors = logging.getLogger("uvicorn.error")

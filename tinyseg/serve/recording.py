@@ -21,6 +21,7 @@ from tinyseg.serve.coco import annotations_of, categories_of
 from tinyseg.serve.limits import DISK_RESERVE_BYTES, RECORDED_BYTES
 from tinyseg.serve.objects import ObjectState
 from tinyseg.serve.picture import Picture
+from tinyseg.sinks.video import even
 
 DISK_CHECK_FRAMES = 30
 WAITING_FRAMES = 8
@@ -116,7 +117,8 @@ class Recording:
             self._ended.set()
 
     def _open(self, pixels: NDArray[np.uint8]) -> cv2.VideoWriter:
-        height, width = self._size = (pixels.shape[0], pixels.shape[1])
+        self._size = (pixels.shape[0], pixels.shape[1])
+        height, width = even(pixels).shape[:2]
         writer = cv2.VideoWriter(str(self._parts[0]), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, (width, height))
         if not writer.isOpened():
             raise DataError("this build of OpenCV has no mp4v encoder, or the folder cannot be written")
@@ -136,7 +138,7 @@ class Recording:
                 raise DataError(
                     f"the disk is full but for {DISK_RESERVE_BYTES >> 20} MiB; the recording is whole so far"
                 )
-        writer.write(picture.masked())
+        writer.write(even(picture.masked()))
         self._frames += 1
         self._names.update((one.id, one.name) for one in objects)
         for row in annotations_of(objects, self._frames, size):

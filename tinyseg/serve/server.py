@@ -6,6 +6,7 @@ import ipaddress
 import itertools
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,8 @@ class Settings:
         for path in (self.certificate, self.key):
             if path is not None and not path.is_file():
                 raise DataError(f"there is no file {path}")
+        if self.certificate is not None and self.key is not None:
+            _check_certificate(self.certificate, self.key)
 
     @property
     def wide(self) -> bool:
@@ -79,6 +82,27 @@ class Settings:
             return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return True
+
+
+class _Encrypted(Exception):
+    """A key has a password."""
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    """Read both as the server will, which does so only when it has told its url. Raises DataError."""
+
+    def asked() -> str:
+        raise _Encrypted  # whoever starts the server is asked once, then
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, asked)
+    except _Encrypted:
+        pass
+    except OSError as exc:  # also ssl.SSLError
+        raise DataError(
+            f"--certificate {certificate} and --key {key} cannot be used ({exc.strerror or exc}); give a PEM certificate "
+            "chain, and the PEM key that belongs to it"
+        ) from exc
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -140,8 +164,9 @@ def serve(
     metrics = Metrics()
     with sock, _recording_folder(settings.recordings) as folder:
         live = Live(
-            opener, make_tracker, folder, playing=settings.playing, repeat=settings.repeat, observe=metrics.observe
-        )
+            opener, make_tracker, folder, keep=settings.recordings is not None, playing=settings.playing,
+            repeat=settings.repeat, observe=metrics.observe,
+        )  # fmt: skip
         app = create_app(
             live, segmenter, metrics, source=source_name, is_live=live.is_live, token=settings.token, names=settings.names,
             wide=settings.wide, secure=settings.certificate is not None,

@@ -159,6 +159,21 @@ def test_a_recording_is_whole(make_live: Callable[..., Live], tmp_path: Path) ->
         live.recording(7)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_old_recordings_go_only_where_nobody_named_the_folder(
+    keep: bool, make_live: Callable[..., Live], tmp_path: Path
+) -> None:
+    live = make_live(playing=True, keep=keep)
+    for number in range(1, 11):
+        live.record().result(5)
+        assert until(lambda n=number: live.recording(n).state.frames)
+        live.stop_recording().result(5)
+    until(lambda: not live.recording(10).state.running)
+    assert [one.number for one in live.recordings()] == [*range(3, 11)]
+    kept = 10 if keep else 8
+    assert len([*tmp_path.glob("*.mp4")]) == len([*tmp_path.glob("*.json")]) == kept
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "says"), [("RECORDED_BYTES", 0, "its limit"), ("DISK_RESERVE_BYTES", 1 << 62, "disk is full")]
 )
@@ -189,6 +204,17 @@ def test_a_recording_that_runs_at_the_end_is_finished(make_live: Callable[..., L
 
 def picture(width: int, height: int) -> Picture:
     return Picture(np.full((height, width, 3), 90, np.uint8), ())
+
+
+def test_a_recording_of_odd_size_loses_nothing(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, 1, "r", 30.0, wait=True)
+    recording.add(picture(63, 49), ())
+    recording.finish()
+    recording.join()
+    assert recording.state.message == "" and recording.state.frames == 1
+    there, frame = cv2.VideoCapture(str(recording.video)).read()
+    assert there and frame.shape == (50, 64, 3) and abs(int(frame[-1, -1, 0]) - 90) < 8
+    assert json.loads(recording.masks.read_text())["images"][0]["width"] == 63
 
 
 def test_a_recording_ends_where_the_pictures_size_changes(tmp_path: Path) -> None:

@@ -193,8 +193,9 @@ def test_a_stop_loses_nothing(tmp_path: Path) -> None:
                 pass  # the stream ends as it should
         logged = process.stderr.read()
         assert process.wait(timeout=30) == 0, logged
-    rows = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
-    assert rows[0]["event"] == "serving" and rows[-1]["event"] == "stopped" and "Traceback" not in logged
+    rows = [json.loads(line) for line in logged.splitlines()]
+    assert rows[0]["event"] == "model" and rows[0]["engine"] == "fake"
+    assert rows[1]["event"] == "serving" and rows[-1]["event"] == "stopped" and "Traceback" not in logged
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["images"]
 
@@ -213,6 +214,17 @@ def test_a_stop_loses_nothing(tmp_path: Path) -> None:
 def test_bad_settings_exit_with_2(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "synthetic:32x32", "--engine", "fake", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    pair = ["--certificate", str(junk), "--key", str(junk)]
+    assert main(["serve", "synthetic:32x32", "--engine", "fake", "--port", "0", *pair]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and err.count(str(junk)) == 2 and "PEM key" in err
 
 
 def test_a_taken_port_says_so(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
