@@ -30,8 +30,7 @@ from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, Co
 from tinyseg.distill.pace import is_finite
 from tinyseg.distill.shape import StudentShape
 from tinyseg.errors import InputError, ParityError
-from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
-from tinyseg.graphs.card import FORMAT, CardProblem, parse_card
+from tinyseg.graphs.card import FORMAT, INPUT, CardProblem, parse_card
 from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.system.folders import new_folder
 from tinyseg.track.hints import MATCHES
@@ -235,7 +234,7 @@ def export(
             "made_with": f"tinyseg {__version__}, torch {torch.__version__}, opset {OPSET}",
             "architecture": asdict(shape),
             "long_side": long_side,
-            "input": {"color": "rgb", "mean": MEAN, "std": STD, "multiple": INPUT_MULTIPLE, "padding": "right, bottom"},
+            "input": dict(INPUT),
             "labels": {"padding": -1, "negative": 0, "positive": 1, "box_top_left": 2, "box_bottom_right": 3},
             "masks": {"0": "answer to an unambiguous prompt", "1-3": "readings of an ambiguous prompt"},
             "zoom": dict(zoom or {"side": 256, "factor": 2.0, "below": 0.3}),

@@ -15,7 +15,7 @@ from typing import Any
 from tinyseg.engines import ENGINES
 from tinyseg.engines.base import PRECISIONS, SymbolicShape
 from tinyseg.errors import TinysegError
-from tinyseg.geometry import INPUT_MULTIPLE
+from tinyseg.geometry import INPUT_MULTIPLE, MEAN, STD
 from tinyseg.graphs.package import CARD, is_plain_name
 from tinyseg.graphs.roles import ROLES, TRACK_DECODER
 
@@ -41,7 +41,10 @@ DECODER_OUTPUTS: Mapping[str, SymbolicShape] = {
     "logits": ("prompts", 4, "rows4", "columns4"), "iou": ("prompts", 4),
 }  # fmt: skip
 
-
+# How a frame becomes the encoder's image; a model that was made for another way would answer wrongly without a word.
+INPUT: Mapping[str, Any] = {
+    "color": "rgb", "mean": MEAN, "std": STD, "multiple": INPUT_MULTIPLE, "padding": "right, bottom"
+}  # fmt: skip
 TRACK_PROMPTS: Mapping[str, SymbolicShape] = {
     "points": ("prompts", "points", 2), "labels": ("prompts", "points"), "mask": ("prompts", 1, "rows4", "columns4"),
     "last": ("prompts", 1, "rows4", "columns4"), "memory": ("prompts", 4, "rows16", "columns16"),
@@ -69,6 +72,11 @@ def parse_card(data: bytes) -> dict[str, Any]:
     _check_values(card)
     text(card, "name", CARD)
     whole(card, "long_side", CARD, INPUT_MULTIPLE, LARGEST_SIDE)
+    for key, value in mapping(card, "input", CARD).items() if "input" in card else ():
+        if key in INPUT and value != INPUT[key]:
+            raise CardProblem(
+                f"input.{key} is {_shown(value)}, but this version of tinyseg feeds models with {INPUT[key]!r}"
+            )
     zoom = mapping(card, "zoom", CARD)
     if whole(zoom, "side", "zoom", INPUT_MULTIPLE, LARGEST_SIDE) % INPUT_MULTIPLE:
         raise CardProblem(f"zoom.side must be a multiple of {INPUT_MULTIPLE}, but is {zoom['side']}")

@@ -87,6 +87,15 @@ def test_other_formats_and_broken_cards_are_refused(copy: Path) -> None:
         tinyseg.load(copy)
 
 
+@pytest.mark.parametrize("stated", [{"color": "bgr"}, {"mean": 1e9}, {"std": [1, 2, 3]}, {"multiple": 14}])
+def test_a_model_that_wants_another_input_is_refused(copy: Path, stated: object) -> None:
+    edit_card(copy, input=stated)
+    with pytest.raises(tinyseg.ModelError, match="input"):
+        tinyseg.load(copy, engine="fake")
+    edit_card(copy, input={"color": "rgb", "mean": 127.5, "colour_space": "sRGB"})
+    tinyseg.load(copy, engine="fake")
+
+
 def test_a_models_digest_does_not_depend_on_the_order_of_its_graphs() -> None:
     graphs = open_model(None).graphs
     assert digest(graphs) == digest(dict(reversed(graphs.items()))) != digest({"encoder": graphs["encoder"]})
