@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -14,8 +15,22 @@ from tinyseg.detect.gate import ReadRows, require_parity
 from tinyseg.engines import CompiledGraph, GraphSource, create_engine
 from tinyseg.engines.base import SymbolicShape
 from tinyseg.engines.cache import entry_key, open_cache
-from tinyseg.errors import ModelError
+from tinyseg.errors import EngineError, ModelError, ParityError
 from tinyseg.graphs.compiled import UNCHECKED
+
+
+@contextmanager
+def _sizes_told(card: Card) -> Iterator[None]:
+    """Engines say that an image does not fit, each in words of its own, and not where its size was written."""
+    try:
+        yield
+    except ParityError:
+        raise
+    except EngineError as exc:
+        raise EngineError(
+            f"{exc!s:.300}; the card says that the graph takes images of {card.width} x {card.height}: if it takes others, mend "
+            "width and height there"
+        ) from exc
 
 
 class DetectorGraph:
@@ -35,7 +50,8 @@ class DetectorGraph:
         # Their outputs' shapes are read off what comes; engines use the names, in the graph's order.
         source = GraphSource("detector", card.graph, shapes, {name: () for name in card.outputs}, "fp32", card.sha256)
         self.engine = create_engine(engine, "fp32", threads).engine
-        self._compiled = self._open(source)
+        with _sizes_told(card):
+            self._compiled = self._open(source)
 
     def _open(self, source: GraphSource) -> CompiledGraph:
         engine = self.engine
@@ -71,7 +87,8 @@ class DetectorGraph:
 
     def run(self, frame: NDArray[np.uint8], feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for a frame (H, W, 3) BGR."""
-        return dict(self._compiled.run({self.card.input: image_input(frame, self.card), **feeds}))
+        with _sizes_told(self.card):
+            return dict(self._compiled.run({self.card.input: image_input(frame, self.card), **feeds}))
 
     def to_frame(self, boxes: NDArray[np.float32], frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 4) boxes as the card describes them -> (N, 4) x0, y0, x1, y1 in the frame's pixels."""

@@ -316,6 +316,12 @@ def test_the_command_segments_words(rf_detr: Path, tmp_path: Path, capsys: pytes
     assert "--detector" in capsys.readouterr().err
 
 
+def test_a_card_of_another_size_than_its_graphs_is_told(rf_detr: Path) -> None:
+    write_card(rf_detr.parent, input={"name": "image", "width": 32, "height": 96})
+    with pytest.raises(tinyseg.EngineError, match=r"images of 32 x 96: if it takes others, mend width and height"):
+        open_detector(rf_detr, "onnxruntime").find(FRAME)
+
+
 def test_a_detector_keeps_to_its_engines_errors(rf_detr: Path) -> None:
     (rf_detr.parent / "d.onnx").write_bytes(b"no graph")
     with pytest.raises(tinyseg.EngineError):
