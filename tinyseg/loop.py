@@ -81,7 +81,6 @@ class Loop:
         check_choice("drop", drop, ("auto", "latest", "none"))
         check_choice("zoom", zoom, ZOOM_CHOICES)
         self._tracker = segmenter if isinstance(segmenter, Tracker) else None
-        self._known_ids = frozenset(segmenter.ids) if isinstance(segmenter, Tracker) else frozenset()
         self._seg = segmenter.segmenter if isinstance(segmenter, Tracker) else segmenter
         _check_parts(self._seg, source, sink)
         for name, function in (("prompts_for", prompts_for), ("on_tick", on_tick)):
@@ -126,7 +125,8 @@ class Loop:
         if self._tracker is None:
             self.set_prompts(prompts)
         else:
-            free = (number for number in count(1) if number not in self._known_ids)
+            known = frozenset(self._tracker.ids)
+            free = (number for number in count(1) if number not in known)
             for id, prompt in zip(free, _checked_prompts(prompts)):
                 self.add(id, prompt)
 

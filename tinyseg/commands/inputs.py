@@ -44,12 +44,13 @@ def is_stream(source: str) -> bool:
     """Whether a source is a video, camera or stream, not images: no folder, glob, or file that begins as a picture does."""
     place = Path(source)
     suffix = place.suffix.lower()
-    if source.endswith(("/", os.sep)) or place.is_dir() or suffix in SUFFIXES or set(source) & set("*?["):
+    if source.endswith(("/", os.sep)) or os.path.isdir(source) or suffix in SUFFIXES or set(source) & set("*?["):
         return False
-    if suffix in MOTION_JPEG:
+    # Only a regular file may be looked into: a camera's device or a pipe would wait, or lose what is read here.
+    if suffix in MOTION_JPEG or not os.path.isfile(source):
         return True
     try:
         with place.open("rb") as file:
             return stated_size(file.read(HEADER_BYTES)) is None
-    except (OSError, ValueError):  # no file: a camera's number, an address
+    except OSError:  # told by whoever opens it
         return True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -204,6 +205,8 @@ def test_pictures_of_any_name_are_pictures_and_missing_folders_none(photo: Path,
         cv2.imwrite(str(tmp_path / "a.jpg"), cv2.imread(str(photo)))
         path.write_bytes((tmp_path / "a.jpg").read_bytes())
     assert [is_stream(s) for s in (str(jfif), f"{tmp_path}/none/", "a*", str(tmp_path))] == [False] * 4
+    os.mkfifo(tmp_path / "pipe")  # looking into it would wait for ever
+    assert is_stream(str(tmp_path / "pipe")) and is_stream("x" * 5000)
     assert all(is_stream(s) for s in (str(film), "0", "rtsp://h/s", "synthetic:32x32:1", str(tmp_path / "no.mp4")))
 
 
