@@ -21,7 +21,7 @@ def packed(method: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as file:
         for name, content in members.items():
-            file.writestr(name, content)
+            file.writestr(zipfile.ZipInfo(name), content, method)
     return buffer.getvalue()
 
 
@@ -61,18 +61,27 @@ def test_arrays_come_back(save: Any) -> None:
         assert read[name].dtype == array.dtype and np.array_equal(read[name], array)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"", b"no zip", flipped(packed(zipfile.ZIP_DEFLATED, a=array_file(WORDS))), flipped(packed(a=array_file(WORDS))),
-        packed(zipfile.ZIP_LZMA, a=array_file(WORDS)), flipped(packed(zipfile.ZIP_LZMA, a=array_file(WORDS))),
-        packed(zipfile.ZIP_BZIP2, a=array_file(WORDS)), packed(a=b"plain"), packed(a=b""),
-        misplaced(packed(a=array_file(WORDS))),
-        packed(a=array_file(WORDS, shape=(50 * 2**40,))), packed(a=array_file(WORDS, shape=(-2, -2000))),
-        packed(a=array_file(WORDS, shape=(3000,))), packed(a=array_file(WORDS, descr="|O")),
-        packed(a=array_file(WORDS, descr="<U0", shape=(1 << 40,))), packed(a=array_file(np.zeros(MOST, np.uint8))),
-    ],
-)  # fmt: skip
+DAMAGED = {
+    "empty": b"",
+    "no zip": b"no zip",
+    "flipped, deflated": flipped(packed(zipfile.ZIP_DEFLATED, a=array_file(WORDS))),
+    "flipped, stored": flipped(packed(a=array_file(WORDS))),
+    "LZMA": packed(zipfile.ZIP_LZMA, a=array_file(WORDS)),
+    "flipped, LZMA": flipped(packed(zipfile.ZIP_LZMA, a=array_file(WORDS))),
+    "bzip2": packed(zipfile.ZIP_BZIP2, a=array_file(WORDS)),
+    "no array": packed(a=b"plain"),
+    "empty member": packed(a=b""),
+    "misplaced member": misplaced(packed(a=array_file(WORDS))),
+    "states far more than it has": packed(a=array_file(WORDS, shape=(50 * 2**40,))),
+    "states negative sides": packed(a=array_file(WORDS, shape=(-2, -2000))),
+    "states less than it has": packed(a=array_file(WORDS, shape=(3000,))),
+    "objects": packed(a=array_file(WORDS, descr="|O")),
+    "endless empty texts": packed(a=array_file(WORDS, descr="<U0", shape=(1 << 40,))),
+    "more than may be": packed(a=array_file(np.zeros(MOST, np.uint8))),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_and_lying_files_are_told(data: bytes) -> None:
     with pytest.raises(DataError, match=r"^(is no|unpacks to)"):
         read_npz(data, MOST)
