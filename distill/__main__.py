@@ -337,6 +337,8 @@ def add_validate(commands: Any) -> None:
 
 def run_validate(args: argparse.Namespace) -> None:
     """Held-out and training photos side by side, of students and teachers."""
+    if args.photos < 1:
+        raise InputError("--photos must be at least 1")
     import torch  # noqa: PLC0415
 
     from tinyseg.distill.teachers import StudentEncoded, load_teacher  # noqa: PLC0415

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         sam_model_registry,
     )
     from tinyseg.predict.segmenter import Segmenter, SegmenterInfo
+    from tinyseg.predict.workspace import Workspace
     from tinyseg.prompts import Prompt
     from tinyseg.regions import Regions
     from tinyseg.track import Tracker, TrackResult
@@ -111,6 +112,7 @@ _HOMES = {
         "Segmenter",
         "SegmenterInfo",
     ),
+    "tinyseg.predict.workspace": ("Workspace",),
     "tinyseg.prompts": ("Prompt",),
     "tinyseg.regions": ("Regions",),
     "tinyseg.track": (
@@ -181,6 +183,7 @@ __all__ = [
     "TrackResult",
     "Tracker",
     "UnknownEngine",
+    "Workspace",
     "WrongDevice",
     "__version__",
     "build_sam",

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
+from tinyseg.errors import FrameError, InputError
 from tinyseg.prompts import Prompt
 
 if TYPE_CHECKING:  # drawing knows what results look like, not where they are made
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # drawing knows what results look like, not where they are ma
 # BGR; chosen to stay apart for readers who see few colours (Okabe and Ito).
 COLORS = ((178, 114, 0), (0, 94, 213), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86), (66, 228, 240))
 POSITIVE, NEGATIVE = (80, 200, 60), (60, 60, 230)
+FAR = 1 << 20  # pixels: what lies further outside is drawn there, as OpenCV takes no larger numbers
 
 
 def overlay(
@@ -26,25 +29,32 @@ def overlay(
     prompts: Sequence[Prompt] = (),
     colors: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR frame; returns a new picture.
+    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR uint8 frame; returns a new picture.
 
-    colors: the number of each mask's colour, by default its place in the list.
+    colors: the number of each mask's colour, by default its place in the list. Raises FrameError or InputError.
     """
+    _check_picture(frame)
+    for mask in masks:
+        _check_labels("every one of masks", mask, "b", frame)
+    numbers: Sequence[int] = range(len(masks)) if colors is None else colors
+    if len(numbers) != len(masks) or not all(isinstance(n, (int, np.integer)) for n in numbers):
+        raise InputError(f"colors must be a whole number for each of the {len(masks)} masks, but is {shown(colors)}")
+    if isinstance(prompts, Prompt) or not all(isinstance(p, Prompt) for p in prompts):
+        raise InputError(f"prompts must be a list of tinyseg.Prompt, but is {shown(prompts)}")
     picture: NDArray[np.uint8] = frame.copy()
     line = max(1, round(max(frame.shape[:2]) / 400))
-    for i, mask in enumerate(masks):
-        color = np.array(COLORS[(i if colors is None else colors[i]) % len(COLORS)], np.float32)
+    for mask, number in zip(masks, numbers):
+        color = np.array(COLORS[number % len(COLORS)], np.float32)
         picture[mask] = np.round(picture[mask] * 0.45 + color * 0.55).astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, (255, 255, 255), line, cv2.LINE_AA)
     for prompt in prompts:
         if prompt.box is not None:
-            x0, y0, x1, y1 = (round(v) for v in np.asarray(prompt.box, np.float64).tolist())
+            x0, y0, x1, y1 = np.clip(np.rint(np.asarray(prompt.box, np.float64)), -FAR, FAR).astype(int).tolist()
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), POSITIVE, 2 * line)
         if prompt.points is not None:
-            points, labels = np.asarray(prompt.points, np.float64).tolist(), np.asarray(prompt.labels).tolist()
-            for (x, y), label in zip(points, labels):
-                at = (round(x), round(y))
+            points = np.clip(np.rint(np.asarray(prompt.points, np.float64)), -FAR, FAR).astype(int).tolist()
+            for at, label in zip(points, np.asarray(prompt.labels).tolist()):
                 cv2.circle(picture, at, 5 * line, (255, 255, 255), -1, cv2.LINE_AA)
                 cv2.circle(picture, at, 4 * line, POSITIVE if label else NEGATIVE, -1, cv2.LINE_AA)
     return picture
@@ -54,7 +64,10 @@ def paint_labels(frame: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray
     """Colour the regions of a label map (H, W), 0 being none, over a (H, W, 3) BGR frame; returns a new picture.
 
     One colour a label, neighbours in number far apart in hue; the borders between labels are drawn white.
+    Raises FrameError or InputError.
     """
+    _check_picture(frame)
+    _check_labels("labels", labels, "iu", frame)
     count = int(labels.max(initial=0)) + 1
     hues = np.arange(count) * 0.61803399 % 1.0  # the golden ratio never comes near where it was
     levels = 1.0 - 0.25 * (np.arange(count) % 3)
@@ -103,7 +116,12 @@ def readings(
     scores: Sequence[float],
     prompts: Sequence[Prompt] = (),
 ) -> NDArray[np.uint8]:
-    """One picture (H, K * W, 3) BGR with a panel for each of K masks (H, W), its predicted IoU written in."""
+    """One picture (H, K * W, 3) BGR with a panel for each of K masks (H, W), its predicted IoU written in.
+
+    Raises FrameError or InputError.
+    """
+    if len(masks) != len(scores) or len(masks) == 0:
+        raise InputError(f"readings draws masks with a score each, but got {len(masks)} masks and {len(scores)} scores")
     panels = []
     for mask, score in zip(masks, scores):
         panel = overlay(frame, [mask], prompts)
@@ -114,3 +132,22 @@ def readings(
             cv2.putText(panel, f"{score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
         panels.append(panel)
     return np.concatenate(panels, 1)
+
+
+def _check_picture(frame: NDArray[np.uint8]) -> None:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise FrameError(
+            f"masks are drawn on a frame (H, W, 3) of uint8 in BGR, but it is {_kind(frame)}; cv2.cvtColor(frame, "
+            "cv2.COLOR_GRAY2BGR) or cv2.COLOR_BGRA2BGR makes one of others"
+        )
+
+
+def _check_labels(name: str, labels: NDArray[np.generic], kinds: str, frame: NDArray[np.uint8]) -> None:
+    """What is drawn: of the frame's size, since NumPy would take numbers of another kind for places in the frame."""
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in kinds or labels.shape != frame.shape[:2]:
+        wanted = "bool" if kinds == "b" else "whole numbers"
+        raise InputError(f"{name} must be a numpy array {frame.shape[:2]} of {wanted}, but is {_kind(labels)}")
+
+
+def _kind(value: object) -> str:
+    return f"{value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

@@ -195,3 +195,16 @@ def test_the_site_builds(tmp_path: Path) -> None:
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path)))
     api = (tmp_path / "api" / "index.html").read_text()
     assert "predict_torch" in api and ":class:" not in api
+
+
+def test_every_public_name_is_in_the_api() -> None:
+    entries = re.findall(
+        r"^::: (\S+)\n(?:    options:\n      members: \[(.*)\]\n)?",
+        (ROOT / "docs" / "api.md").read_text(),
+        re.MULTILINE,
+    )
+    told = {place.rpartition(".")[2] for place, _ in entries} | {
+        m for _, members in entries for m in members.split(", ")
+    }
+    errors = {name for name, value in vars(tinyseg.errors).items() if isinstance(value, type)}
+    assert set(tinyseg.__all__) - errors - told == {"__version__"}

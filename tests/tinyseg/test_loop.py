@@ -289,6 +289,9 @@ def test_the_command_runs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture
     assert facts["frames"] == 6 and facts["dropped"] == 0 and facts["mode"] == "throughput"
     boxes = [json.loads(x)["objects"][0]["bbox"] for x in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert boxes[2] == [5, 5, 45, 45] and boxes[1] == boxes[3] == [10, 20, 50, 50]
+    table.write_text('{"frame": 6, "prompts": []}\n{"frame": 5, "prompts": []}\n')
+    assert main(arguments) == 1
+    assert "prompts for 1 frames that never came or were dropped, the first of them frame 6" in capsys.readouterr().err
     assert (
         main(["run", "synthetic:160x120:6", "--point", "80,60", "--engine", "fake", "--sink", f"png:{tmp_path / 'p'}"])
         == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +26,7 @@ from tinyseg.loop import Loop
 from tinyseg.predict.load import load
 from tinyseg.prompts import Prompt
 from tinyseg.sources import SOURCE_HELP
+from tinyseg.system.console import tell
 
 PROMPT_LINE = '{"frame": N, "prompts": [{"box": [x0, y0, x1, y1]}, ...]}'
 
@@ -64,13 +65,31 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def read_frame_prompts(path: str) -> Callable[[int], Sequence[Prompt] | None]:
+class FramePrompts:
+    """Prompts of single frames, which remembers those that were never asked for. Asked from any thread."""
+
+    def __init__(self, prompts: Mapping[int, Sequence[Prompt]]) -> None:
+        self._prompts = prompts
+        self._asked: set[int] = set()
+
+    def __call__(self, frame: int) -> Sequence[Prompt] | None:
+        """Those of a frame by its number; None where it has none of its own."""
+        self._asked.add(frame)
+        return self._prompts.get(frame)
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """The frames, in order, whose prompts nobody asked for."""
+        return tuple(sorted(self._prompts.keys() - self._asked))
+
+
+def read_frame_prompts(path: str) -> FramePrompts:
     """JSON lines of {"frame", "prompts"} -> prompts of a frame, None for frames that the file does not name."""
     rows = read_prompt_file("--every-frame-prompts", path, PROMPT_LINE, _frame_prompts)
     twice = next((frame for frame, lines in Counter(frame for frame, _ in rows).items() if lines > 1), None)
     if twice is not None:
         raise DataError(f"{clipped(path)} has several lines for frame {twice}; put its prompts into one")
-    return dict(rows).get
+    return FramePrompts(dict(rows))
 
 
 def _frame_prompts(row: Any) -> tuple[int, list[Prompt]]:
@@ -93,6 +112,12 @@ def run(args: argparse.Namespace) -> int:
         seg, source, sink, prompts, prompts_for=frame_prompts, drop=args.drop, zoom=args.zoom, on_tick=live_tick()
     )
     interrupted = run_loop(loop, args.source)
+    left = frame_prompts.left if frame_prompts and not interrupted else ()
+    if left:
+        tell(
+            f"tinyseg: warning: --every-frame-prompts has prompts for {len(left)} frames that never came or were dropped, the first "
+            f"of them frame {left[0]}; frames are counted from 0, and --drop none drops none"
+        )
     facts = {**asdict(loop.stats), "mode": args.mode, "segmenter": asdict(seg.info)}
     tell_result(args, facts, f"{live_line(loop.stats)}; {args.mode}; {seg.info}")
-    return exit_code(loop.stats.damaged, interrupted)
+    return exit_code(loop.stats.damaged + len(left), interrupted)

@@ -214,6 +214,10 @@ class Segmenter:
         not copied. Prompts that are the very same object as last time are not checked again. One thread a workspace.
         Raises FrameError, PromptError or InputError.
         """
+        if not isinstance(workspace, Workspace):
+            raise InputError(
+                f"workspace must be a tinyseg.Workspace(), kept from frame to frame, but is {shown(workspace)}"
+            )
         layout = pixels.check_frame(frame, color)
         height, width, _ = layout.pixels.shape
         view = self.view(width, height)
