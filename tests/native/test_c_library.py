@@ -521,6 +521,7 @@ def test_examples_build_with_one_line_and_run(root: Path, installed: Installed, 
     for command, word in (
         ((build / "photo", MODEL, tmp_path / "bad.ppm", tmp_path / "o.pgm", "click", "1", "1"), "cannot be read"),
         ((build / "photo", MODEL, tmp_path / "in.ppm", tmp_path / "o.pgm", "click", "900", "1"), "outside the frame"),
+        ((build / "photo", MODEL, tmp_path / "in.ppm", tmp_path / "o.pgm", "click", "1O0", "1"), "1O0 is no number"),
         ((build / "camera", MODEL, "/dev/none"), "there is no such device"),
         ((build / "camera", MODEL, "/dev/null"), "it is no video device"),
     ):  # fmt: skip
