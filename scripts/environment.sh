@@ -4,6 +4,10 @@
 environment() {
   local venv=".venv-$1" locked="${2:-requirements/$1.txt}" python torch
   python="${PYTHON:-python3}"
+  command -v "$python" >/dev/null || {
+    echo "$python is not there; install Python 3.10 or newer (Debian, Ubuntu: sudo apt-get install python3), or set PYTHON=/path/to/python3" >&2
+    return 1
+  }
   "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || {
     echo "$python is $("$python" --version); tinyseg needs Python 3.10 or newer: set PYTHON=/path/to/python3" >&2
     return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -105,3 +106,12 @@ def test_missing_python_headers_are_told(tmp_path: Path) -> None:
          f"-DPython_INCLUDE_DIR={tmp_path / 'nowhere'}"], capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0 and "sudo apt-get install python3-dev" in " ".join(done.stderr.split())
+
+
+def test_a_missing_python_is_told_in_one_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "python"
+    done = subprocess.run(
+        [ROOT / "scripts" / "lint"], env={**os.environ, "PYTHON": str(nowhere)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"{nowhere} is not there; install Python 3.10") and done.stderr.count("\n") == 1
