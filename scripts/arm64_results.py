@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import platform
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -146,15 +148,32 @@ def iou(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return int(np.unpackbits(a & b).sum()) / union if union else 1.0
 
 
+def read(path: Path) -> dict[str, Answer]:
+    """A file that this script made; ends the program where it is none."""
+    try:
+        with np.load(path) as file:
+            answers = dict(file)
+            print(f"{path}: answers of {answers['machine']}")
+            return answers
+    # A file of one array is none of this script's; zipfile and zlib tell damage in their own ways.
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
+        told = (
+            exc.strerror
+            if isinstance(exc, OSError) and exc.strerror
+            else "it was not made by this script, or is damaged"
+        )
+        sys.exit(f"{path} cannot be read: {told}; make one with: python scripts/arm64_results.py make FILE.npz")
+
+
 def compare(here: Path, there: Path) -> int:
     """Print a row for each answer; how many differ by more than is tolerated."""
-    with np.load(here) as one, np.load(there) as other:
-        names = [n for n in one.files if n in other.files and n != "machine"]
-        alone = sorted({" ".join(n.split()[:2]) for n in set(one.files) ^ set(other.files)})
-        print(
-            f"{one['machine']} and {other['machine']}: {len(names)} answers of both; of one alone: {', '.join(alone) or 'none'}"
-        )
-        ours, theirs = dict(one), {n: other[n] for n in names}
+    ours, others = read(here), read(there)
+    names = [n for n in ours if n in others and n != "machine"]
+    alone = sorted({" ".join(n.split()[:2]) for n in set(ours) ^ set(others)})
+    print(f"{len(names)} answers of both; of one alone: {', '.join(alone) or 'none'}")
+    if not any(name.endswith("masks") for name in names):
+        sys.exit("there is nothing to compare: both files need masks of one engine in one precision")
+    theirs = {n: others[n] for n in names}
     rows = [(n, *row) for n in names for row in differences(n, ours[n], theirs[n], ours)]
     rows += averages(ours, theirs)
     for name, good, told in rows:
@@ -197,18 +216,18 @@ def averages(ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> Iterat
 
 def quantized(path: Path) -> None:
     """Print each reading's IoU with the same engine's in fp32, and with another engine's in the same precision."""
-    with np.load(path) as file:
-        for name in file.files:
-            if not name.endswith("masks"):
-                continue
-            engine, precision, *rest = name.split()
-            others = [] if precision == "fp32" else [f"{engine} fp32 {' '.join(rest)}"]
-            others += [f"{e} {precision} {' '.join(rest)}" for e in ("onnxruntime", "openvino") if e > engine]
-            scores = file[name.removesuffix("masks") + "scores"]
-            for other in filter(file.files.__contains__, others):
-                for i, (one, two) in enumerate(zip(file[name], file[other])):
-                    with_what = " ".join(other.split()[:2])
-                    print(f"{name:46s} reading {i} of score {scores[i]:.3f}: IoU {iou(one, two):.5f} with {with_what}")
+    answers = read(path)
+    for name in answers:
+        if not name.endswith("masks"):
+            continue
+        engine, precision, *rest = name.split()
+        others = [] if precision == "fp32" else [f"{engine} fp32 {' '.join(rest)}"]
+        others += [f"{e} {precision} {' '.join(rest)}" for e in ("onnxruntime", "openvino") if e > engine]
+        scores = answers[name.removesuffix("masks") + "scores"]
+        for other in filter(answers.__contains__, others):
+            for i, (one, two) in enumerate(zip(answers[name], answers[other])):
+                with_what = " ".join(other.split()[:2])
+                print(f"{name:46s} reading {i} of score {scores[i]:.3f}: IoU {iou(one, two):.5f} with {with_what}")
 
 
 if __name__ == "__main__":

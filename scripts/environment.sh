@@ -4,6 +4,10 @@
 environment() {
   local venv=".venv-$1" locked="${2:-requirements/$1.txt}" python torch
   python="${PYTHON:-python3}"
+  command -v "$python" >/dev/null || {
+    echo "$python is not there; install Python 3.10 or newer (Debian, Ubuntu: sudo apt-get install python3), or set PYTHON=/path/to/python3" >&2
+    return 1
+  }
   "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || {
     echo "$python is $("$python" --version); tinyseg needs Python 3.10 or newer: set PYTHON=/path/to/python3" >&2
     return 1
@@ -23,6 +27,12 @@ environment() {
   wanted="$(cat pyproject.toml CMakeLists.txt native/CMakeLists.txt native/*.cpp native/*.hpp native/capi/* native/include/* requirements/build.txt "$locked" | cksum) $torch $PWD \
 $("$python" -c 'import sys; print(sys.base_prefix, sys.version)')"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    # One after the other: all environments build the extension in one folder. What another script has just made is not made again.
+    mkdir -p build
+    exec 9>build/environment.lock
+    ! command -v flock >/dev/null || flock 9
+  fi
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing tinyseg into $venv (a few minutes the first time)"
     # Anew: a half-made environment, or one of another Python or folder, is never mended.
     "$python" -m venv --clear "$venv" || {
@@ -39,5 +49,6 @@ $("$python" -c 'import sys; print(sys.base_prefix, sys.version)')"
     "${install[@]}" --no-build-isolation --no-deps -e .
     echo "$wanted" >"$stamp"
   fi
+  exec 9>&-
   export PATH="$PWD/$venv/bin:$PATH"
 }

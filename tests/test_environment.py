@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -105,3 +106,39 @@ def test_missing_python_headers_are_told(tmp_path: Path) -> None:
          f"-DPython_INCLUDE_DIR={tmp_path / 'nowhere'}"], capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0 and "sudo apt-get install python3-dev" in " ".join(done.stderr.split())
+
+
+def test_a_missing_python_is_told_in_one_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "python"
+    done = subprocess.run(
+        [ROOT / "scripts" / "lint"], env={**os.environ, "PYTHON": str(nowhere)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"{nowhere} is not there; install Python 3.10") and done.stderr.count("\n") == 1
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+  "-m pip"*) mkdir busy || echo overlap >>told; sleep 0.1; rmdir busy; echo pip >>told ;;
+esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed (Debian: apt-get install util-linux)")
+def test_two_scripts_at_once_install_one_after_the_other(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "CMakeLists.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("native", "requirements", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    python = tmp_path / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    command = ["bash", "-euc", ". scripts/environment.sh; environment demo"]
+    started = [
+        subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHON": str(python)}, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    told = b"".join(process.communicate()[0] for process in started)
+    assert [process.returncode for process in started] == [0, 0] and told.count(b"installing tinyseg") == 1
+    assert set((tmp_path / "told").read_text().split()) == {"pip"}

@@ -32,24 +32,31 @@ def wanted_version() -> str:
 def runtime_folder(given: Path | None) -> Iterator[Path]:
     """The package's folder while files are taken from it: ``given``, or what npm installs. Raises NotInstalled, DataError."""
     if given is None:
-        given = PACKAGE / "node_modules" / NAME  # of a checkout in which somebody ran `npm ci`
+        modules = PACKAGE / "node_modules"  # of a checkout in which somebody ran `npm ci`
+        given = modules / NAME
         if not given.exists():
             with TemporaryDirectory(prefix="tinyseg-web-") as temporary:
                 yield install(Path(temporary))
             return
-    _check(given)
+        _check(
+            given,
+            f"run npm ci --ignore-scripts in {PACKAGE}, or remove {modules}: npm then fetches {NAME} {wanted_version()}",
+        )
+    else:
+        _check(
+            given,
+            f"give the folder of {NAME} {wanted_version()} with --onnxruntime-web, or leave it out: npm fetches it",
+        )
     yield given
 
 
-def _check(folder: Path) -> None:
-    wanted = wanted_version()
-    hint = f"give the folder of {NAME} {wanted} with --onnxruntime-web, or leave it out: npm fetches it"
+def _check(folder: Path, hint: str) -> None:
     try:
         card = json.loads((folder / "package.json").read_text())
         found = (card["name"], card["version"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise DataError(f"{folder} holds no npm package; {hint}") from exc
-    if found != (NAME, wanted):
+    if found != (NAME, wanted_version()):
         raise DataError(f"{folder} holds {found[0]!s:.80} {found[1]!s:.40}; {hint}")
 
 

@@ -83,6 +83,7 @@ int main(int argc, char **argv) {
   const char *threads = getenv("THREADS");
   int is_click, is_box, i, failure = 1;
   uint8_t *pixels = NULL;
+  char *end;
 
   is_click = argc == 7 && strcmp(argv[4], "click") == 0;
   is_box = argc == 9 && strcmp(argv[4], "box") == 0;
@@ -90,7 +91,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: photo MODEL IN.ppm OUT.pgm click X Y\n       photo MODEL IN.ppm OUT.pgm box X0 Y0 X1 Y1\n");
     return 2;
   }
-  for (i = 5; i < argc; ++i) numbers[i - 5] = atof(argv[i]);
+  for (i = 5; i < argc; ++i) {
+    numbers[i - 5] = strtod(argv[i], &end);
+    if (end == argv[i] || *end != '\0') {
+      fprintf(stderr, "photo: %s is no number\n", argv[i]);
+      return 1;
+    }
+  }
 
   pixels = read_ppm(argv[2], &image.width, &image.height);
   if (pixels == NULL) {

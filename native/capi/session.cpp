@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "failure.hpp"
@@ -17,6 +18,7 @@ constexpr size_t kMostBatch = 64, kMostPoints = 254;
 constexpr size_t kCompiled = 64;  // compiled graphs kept by a model, of both roles
 constexpr size_t kEncoders = 8;   // input sizes kept by a session
 constexpr int kMostSide = 16384;
+constexpr ptrdiff_t kMostStride = PTRDIFF_MAX / kMostSide;  // what rows are counted with does not overflow
 constexpr float kStabilityOffset = 1.0f;
 
 template <size_t N>
@@ -52,7 +54,8 @@ FrameView frame_of(const tinyseg_image& image) {
          std::to_string(image.height));
   const int channels = kChannels[image.format];
   const ptrdiff_t packed = ptrdiff_t(image.width) * channels;
-  if (image.row_stride != 0 && std::abs(image.row_stride) < packed)
+  const bool short_row = image.row_stride < packed && image.row_stride > -packed;
+  if (image.row_stride != 0 && (short_row || image.row_stride > kMostStride || image.row_stride < -kMostStride))
     fail(TINYSEG_INVALID_ARGUMENT, "image.row_stride is ", std::to_string(image.row_stride), " bytes, but a row takes ",
          std::to_string(packed), "; give 0 where rows follow each other");
   const bool bgr = image.format == TINYSEG_BGR || image.format == TINYSEG_BGRA;
@@ -241,7 +244,7 @@ void Session::run(const tinyseg_image& image, const tinyseg_prompt* prompts, siz
 
 // Prompts checked against the frame, and where each is looked at, decided before anything is decoded.
 void Session::place(const tinyseg_prompt* prompts, size_t count, bool zoom, const tinyseg_mask* masks, size_t readings) {
-  size_t points = 0;
+  size_t points = 0, hints = 0;
   for (size_t i = 0; i < count; ++i) {
     const auto bad = [&](const auto&... parts) { bad_prompt(i, count, parts...); };
     const tinyseg_prompt& p = prompts[i];
@@ -249,6 +252,7 @@ void Session::place(const tinyseg_prompt* prompts, size_t count, bool zoom, cons
     if (p.count > kMostPoints) bad("at most 254 points can be given, but there are ", std::to_string(p.count));
     if (p.count > 0 && (!p.points || !p.labels)) bad("points and labels must both be given, count times each");
     points += p.count;
+    hints += p.hint != nullptr;
   }
   for (size_t i = 0; i < count * readings; ++i) require(masks[i].pixels != nullptr, "masks[i].pixels is NULL; give width * height bytes for each mask");
   placed_.clear();
@@ -257,12 +261,13 @@ void Session::place(const tinyseg_prompt* prompts, size_t count, bool zoom, cons
   labels_.reserve(points);  // prompts point into it
   const Region& whole = view_.region;
   const size_t cells = size_t(view_.rows()) * view_.columns();
+  hints_.clear();
+  hints_.reserve(hints * cells);
   for (size_t i = 0; i < count; ++i) {
     const tinyseg_prompt& p = prompts[i];
     const auto bad = [&](const auto&... parts) { bad_prompt(i, count, parts...); };
     Placed placed{};
     placed.prompt = {p.points, labels_.data() + labels_.size(), p.count, p.box != nullptr, {}};
-    placed.hint = p.hint;
     for (size_t k = 0; k < p.count; ++k) {
       if (p.labels[k] != 0 && p.labels[k] != 1) bad("labels must be 1 (on the object) or 0 (off it), but one is ", std::to_string(p.labels[k]));
       if (!std::isfinite(p.points[2 * k]) || !std::isfinite(p.points[2 * k + 1])) bad("points must be finite, but one is NaN or infinite");
@@ -282,6 +287,11 @@ void Session::place(const tinyseg_prompt* prompts, size_t count, bool zoom, cons
     if (p.hint && !all_finite(p.hint, cells))
       bad("hint must be finite, but holds NaN or infinity (it is ", std::to_string(view_.rows()), " x ", std::to_string(view_.columns()),
           " logits for this frame: tinyseg_grid)");
+    if (p.hint) {
+      // Copied: the answer may be written to where the hint lies, and a second look takes the hint after the first has answered.
+      placed.hint = hints_.data() + hints_.size();
+      hints_.insert(hints_.end(), p.hint, p.hint + cells);
+    }
     Box stated;
     if (zoom && prompted_box(placed.prompt, &stated)) placed.small = second_look(stated, view_, model_->model.zoom, &placed.crop);
     else placed.undecided = zoom;

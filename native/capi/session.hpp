@@ -112,6 +112,7 @@ class Session {
   std::list<std::unique_ptr<Encoder>> frames_, looks_;
   std::vector<Placed> placed_;
   std::vector<double> labels_;
+  std::vector<float> hints_;
   std::vector<ClickedCell> clicks_;
   std::vector<float> mixed_, clean_, seen_;
   FrameScratch frame_scratch_;

@@ -85,7 +85,8 @@ typedef struct tinyseg_prompt {
   const int *labels;    /* count times 1 (on the object) or 0 (off it) */
   size_t count;         /* up to 254 */
   const double *box;    /* x0, y0, x1, y1, cut to the frame; NULL for none */
-  const float *hint;    /* rows * columns logits of an earlier answer for a frame of this size; NULL for none */
+  const float *hint;    /* rows * columns logits of an earlier answer for a frame of this size; NULL for none. The new answer's
+                           logits may go to the same place. */
 } tinyseg_prompt;
 
 /* One answer. The caller sets pixels, and logits where they are wanted; the rest is written. */

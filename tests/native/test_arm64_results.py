@@ -78,3 +78,20 @@ def test_pixels_and_shapes(script: Any, tmp_path: Path, capsys: pytest.CaptureFi
     np.savez(tmp_path / "there.npz", **there)
     assert script.compare(tmp_path / "here.npz", tmp_path / "there.npz") == 1
     assert "shapes (3, 8, 8) and (3, 8, 7)" in capsys.readouterr().out
+
+
+def test_files_of_something_else_are_told(script: Any, tmp_path: Path) -> None:
+    here, there = tmp_path / "here.npz", tmp_path / "there.npz"
+    np.savez(here, **answers(HERE))
+    with pytest.raises(SystemExit, match=r"there\.npz cannot be read: No such file or directory; make one with"):
+        script.compare(here, there)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    damaged = bytearray(here.read_bytes())
+    damaged[100] ^= 255
+    for data in (b"text", b"", here.read_bytes()[:-30], bytes(damaged), (tmp_path / "one.npy").read_bytes()):
+        there.write_bytes(data)
+        with pytest.raises(SystemExit, match="it was not made by this script, or is damaged"):
+            script.compare(here, there)
+    np.savez(there, **{name.replace("onnxruntime", "openvino"): value for name, value in answers(HERE).items()})
+    with pytest.raises(SystemExit, match="there is nothing to compare"):
+        script.compare(here, there)

@@ -163,6 +163,20 @@ def test_masks_are_pythons_bit_for_bit(both: tuple[tinyseg.Segmenter, CSession],
     assert looked_twice >= 4
 
 
+def test_a_hint_may_lie_where_its_answer_goes(session: CSession, root: Path) -> None:
+    frame, points, labels = photo(root), [[165, 15]], [1]
+    session.embed(frame)
+    out = session.answer_for(*SIZE, 1)
+    session.predict(Prompt(points, labels), out)
+    emb = tinyseg.load(MODEL, "onnxruntime", "fp32", threads=1).embed(frame)
+    expected = emb.predict(points, labels, mask=out.logits[0].copy(), multimask=False)
+    assert expected.zoom is not None  # the first look's answer is written before the second look takes the hint
+    again = Prompt(points, labels, None, out.logits[0])
+    object.__setattr__(again, "mask", out.logits[0])  # not a copy
+    session.predict(again, out)
+    require_same(out, expected)
+
+
 def test_the_step_of_a_loop_is_pythons(both: tuple[tinyseg.Segmenter, CSession], root: Path) -> None:
     seg, session = both
     workspace = Workspace()
@@ -274,6 +288,7 @@ def test_bad_frames_and_prompts(library: CLibrary, session: CSession, root: Path
     for spoiled, word in (
         (Image(None, *SIZE, 0, BGR), "NULL"), (Image(1, 0, 5, 0, BGR), "0 x 5"), (Image(1, 5, -1, 0, BGR), "5 x -1"),
         (Image(1, 16385, 5, 0, BGR), "16384"), (Image(1, 100, 5, 299, BGR), "row_stride"), (Image(1, *SIZE, 0, 9), "format"),
+        (Image(1, *SIZE, (1 << 63) - 1, BGR), "row_stride"), (Image(1, *SIZE, -(1 << 63), BGR), "row_stride"),
     ):  # fmt: skip
         refused(calls.tinyseg_embed(fresh.handle, ctypes.byref(spoiled)), invalid, word)
     # A frame that was refused leaves no frame behind.
@@ -506,6 +521,7 @@ def test_examples_build_with_one_line_and_run(root: Path, installed: Installed, 
     for command, word in (
         ((build / "photo", MODEL, tmp_path / "bad.ppm", tmp_path / "o.pgm", "click", "1", "1"), "cannot be read"),
         ((build / "photo", MODEL, tmp_path / "in.ppm", tmp_path / "o.pgm", "click", "900", "1"), "outside the frame"),
+        ((build / "photo", MODEL, tmp_path / "in.ppm", tmp_path / "o.pgm", "click", "1O0", "1"), "1O0 is no number"),
         ((build / "camera", MODEL, "/dev/none"), "there is no such device"),
         ((build / "camera", MODEL, "/dev/null"), "it is no video device"),
     ):  # fmt: skip

@@ -49,10 +49,23 @@ def bits(row: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return mask
 
 
-@pytest.fixture(scope="module")
-def answers(root: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def in_node(script: Path, site: Path, pictures: list[dict[str, Any]]) -> str:
+    """Standard output of a script of this folder about a site's parts."""
     if shutil.which("node") is None:
         missing("node is not installed (Debian: apt-get install nodejs)")
+    request = {
+        "sources": str(site / "tinyseg" / "index.js"), "ort": str(site / "ort" / "ort.wasm.min.mjs"),
+        "core": str(site / "tinyseg" / "core.wasm"), "card": str(site / "model" / "model.json"),
+        "encoder": str(site / "model" / "encoder.fp32.onnx"), "decoder": str(site / "model" / "decoder.fp32.onnx"),
+        "pictures": pictures,
+    }  # fmt: skip
+    done = subprocess.run(["node", str(script)], input=json.dumps(request), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def answers(root: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("answers")
     pictures = []
     for name, prompts in PROMPTS.items():
@@ -63,17 +76,7 @@ def answers(root: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) ->
             {"image": str(folder / name), "width": frame.shape[1], "height": frame.shape[0], "prompts": prompts + wrong,
              "everything": name == "coffee.jpg"}
         )  # fmt: skip
-    request = {
-        "sources": str(site / "tinyseg" / "index.js"), "ort": str(site / "ort" / "ort.wasm.min.mjs"),
-        "core": str(site / "tinyseg" / "core.wasm"), "card": str(site / "model" / "model.json"),
-        "encoder": str(site / "model" / "encoder.fp32.onnx"), "decoder": str(site / "model" / "decoder.fp32.onnx"),
-        "pictures": pictures,
-    }  # fmt: skip
-    done = subprocess.run(
-        ["node", str(root / "tests" / "web" / "answers.mjs")], input=json.dumps(request), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(zip(PROMPTS, json.loads(done.stdout)))
+    return dict(zip(PROMPTS, json.loads(in_node(root / "tests" / "web" / "answers.mjs", site, pictures))))
 
 
 def test_masks_are_the_python_runtime_s(answers: Any, python: tinyseg.Segmenter, root: Path) -> None:
@@ -106,6 +109,10 @@ def test_wrong_prompts_are_told(answers: Any) -> None:
     found = answers["astronaut.jpg"]["prompts"][len(PROMPTS["astronaut.jpg"]) :]
     for (_, told), answer in zip(WRONG, found):
         assert answer["name"] == "TinysegError" and told in answer["error"]
+
+
+def test_wrong_use_is_told_in_one_line_that_names_the_fix(root: Path, site: Path) -> None:
+    in_node(root / "tests" / "web" / "misuse.mjs", site, [])
 
 
 def test_everything_is_the_python_runtime_s(answers: Any, python: tinyseg.Segmenter, root: Path) -> None:

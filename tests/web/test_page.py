@@ -223,6 +223,9 @@ def test_paste_drop_and_what_is_no_picture(page: Page, root: Path, tmp_path: Pat
     page.wait("document.querySelector('#message').textContent === '6144 x 40 was shrunk to 3072 x 20'")
     page.page.mouse.click(*page.at(100, 10))  # and answers, whatever it finds
     page.wait("document.querySelector('#figures').textContent.includes('answered in')")
+    cv2.imwrite(str(tmp_path / "line.png"), np.full((1, 9000), 90, np.uint8))
+    page.open(tmp_path / "line.png")
+    page.wait("document.querySelector('#message').textContent === '9000 x 1 was shrunk to 3072 x 1'")
 
 
 def test_names_for_everything_that_can_be_used(page: Page) -> None:
@@ -245,7 +248,7 @@ def test_offline_after_the_first_load(browser: Any, site: Path, root: Path) -> N
     host = Host(site)
     page = Page(browser, host.url).ready()
     try:
-        kept = "caches.open('tinyseg').then((c) => c.keys()).then((k) => k.length)"
+        kept = "caches.open('tinyseg /').then((c) => c.keys()).then((k) => k.length)"
         files = len(list(site.rglob("*.*"))) - 3  # without sw.js, files.js and the marker
         until(lambda: page.page.evaluate(kept) == files, SECONDS)
         host.stop()
@@ -288,6 +291,75 @@ def test_the_camera(page: Page) -> None:
     page.wait("document.querySelector('#source').textContent.startsWith('camera.png')")
     page.wait("/answered/.test(document.querySelector('#figures').textContent)")
     assert page.page.get_attribute("#camera", "aria-pressed") == "false"
+
+
+def test_a_camera_that_is_not_wanted_any_more_is_off(page: Page, root: Path) -> None:
+    page.context.grant_permissions(["camera"])
+    page.page.evaluate("""() => { const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+        window.tracks = []; window.asked = 0;
+        devices.getUserMedia = async (...wanted) => { window.asked++; const stream = await ask(...wanted);
+          window.tracks.push(...stream.getTracks()); return stream } }""")
+    page.page.evaluate("document.querySelector('#camera').click(); document.querySelector('#camera').click()")
+    live = "tracks.length === asked && tracks.filter((t) => t.readyState === 'live').length"
+    page.wait(f"document.querySelector('#source').textContent === 'camera' && ({live}) === 1")
+    page.page.click("#camera")
+    page.wait(f"({live}) === 0")
+    # A file that is opened while the camera starts is what the user wants.
+    page.page.evaluate("document.querySelector('#camera').click()")
+    page.open(root / "examples" / "coffee.jpg")
+    page.wait(f"asked === 3 && ({live}) === 0")
+    assert (
+        page.text("#source").startswith("coffee.jpg") and page.page.get_attribute("#camera", "aria-pressed") == "false"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "told"),
+    [
+        ("licences.txt", None, "ready", "the service worker does not start (a file of the site did not load"),
+        ("site.json", b"<html>", "does not start", "site.json is damaged; put the whole folder on the host again"),
+        ("model/decoder.fp32.onnx", b"", "does not start", "model/decoder.fp32.onnx is damaged"),
+    ],
+)
+def test_missing_and_damaged_files_are_told(
+    name: str, content: bytes | None, status: str, told: str, browser: Any, site: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(site, tmp_path / "site")
+    if content is None:
+        (out / name).unlink()
+    elif content:
+        (out / name).write_bytes(content)
+    else:  # of the same size, one bit of a weight
+        data = bytearray((out / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (out / name).write_bytes(data)
+    host = Host(out)
+    page = Page(browser, host.url)
+    try:
+        page.page.wait_for_selector("#link[data-good], #link[data-bad]")
+        assert page.text("#link") == status and page.text("#message").startswith(told)
+    finally:
+        page.context.close()
+        host.stop()
+
+
+def test_two_sites_in_folders_of_one_host(browser: Any, site: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(site, tmp_path / name)
+    host = Host(tmp_path)
+    page = Page(browser, host.url, "one/").ready()
+    try:
+        files = len(list(site.rglob("*.*"))) - 3  # without sw.js, files.js and the marker
+        for name in ("one", "two"):
+            page.page.goto(f"{host.url}{name}/")
+            page.ready()
+            page.wait(f"caches.open('tinyseg /{name}/').then((c) => c.keys()).then((k) => k.length === {files})")
+            assert page.page.evaluate("crossOriginIsolated")
+        host.stop()
+        page.page.goto(f"{host.url}one/")
+        page.ready()
+    finally:
+        page.close()
 
 
 def test_what_does_not_start_is_told(browser: Any, host: Host) -> None:

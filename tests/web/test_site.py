@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,15 @@ def test_another_site_is_replaced_and_other_files_are_not(tmp_path: Path, runtim
     assert (out / "index.html").is_file()
 
 
+def test_the_command_that_shows_it_can_be_pasted(
+    tmp_path: Path, runtime: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my site"
+    given = ["--out", str(out), "--model", str(small_model), "--onnxruntime-web", str(runtime)]
+    assert main(["web", "build", *given]) == 0
+    assert shlex.split(capsys.readouterr().out)[-2:] == ["--directory", str(out)]
+
+
 def test_what_is_missing_is_named(
     tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,10 +125,17 @@ def test_what_is_missing_is_named(
     (runtime / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.0.0"}')
     assert main(["web", "build", "--out", str(out), "--onnxruntime-web", str(runtime)]) == 2
     assert f"onnxruntime-web 1.0.0; give the folder of onnxruntime-web {wanted_version()}" in capsys.readouterr().err
-    monkeypatch.setattr("tinyseg.web.runtime.PACKAGE", tmp_path / "installed")  # without node_modules
-    (tmp_path / "installed").mkdir()
+    (runtime / "package.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="holds no npm package"):
+        build_site(out, runtime=runtime)
+    monkeypatch.setattr("tinyseg.web.runtime.PACKAGE", tmp_path / "installed")
+    modules = tmp_path / "installed" / "node_modules"
+    (modules / NAME).mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(PACKAGE / name, tmp_path / "installed" / name)
+    with pytest.raises(DataError, match=re.escape(f"or remove {modules}")):  # nobody gave a folder
+        build_site(out)
+    shutil.rmtree(modules)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled, match="npm is not installed"):
         build_site(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import shlex
 from typing import Any
 
 from tinyseg.web.site import PRECISIONS, build_site
@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"wrote {site.folder}: {len(site.files)} files, {sum(site.files.values()) / 1e6:.1f} MB ({', '.join(site.engines)})"
     )
-    print(f"to see it: python -m http.server --bind 127.0.0.1 --directory {Path(site.folder)}")
+    print(f"to see it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(site.folder))}")
     return 0

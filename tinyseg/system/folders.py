@@ -34,6 +34,11 @@ def written_files(folder: Path) -> set[str]:
 
 def require_replaceable(out: Path) -> None:
     """Raises DataError where ``out`` is, or holds, anything that tinyseg did not write, or cannot be looked at."""
+    if out.name in ("", ".."):
+        # Who works in a folder whose place a new one takes is left in one that is gone.
+        raise DataError(
+            f"{out} has no name of its own, by which a new folder could take its place; name a folder inside it"
+        )
     try:
         if not out.exists():
             return

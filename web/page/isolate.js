@@ -1,7 +1,8 @@
 // The service worker: it keeps the page for use without a network, and adds the headers that threads need where the host
 // does not send them. A page gets them only when it is loaded through it, so the first visit loads twice.
 
-const TRIED = "tinyseg-isolated";
+// Of this site alone: the host may have another one in another folder.
+const TRIED = `tinyseg-isolated ${new URL("./", location).pathname}`;
 
 /** Resolves when the page may start; a reload may come first. Gives what the page has to do without, or "". */
 export async function isolate() {
@@ -15,7 +16,7 @@ export async function isolate() {
       await take(registration.waiting);
       return reload();
     }
-    await navigator.serviceWorker.ready;
+    await Promise.race([navigator.serviceWorker.ready, refused(registration)]);
   } catch (error) {
     return `the service worker does not start (${error.message}): ${crossOriginIsolated ? "" : "one thread, and "}not offline`;
   }
@@ -27,6 +28,18 @@ export async function isolate() {
   if (sessionStorage.getItem(TRIED)) return crossOriginIsolated ? "" : "this browser gives the page one thread";
   sessionStorage.setItem(TRIED, "1");
   return reload();
+}
+
+/** Rejects where the first service worker cannot be installed: `ready` would wait for one for ever. */
+function refused({ installing, waiting, active }) {
+  return new Promise((_, reject) => {
+    const check = () => {
+      const gone = !installing || installing.state === "redundant";
+      if (gone && !waiting && !active) reject(new Error("a file of the site did not load, or the browser keeps none"));
+    };
+    installing?.addEventListener("statechange", check);
+    check();
+  });
 }
 
 function take(worker) {

@@ -97,7 +97,7 @@ function take(bitmap, name) {
 
 async function toggleCamera() {
   if (camera.running) return stopCamera();
-  await camera.start();
+  if (!(await camera.start())) return null;
   picture = null;
   objects.forget();
   view.selected = null;
@@ -339,7 +339,8 @@ async function start() {
   });
   const response = await fetch("site.json");
   if (!response.ok) throw new Error(`site.json does not load: the host answered ${response.status}`);
-  const site = await response.json();
+  const site = await response.json().catch(() => null);
+  if (!site?.engines || !site.files) throw new Error("site.json is damaged; put the whole folder on the host again");
   const loaded = await engine.load(site, options.get("engine") ?? "auto", threads);
   const threadsRun = loaded.threads > 1 ? `${loaded.threads} threads` : "1 thread";
   figure("engine", loaded.provider === "webgpu" ? "WebGPU" : `WASM, ${threadsRun}`);

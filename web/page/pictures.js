@@ -14,7 +14,8 @@ export async function readPicture(file) {
   }
   const shrink = MOST_SIDE / Math.max(bitmap.width, bitmap.height);
   if (shrink >= 1) return { bitmap, name: file.name, note: "" };
-  const size = { resizeWidth: Math.round(bitmap.width * shrink), resizeHeight: Math.round(bitmap.height * shrink) };
+  const shrunk = (side) => Math.max(1, Math.round(side * shrink));
+  const size = { resizeWidth: shrunk(bitmap.width), resizeHeight: shrunk(bitmap.height) };
   const small = await createImageBitmap(bitmap, { ...size, resizeQuality: "high" });
   const note = `${bitmap.width} x ${bitmap.height} was shrunk to ${small.width} x ${small.height}`;
   bitmap.close();
@@ -40,17 +41,20 @@ export class Camera {
   constructor(show) {
     this._show = show;
     this._stream = null;
+    this._asked = 0; // how often it was started or stopped: a stream that comes after the next time is not wanted
   }
 
   get running() {
     return this._stream !== null;
   }
 
-  /** Throws Error with what to do. */
+  /** Whether it runs; not where it was stopped, or started once more, while the user was asked. Throws Error with what to do. */
   async start() {
+    const asked = ++this._asked;
     if (!navigator.mediaDevices) throw new Error("cameras need an https address (or localhost)");
+    let stream;
     try {
-      this._stream = await navigator.mediaDevices.getUserMedia({
+      stream = await navigator.mediaDevices.getUserMedia({
         video: { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: "environment" },
       });
     } catch (error) {
@@ -60,13 +64,25 @@ export class Camera {
     const video = document.createElement("video");
     video.muted = true;
     video.playsInline = true;
-    video.srcObject = this._stream;
-    await video.play();
-    this._loop(video, this._stream);
+    video.srcObject = stream;
+    try {
+      await video.play();
+    } catch (error) {
+      end(stream);
+      throw new Error(`the camera does not start: ${error.message}`);
+    }
+    if (asked !== this._asked) {
+      end(stream);
+      return false;
+    }
+    this._stream = stream;
+    this._loop(video, stream);
+    return true;
   }
 
   stop() {
-    for (const track of this._stream?.getTracks() ?? []) track.stop();
+    this._asked++;
+    if (this._stream) end(this._stream);
     this._stream = null;
   }
 
@@ -79,4 +95,8 @@ export class Camera {
     }
     video.srcObject = null;
   }
+}
+
+function end(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }

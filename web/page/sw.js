@@ -2,9 +2,10 @@
 /* global SITE */
 importScripts("files.js"); // SITE: { files: { name: sha256 } }, written by `tinyseg web build`
 
-const CACHE = "tinyseg";
 const SMALL = 1 << 20; // bytes; larger files are kept when the page first asks for them
 const base = new URL("./", self.location.href);
+// Caches belong to the host: another site of ours in another folder of it has its own.
+const CACHE = `tinyseg ${base.pathname}`;
 
 const key = (name) => new URL(`${name}?sha256=${SITE.files[name].sha256}`, base).href;
 

@@ -17,7 +17,7 @@ const actions = {
   /** Loads an engine of the site, or "auto": WebGPU where the site and the browser have it in fp16, else WASM. */
   async load({ site, engine, threads }) {
     const wanted = engine === "auto" ? ((await hasWebgpu(site)) ? "webgpu" : "wasm") : engine;
-    if (!site.engines[wanted]) throw new Error(`this site has no engine ${wanted}; it has ${Object.keys(site.engines)}`);
+    if (!Object.hasOwn(site.engines, wanted)) throw new Error(`this site has no engine ${wanted}; it has ${Object.keys(site.engines)}`);
     try {
       return await start(site, wanted, threads);
     } catch (error) {
@@ -103,9 +103,18 @@ async function fetchAll(site, names) {
       postMessage({ progress: { done: (done += value.length), all } });
     }
     if (at < bytes.length) throw new Error(`${name} is not whole; load the page again`);
+    // Browsers have no sums on plain http, where the check of the engine remains.
+    if (crypto.subtle && (await sha256(bytes)) !== site.files[name].sha256) {
+      throw new Error(`${name} is damaged, or of another version of the site; load the page again, or put the whole folder on the host again`);
+    }
     return [name, bytes.buffer];
   };
   return Object.fromEntries(await Promise.all(names.map(fetchOne)));
+}
+
+async function sha256(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return [...digest].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 
 self.addEventListener("message", ({ data: { id, do: action, ...fields } }) => {

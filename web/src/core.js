@@ -43,10 +43,15 @@ export class Core {
         },
       },
     };
-    const bytes = given instanceof Response ? await given.arrayBuffer() : given;
-    const { instance } = await WebAssembly.instantiate(bytes, imports);
-    instance.exports._initialize();
-    return new Core(instance.exports);
+    try {
+      if (given instanceof Response && !given.ok) throw new Error(`the host answered ${given.status}`);
+      const bytes = given instanceof Response ? await given.arrayBuffer() : given;
+      const { instance } = await WebAssembly.instantiate(bytes, imports);
+      instance.exports._initialize();
+      return new Core(instance.exports);
+    } catch (error) {
+      throw new TinysegError(`the core does not load (${error.message}); give tinyseg's core.wasm, of the same version, as core`);
+    }
   }
 
   constructor(exports) {

@@ -5,10 +5,9 @@ import { MASKS, part } from "./core.js";
 import { TinysegError } from "./errors.js";
 
 const MAX_CANDIDATES = 2048;
-const RULE = [
-  "points_per_side", "coarse_per_side", "score", "stability", "stability_offset", "confident", "sure_margin", "box_overlap",
-  "mask_overlap",
-];
+const MAX_PER_SIDE = 256;
+const NUMBERS = ["score", "stability", "stability_offset", "confident", "box_overlap", "mask_overlap"];
+const COUNTS = { points_per_side: 1, coarse_per_side: 0, sure_margin: 0 }; // and the least that they may be
 const BATCH = 16; // clicks a decoder call: bounds the memory that its layers take
 const STRIDE = 4;
 
@@ -18,8 +17,13 @@ const STRIDE = 4;
  * logits on the picture's grid.
  */
 export async function findRegions(embedding, rule, progress) {
-  for (const name of RULE) {
+  for (const name of [...NUMBERS, ...Object.keys(COUNTS)]) {
     if (!Number.isFinite(rule?.[name])) throw new TinysegError(`"everything" in model.json states no number ${name}`);
+  }
+  for (const [name, least] of Object.entries(COUNTS)) {
+    if (!Number.isInteger(rule[name]) || rule[name] < least || rule[name] > MAX_PER_SIDE) {
+      throw new TinysegError(`${name} of "everything" must be ${least} to ${MAX_PER_SIDE}, but is ${rule[name]}`);
+    }
   }
   const { core } = embedding.segmenter;
   const { view } = embedding;

@@ -10,6 +10,10 @@ export const STABILITY_OFFSET = 1;
 export const MAX_SIDE = 16384;
 const MAX_POINTS = 254;
 const LEAST_SLOTS = 4;
+const MULTIPLE = 32; // of the encoder's input, pixels a side
+const MAX_INPUT_SIDE = 4096;
+// Tensors that are fed and read by name; between the networks go others, which are the model's own affair.
+const TENSORS = { encoder: ["image"], decoder: ["points", "labels", "mask", "has_mask", "logits", "iou"] };
 
 /**
  * A model that is ready: both networks in an onnxruntime-web session, and the core.
@@ -18,16 +22,23 @@ const LEAST_SLOTS = 4;
  * core: bytes of core.wasm, or a Response. providers: of onnxruntime-web, the first that works is taken.
  */
 export class Segmenter {
-  static async load({ ort, core, card, graphs, providers = ["wasm"] }) {
-    const loaded = await Core.load(core);
-    const sessions = {};
-    // One after the other: onnxruntime-web starts its module with the first.
-    for (const role of ["encoder", "decoder"]) {
-      const options = { executionProviders: providers };
-      if (providers[0] === "webgpu" && role === "encoder") options.preferredOutputLocation = "gpu-buffer";
-      sessions[role] = await ort.InferenceSession.create(graphs[role], options);
+  static async load({ ort, core, card, graphs, providers = ["wasm"] } = {}) {
+    if (!ort?.InferenceSession) throw new TinysegError("ort must be the module onnxruntime-web");
+    if (!Array.isArray(providers) || providers.length === 0) throw new TinysegError('providers must be a list such as ["wasm"]');
+    checkCard(card);
+    const segmenter = new Segmenter(ort, await Core.load(core), card, {});
+    try {
+      // One after the other: onnxruntime-web starts its module with the first.
+      for (const role of ["encoder", "decoder"]) {
+        const options = { executionProviders: providers };
+        if (providers[0] === "webgpu" && role === "encoder") options.preferredOutputLocation = "gpu-buffer";
+        segmenter._sessions[role] = await openGraph(ort, role, graphs?.[role], options);
+      }
+    } catch (error) {
+      await segmenter.free();
+      throw error;
     }
-    return new Segmenter(ort, loaded, card, sessions);
+    return segmenter;
   }
 
   constructor(ort, core, card, sessions) {
@@ -37,11 +48,21 @@ export class Segmenter {
     this._sessions = sessions;
   }
 
+  /** Gives back what the engine holds for the networks, which no garbage collector does; nothing can be asked afterwards. */
+  async free() {
+    const sessions = Object.values(this._sessions);
+    this._sessions = {};
+    for (const session of sessions) await session.release();
+  }
+
   /** image: { data, width, height } with RGBA bytes, such as an ImageData. The bytes are kept for second looks. */
   async embed(image) {
-    const { data, width, height } = image;
-    if (!(width >= 1 && height >= 1 && width <= MAX_SIDE && height <= MAX_SIDE)) {
-      throw new TinysegError(`a picture may have 1 to ${MAX_SIDE} pixels a side, but has ${width} x ${height}`);
+    const { data, width, height } = image ?? {};
+    if (![width, height].every((side) => Number.isInteger(side) && side >= 1 && side <= MAX_SIDE)) {
+      throw new TinysegError(`width and height of a picture must be whole numbers from 1 to ${MAX_SIDE}, but are ${width} and ${height}`);
+    }
+    if (!ArrayBuffer.isView(data) || data.BYTES_PER_ELEMENT !== 1) {
+      throw new TinysegError("the picture's data must be RGBA bytes: a Uint8ClampedArray, as an ImageData has, or a Uint8Array");
     }
     if (data.length !== 4 * width * height) {
       throw new TinysegError(`a picture of ${width} x ${height} has ${4 * width * height} bytes RGBA, not ${data.length}`);
@@ -54,7 +75,7 @@ export class Segmenter {
   async encode(pixels, view) {
     const [width, height] = view.input;
     const image = new this._ort.Tensor("float32", this.core.prepare(pixels, view), [1, 3, height, width]);
-    return this._sessions.encoder.run({ image });
+    return this._session("encoder").run({ image });
   }
 
   /** Laid-out prompts (points, labels, hint or null for each) about a view -> logits (B * 4 * cells) and iou (B * 4). */
@@ -72,7 +93,7 @@ export class Segmenter {
       hasMask[i] = prompt.hint ? 1 : 0;
     });
     const tensor = (data, dims) => new this._ort.Tensor("float32", data, dims);
-    const out = await this._sessions.decoder.run({
+    const out = await this._session("decoder").run({
       ...features,
       points: tensor(points, [count, slots, 2]),
       labels: tensor(labels, [count, slots]),
@@ -84,6 +105,11 @@ export class Segmenter {
       throw new TinysegError("the network answered with values that are no numbers; choose the other engine");
     }
     return { logits, iou: out.iou.data };
+  }
+
+  _session(role) {
+    if (!this._sessions[role]) throw new TinysegError("this segmenter was freed; load another one");
+    return this._sessions[role];
   }
 }
 
@@ -97,7 +123,8 @@ export class Embedding {
   }
 
   free() {
-    dispose(this._features);
+    if (this._features) dispose(this._features);
+    this._features = null;
   }
 
   /**
@@ -108,7 +135,9 @@ export class Embedding {
    * Gives for each mask its box and the bits inside it, area, score, stability, and logits on the picture's grid; zoom is
    * the region that was looked at again, or null. Throws TinysegError.
    */
-  async predict(given, { multimask = true, zoom = "auto" } = {}) {
+  async predict(given, options) {
+    const { multimask = true, zoom = "auto" } = options ?? {};
+    if (zoom !== "auto" && zoom !== "off") throw new TinysegError(`zoom must be "auto" or "off", but is ${zoom}`);
     const { core, card } = this.segmenter;
     const prompt = this._place(given);
     const box = core.promptedBox(prompt);
@@ -116,7 +145,7 @@ export class Embedding {
     let answer;
     let first = null;
     if (!crop) {
-      const whole = await this._ask(prompt, this.view, this._features);
+      const whole = await this._ask(prompt, this.view, this._kept());
       const chosen = this._choose(whole.logits, multimask);
       const looks = chosen.map((k) => part(whole.logits, k, MASKS));
       answer = this._masks(prompt, this.view, looks, chosen.map((k) => whole.iou[k]));
@@ -138,7 +167,12 @@ export class Embedding {
       const prompt = { points: [p], labels: [1], box: null };
       return { ...this.segmenter.core.layOut(prompt, this.view, this.view, LEAST_SLOTS), hint: null };
     });
-    return this.segmenter.decode(this._features, this.view, prompts);
+    return this.segmenter.decode(this._kept(), this.view, prompts);
+  }
+
+  _kept() {
+    if (!this._features) throw new TinysegError("this picture was freed; embed it again");
+    return this._features;
   }
 
   async _lookAgain(prompt, multimask, crop, first) {
@@ -181,8 +215,13 @@ export class Embedding {
   }
 
   /** A checked prompt, its box cut to the picture. */
-  _place({ points = [], labels, box = null, mask = null }) {
+  _place(given) {
     const { frameWidth: width, frameHeight: height } = this.view;
+    // Of typed arrays too; what is no list has no entries.
+    const points = Array.from(given?.points ?? [], (point) => Array.from(point ?? []));
+    const labels = given?.labels == null ? null : Array.from(given.labels);
+    const box = given?.box == null ? null : Array.from(given.box);
+    const mask = given?.mask ?? null;
     if (points.length === 0 && !box && !mask) throw new TinysegError("the prompt is empty; give points, a box or a mask");
     if (points.length > MAX_POINTS) throw new TinysegError(`at most ${MAX_POINTS} points can be given`);
     const numbers = [...points.flat(), ...(box ?? [])];
@@ -196,6 +235,9 @@ export class Embedding {
     if (mask && mask.length !== this.view.cells) {
       throw new TinysegError(`mask must be the logits of an earlier answer, ${this.view.cells} values, not ${mask.length}`);
     }
+    if (mask && !this.segmenter.core.allFinite(mask)) {
+      throw new TinysegError("mask must be finite, but holds NaN or infinity");
+    }
     const prompt = { points, labels: marks, box, mask };
     const outside = this.segmenter.core.outsidePoint(prompt, this.view);
     if (outside >= 0) {
@@ -207,6 +249,37 @@ export class Embedding {
     }
     return prompt;
   }
+}
+
+/** What a model.json must state, within the bounds that the other runtimes hold it to. Throws TinysegError. */
+function checkCard(card) {
+  const within = (value, low, high) => Number.isFinite(value) && value >= low && value <= high;
+  const side = (value) => Number.isInteger(value) && within(value, MULTIPLE, MAX_INPUT_SIDE);
+  const zoom = card?.zoom ?? {};
+  const right = {
+    long_side: side(card?.long_side),
+    "zoom.side": side(zoom.side) && zoom.side % MULTIPLE === 0,
+    "zoom.factor": within(zoom.factor, 1, 100),
+    "zoom.below": within(zoom.below, 0, 1),
+  };
+  const wrong = Object.keys(right).find((name) => !right[name]);
+  if (wrong) throw new TinysegError(`card is no model's model.json: its ${wrong} is missing or impossible; get the model again`);
+}
+
+async function openGraph(ort, role, bytes, options) {
+  let session;
+  try {
+    session = await ort.InferenceSession.create(bytes, options);
+  } catch (error) {
+    throw new TinysegError(`the ${role} does not load (${error.message}); give the bytes of its ONNX file as graphs.${role}`);
+  }
+  const names = [...session.inputNames, ...session.outputNames];
+  const lacking = TENSORS[role].find((name) => !names.includes(name));
+  if (lacking) {
+    await session.release();
+    throw new TinysegError(`graphs.${role} is no model's ${role}: it has no ${lacking}`);
+  }
+  return session;
 }
 
 function dispose(features) {

@@ -97,6 +97,17 @@ def test_a_link_is_followed_and_an_empty_folder_taken(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and names(tmp_path / "real") == [MARKER, "x"]
 
 
+@pytest.mark.parametrize("out", [".", "", "..", "/"])
+def test_the_folder_that_somebody_works_in_is_not_replaced(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="name a folder inside it"):
+        fill(Path(out), "file")
+    assert names(tmp_path / "here") == [] and names(tmp_path) == ["here"]
+
+
 def test_results_beside_somebodys_files(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
