@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
+from tinyseg.errors import FrameError, InputError
 from tinyseg.prompts import Prompt
 
 if TYPE_CHECKING:  # drawing knows what results look like, not where they are made
@@ -26,10 +28,11 @@ def overlay(
     prompts: Sequence[Prompt] = (),
     colors: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR frame; returns a new picture.
+    """Draw masks (H, W) bool, one colour each, and prompts over a (H, W, 3) BGR uint8 frame; returns a new picture.
 
-    colors: the number of each mask's colour, by default its place in the list.
+    colors: the number of each mask's colour, by default its place in the list. Raises FrameError or InputError.
     """
+    _check_parts(frame, masks)
     picture: NDArray[np.uint8] = frame.copy()
     line = max(1, round(max(frame.shape[:2]) / 400))
     for i, mask in enumerate(masks):
@@ -48,6 +51,23 @@ def overlay(
                 cv2.circle(picture, at, 5 * line, (255, 255, 255), -1, cv2.LINE_AA)
                 cv2.circle(picture, at, 4 * line, POSITIVE if label else NEGATIVE, -1, cv2.LINE_AA)
     return picture
+
+
+def _check_parts(frame: Any, masks: Any) -> None:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise FrameError(f"what is drawn over must be a (H, W, 3) BGR uint8 array, but is {_described(frame)}")
+    if not isinstance(masks, (Sequence, np.ndarray)):
+        raise InputError(f"masks must be a list of (H, W) bool arrays, as out.masks has, but is {shown(masks)}")
+    for mask in masks:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != frame.shape[:2]:
+            raise InputError(
+                f"masks must be a list of bool arrays of the frame's shape {frame.shape[:2]}, as out.masks has, but one is "
+                f"{_described(mask)}"
+            )
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else shown(value)
 
 
 def paint_labels(frame: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -79,7 +99,12 @@ def color_of(id: ObjectId) -> int:
 
 
 def overlay_tracks(frame: NDArray[np.uint8], tracks: Sequence[TrackResult]) -> NDArray[np.uint8]:
-    """Draw a tracker's objects with their ids over a (H, W, 3) BGR frame; of lost ones the box where they were last."""
+    """Draw a tracker's objects, as a list, with their ids over a (H, W, 3) BGR frame; of lost ones the box where they were last.
+
+    Raises FrameError or InputError.
+    """
+    if isinstance(tracks, Mapping):
+        raise InputError("tracks must be a list of TrackResult; of what step gives take list(found.values())")
     seen = [t for t in tracks if t.visible]
     picture = overlay(frame, [t.mask for t in seen], (), [color_of(t.id) for t in seen])
     size = max(frame.shape[:2])
