@@ -329,6 +329,9 @@ def test_wrong_numbers_are_told(fake: tinyseg.Segmenter, frame: NDArray[np.uint8
             replace(RULE, **changes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="crop_layers"):
         fake.everything(frame, crop_layers=9)
+    with pytest.raises(InputError, match="rule must be"):
+        fake.everything(frame, rule={"score": 0.5})  # type: ignore[arg-type]
+    assert type(EverythingRule(score=np.float32(0.5)).score) is float  # type: ignore[arg-type]
     with pytest.raises(InputError, match="min_area"):
         fake.everything(frame, min_area=-1)
     with pytest.raises(InputError, match="search"):
