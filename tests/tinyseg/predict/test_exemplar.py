@@ -52,7 +52,8 @@ def test_all_of_a_kind_are_found_in_the_same_picture(
     for mask in masks:
         assert max(mask_iou(m, mask) for m in found.masks) > 0.8
     assert (np.diff(found.scores) <= 0).all() and found.scores.min() >= 0 and found.scores.max() <= 1
-    assert len(seg.find(frame, like=(frame, masks[0]), most=1)) == 1
+    assert len(seg.find(frame, like=(frame, masks[0]), most=1, threshold=np.float32(0.4))) == 1  # type: ignore[arg-type]
+    assert found.plot().shape == frame.shape
 
 
 def test_it_is_found_elsewhere_by_a_prompted_example_and_by_several(
@@ -144,6 +145,12 @@ def test_bad_examples_are_errors(
             seg.find(frame, like=(frame, mask))
     with pytest.raises(InputError, match="like must"):
         seg.find(frame, like=frame)  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="must be a bool mask"):
+        seg.find(frame, like=(frame, seg(frame, box=(38, 28, 102, 92))))  # type: ignore[arg-type]
+    bad: tuple[tuple[Any, ...], ...] = ((frame, masks[0]), ([(frame, masks[0])],), (1,))
+    for examples in bad:
+        with pytest.raises(InputError, match="an example must be a tuple"):
+            seg.reference(*examples)
     reference = seg.reference((frame, masks[0]))
     for change, says in (({"most": 0}, "most must"), ({"threshold": 2.0}, "threshold must")):
         with pytest.raises(InputError, match=says):
