@@ -213,6 +213,7 @@ def test_resuming_takes_no_other_photos_result_for_its_own(photos: Path, tmp_pat
         (["--auto", "--like-box", "1,2,30,40"], "in one way"),
         (["--point", "3,3", "--text-threshold", "0.3"], "needs a --detector"),
         (["--point", "3,3", "--background", "plaid"], "no background"),
+        (["--auto", "--out", "cut.png"], "give a folder"),
         (["--point", "3"], "--point takes"),
     ],
 )

@@ -491,3 +491,7 @@ def test_the_command_goes_on_after_a_bad_file(photos: Path, tmp_path: Path, caps
     assert main(["everything", str(photos), "--crop-layers", "7", "--engine", "fake"]) == 2
     (tmp_path / "file").write_bytes(b"")
     assert main(["everything", str(photos), "--out", str(tmp_path / "file"), "--engine", "fake"]) == 2
+    capsys.readouterr()
+    for name in (str(tmp_path / "r.png"), "-"):
+        assert main(["everything", str(photos), "--out", name, "--engine", "fake"]) == 2
+        assert "give a folder" in capsys.readouterr().err and not Path(name).exists()
