@@ -80,4 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except tinyseg.TinysegError as exc:
+        sys.exit(str(exc))

@@ -57,9 +57,15 @@ def main() -> int:
                     )
                 camera.send(picture)
             elif not args.no_window:
-                cv2.imshow("tinyseg", picture)
-                if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
-                    break
+                try:
+                    cv2.imshow("tinyseg", picture)
+                    if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
+                        break
+                except cv2.error:
+                    sys.exit(
+                        "OpenCV opens no window here: replace opencv-python-headless (pip uninstall -y opencv-python-headless; "
+                        "pip install opencv-python), or give --virtual-camera or --no-window"
+                    )
             done += 1
             first = first or time.perf_counter()
     except KeyboardInterrupt:
@@ -74,4 +80,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except tinyseg.TinysegError as exc:
+        sys.exit(str(exc))

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -159,3 +160,26 @@ def test_the_notebook_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client.execute()
     kinds = {key for cell in notebook.cells for out in cell.get("outputs", []) for key in out.get("data", {})}
     assert "image/png" in kinds
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["virtual_background.py", "nowhere.mp4"], "is no source"),
+        (["virtual_background.py", "clip.mp4", "--background", "plaid"], "is no background"),
+        (["virtual_background.py", "clip.mp4", "--frames", "1"], "no window"),
+        (["close_the_loop.py", "nowhere", "--measure", "nowhere.tar", "--out", "loop"], "matches no file"),
+        (["label_studio/tasks.py", "nowhere", "--write", "tasks.json"], "there is no nowhere"),
+    ],
+)
+def test_what_goes_wrong_is_told_in_a_line(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    if "close_the_loop.py" in arguments:
+        pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    (tmp_path / "clip.mp4").write_bytes((root / "examples" / "clip.mp4").read_bytes())
+    program = [sys.executable, str(root / "examples" / arguments[0]), *arguments[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode and says in done.stderr and "Traceback" not in done.stderr

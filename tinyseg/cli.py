@@ -6,6 +6,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -62,10 +63,24 @@ def named_command(arguments: Sequence[str]) -> str | None:
     return word if word in COMMANDS else None
 
 
+def joined_numbers(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with numbers that begin with a minus and go on after a comma, as in --box -5,0,90,80, joined to the
+    option before them: argparse would take them for an option.
+    """
+    out: list[str] = []
+    for argument in arguments:
+        if re.match(r"-[\d.][^,]*,", argument) and out and out[-1].startswith("--") and "=" not in out[-1]:
+            out[-1] += f"={argument}"
+        else:
+            out.append(argument)
+    return out
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    arguments = joined_numbers(sys.argv[1:] if arguments is None else arguments)
     completing = "_ARGCOMPLETE" in os.environ  # a shell asks what could come next
-    parser = build_parser(None if completing else named_command(sys.argv[1:] if arguments is None else arguments))
+    parser = build_parser(None if completing else named_command(arguments))
     if completing:
         try:
             import argcomplete  # noqa: PLC0415 - an extra

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -34,6 +34,8 @@ def overlay(
     colors: the number of each mask's colour, by default its place in the list. Raises FrameError or InputError.
     """
     _check_picture(frame)
+    if not isinstance(masks, (Sequence, np.ndarray)):
+        raise InputError(f"masks must be a list of bool arrays (H, W), as out.masks is, but is {shown(masks)}")
     for mask in masks:
         _check_labels("every one of masks", mask, "b", frame)
     numbers: Sequence[int] = range(len(masks)) if colors is None else colors
@@ -92,7 +94,12 @@ def color_of(id: ObjectId) -> int:
 
 
 def overlay_tracks(frame: NDArray[np.uint8], tracks: Sequence[TrackResult]) -> NDArray[np.uint8]:
-    """Draw a tracker's objects with their ids over a (H, W, 3) BGR frame; of lost ones the box where they were last."""
+    """Draw a tracker's objects, as a list, with their ids over a (H, W, 3) BGR frame; of lost ones the box where they were last.
+
+    Raises FrameError or InputError.
+    """
+    if isinstance(tracks, Mapping):
+        raise InputError("tracks must be a list of TrackResult; of what step gives take list(found.values())")
     seen = [t for t in tracks if t.visible]
     picture = overlay(frame, [t.mask for t in seen], (), [color_of(t.id) for t in seen])
     size = max(frame.shape[:2])

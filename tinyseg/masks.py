@@ -61,16 +61,18 @@ class Masks:
 
     @property
     def best(self) -> int:
-        """Index of the mask with the highest score."""
+        """Index of the mask with the highest score. Raises InputError where there is no mask."""
+        if not len(self):
+            raise InputError("there is no mask, as where nothing was found; look at len(masks) first")
         return int(self.scores.argmax())
 
     def only(self, index: int) -> Masks:
         """One of the masks, as K = 1; as in a list, -1 is the last one. Raises InputError."""
-        index = self._checked(index) % max(len(self), 1)
+        index = self._checked(index) % len(self)
         one = slice(index, index + 1)
         return Masks(
             self.masks[one], self.scores[one], self.logits[one], self.boxes[one], self.areas[one], self.stability[one],
-            self.zoom,
+            self.zoom, self.frame, self.prompt,
         )  # fmt: skip
 
     def to_coco(self) -> list[CocoRle]:
@@ -132,7 +134,8 @@ class Masks:
         return np.concatenate([np.broadcast_to(rgb, (*rgb.shape[:2], 3)), alpha[..., None]], 2)
 
     def _checked(self, index: int | None) -> int:
-        return self.best if index is None else check_whole("index", index, -len(self), len(self) - 1)
+        best = self.best  # which also tells that there is a mask
+        return best if index is None else check_whole("index", index, -len(self), len(self) - 1)
 
     def _require_size(self, layout: FrameLayout) -> None:
         if layout.pixels.shape[:2] != self.masks.shape[1:]:

@@ -61,6 +61,10 @@ def check_frame(frame: NDArray[np.uint8], color: str) -> FrameLayout:
         wanted = f"a frame must be a numpy array (H, W, 3) of uint8, but is a {type(frame).__name__}"
         if isinstance(frame, (str, os.PathLike)):
             raise FrameError(f"{wanted}; read the file first: tinyseg.read_image({str(frame)!r:.100})")
+        if frame is None:
+            raise FrameError(f"{wanted}, which OpenCV gives for a file or camera that it cannot read; is it there?")
+        if type(frame).__module__.partition(".")[0] == "PIL":
+            raise FrameError(f"{wanted}; use numpy.asarray(frame.convert('RGB')) with color='rgb'")
         raise FrameError(f"{wanted}; use numpy.asarray(frame)")
     if frame.dtype != np.uint8:
         hint = (

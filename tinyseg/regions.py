@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
 from tinyseg.errors import FrameError, InputError, NotInstalled
 from tinyseg.geometry import Letterbox
 from tinyseg.masks import Masks, coco_box
@@ -103,8 +104,10 @@ class Regions:
         return out
 
     def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Regions:
-        """Some of the regions, in the order given. Raises InputError."""
-        kept = [self._checked(int(i)) for i in indices]
+        """Some of the regions, in the order given; for a condition ``select(numpy.flatnonzero(regions.scores > 0.5))``. Raises
+        InputError.
+        """
+        kept = [self._checked(i) for i in indices]
         return Regions(
             self.frame_width, self.frame_height, self.scores[kept], self.stability[kept], self.boxes[kept],
             self.areas[kept], self.points[kept], tuple(self.logits[i] for i in kept), tuple(self.views[i] for i in kept),
@@ -190,6 +193,11 @@ class Regions:
         )
 
     def _checked(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise InputError(f"index must be one of the {len(self)} regions, but is {index}")
-        return index % len(self)
+        # True and False are no places: of a condition they would be taken for the second and the first region.
+        whole = isinstance(index, (int, np.integer)) and not isinstance(index, bool)
+        if not whole or not -len(self) <= index < len(self):
+            raise InputError(
+                f"index must be a whole number, one of the {len(self)} regions, but is {shown(index)}; "
+                "numpy.flatnonzero makes such numbers of a condition"
+            )
+        return int(index) % len(self)

@@ -79,10 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--url", default="/data/local-files/?d=", help="what stands before a picture's name")
     parser.add_argument("--write", type=Path, required=True, help="the file to write")
     args = parser.parse_args(arguments)
-    if args.source.is_dir():
-        content: Any = list(tasks_of(args.source, args.url))
-    else:
-        content = coco_of(json.loads(args.source.read_text()))
+    if not args.source.exists():
+        parser.error(f"there is no {args.source}")
+    try:
+        if args.source.is_dir():
+            content: Any = list(tasks_of(args.source, args.url))
+        else:
+            content = coco_of(json.loads(args.source.read_text()))
+    except ModuleNotFoundError as exc:
+        parser.error(f"{exc.name} is not installed; run: pip install label-studio-sdk")
     args.write.write_text(json.dumps(content))
 
 

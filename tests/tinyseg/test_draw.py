@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinyseg
 from tinyseg import Prompt, draw
 from tinyseg.errors import FrameError, InputError
 
@@ -33,7 +34,7 @@ def test_frames_that_are_not_bgr_are_told(frame: Any) -> None:
 @pytest.mark.parametrize(
     ("masks", "more"),
     [
-        (MASK, {}), ([MASK[:9]], {}), ([MASK.astype(np.uint8)], {}), ([MASK.tolist()], {}), ([None], {}), ([MASK], {"colors": []}),
+        (MASK, {}), (5, {}), ([MASK[:9]], {}), ([MASK.astype(np.uint8)], {}), ([MASK.tolist()], {}), ([None], {}), ([MASK], {"colors": []}),
         ([MASK], {"colors": ["red"]}), ([MASK], {"prompts": Prompt(box=[1, 1, 9, 9])}), ([MASK], {"prompts": [[1, 1, 9, 9]]}),
     ],
 )  # fmt: skip
@@ -51,3 +52,16 @@ def test_labels_that_fit_no_frame_are_told(labels: Any) -> None:
 def test_readings_need_a_score_each() -> None:
     with pytest.raises(InputError, match="1 masks and 0 scores"):
         draw.readings(FRAME, [MASK], [])
+
+
+def test_answers_of_a_model_are_drawn_as_lists(fake: tinyseg.Segmenter) -> None:
+    out = fake(FRAME, box=(10, 20, 50, 40), zoom="off")
+    assert draw.overlay(FRAME, out.masks).shape == FRAME.shape
+    with pytest.raises(InputError, match=r"as out\.masks"):
+        draw.overlay(FRAME, out)  # type: ignore[arg-type]
+    tracker = fake.tracker()
+    tracker.add("cup", box=(10, 20, 50, 40), frame=FRAME)
+    found = tracker.step(FRAME)
+    assert draw.overlay_tracks(FRAME, list(found.values())).shape == FRAME.shape
+    with pytest.raises(InputError, match=r"found\.values"):
+        draw.overlay_tracks(FRAME, found)  # type: ignore[arg-type]

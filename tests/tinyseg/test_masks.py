@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -118,8 +119,23 @@ def test_one_of_several_is_all_that_it_was(fake: tinyseg.Segmenter) -> None:
     masks = fake.embed(np.zeros((240, 320, 3), np.uint8)).predict(box=[100, 100, 130, 130])
     assert masks.zoom is not None and len(masks) == 3
     one = masks.only(1)
+    np.testing.assert_array_equal(one.plot(), masks.plot(index=1))
     assert len(one) == 1 and one.zoom == masks.zoom and one.scores[0] == masks.scores[1]
     np.testing.assert_array_equal(one.logits[0], masks.logits[1])
+
+
+def test_where_nothing_was_found_that_is_told(answer: tinyseg.Masks) -> None:
+    none = tinyseg.Masks(
+        answer.masks[:0], answer.scores[:0], answer.logits[:0], answer.boxes[:0], answer.areas[:0],
+        answer.stability[:0], frame=answer.frame,
+    )  # fmt: skip
+    frame = np.zeros((60, 80, 3), np.uint8)
+    asked: list[Callable[[], object]] = [
+        lambda: none.best, none.plot, lambda: none.cutout(frame), lambda: none.only(0), lambda: tinyseg.cut_out(frame, none),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(tinyseg.InputError, match="there is no mask"):
+            ask()
 
 
 @pytest.mark.parametrize(

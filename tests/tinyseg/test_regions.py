@@ -129,8 +129,12 @@ def test_selection_keeps_the_order_given(three: Regions) -> None:
     assert (
         some.points.tolist() == three.points[[2, 0]].tolist() and some.scores.tolist() == three.scores[[2, 0]].tolist()
     )
-    with pytest.raises(InputError):
-        three.select([5])
+    for none in ([5], three.scores > 0, [0.5], [None]):
+        with pytest.raises(InputError, match="whole number"):
+            three.select(none)  # type: ignore[arg-type]
+    for index in (True, 0.5, None):
+        with pytest.raises(InputError, match="whole number"):
+            three.mask(index)  # type: ignore[arg-type]
 
 
 def test_a_picture_of_labels(three: Regions) -> None:

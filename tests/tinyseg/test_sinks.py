@@ -149,7 +149,7 @@ def test_a_folder_that_takes_the_name_meanwhile_is_told(fake: tinyseg.Segmenter,
         assert (tmp_path / name).is_dir()
 
 
-@pytest.mark.parametrize("thing", [None, 5, ["null"], np.zeros(2), b"null", Path("x.jsonl")])
+@pytest.mark.parametrize("thing", [None, 5, ["null"], np.zeros(2), b"null", Path("x.jsonl"), "jsonl:-"])
 def test_sinks_of_a_wrong_type_are_told(thing: Any) -> None:
     with pytest.raises(tinyseg.InputError):
         open_sink(thing)

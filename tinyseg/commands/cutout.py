@@ -17,7 +17,7 @@ from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
 from tinyseg.commands.prompts import add_mask_option, add_prompt_options, parse_prompts
-from tinyseg.commands.results import tell_failure, unique_names
+from tinyseg.commands.results import folder_for_results, tell_failure, unique_names
 from tinyseg.commands.stream import check_apart, exit_code
 from tinyseg.commands.words import add_word_options, open_words
 from tinyseg.cutout import (
@@ -154,10 +154,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--trim and --resume are for images")
         return cut_video(load(), args, what_to_find(args, load), background)
     images = find_images(args.source)
-    place = check_path("--out", args.out)
-    if path_kind(place) not in (None, "folder"):
-        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
-    out = ResultFolder(place)
+    out = ResultFolder(folder_for_results(args.out))
     images = [Path(image) for image in out.without_own([str(path) for path in images], args.source)]
     names = {
         p: f"{name}.cutout.{args.format}" for p, name in zip(images, unique_names([str(p) for p in images]).values())

@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.coco import CocoWriter
 from tinyseg.commands.options import add_engine_options, add_region_options, load_for_everything
-from tinyseg.commands.results import tell_failure, unique_names
+from tinyseg.commands.results import folder_for_results, tell_failure, unique_names
 from tinyseg.draw import paint_labels
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
@@ -47,14 +46,14 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted globs")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where results go (default: here)")
+    parser.add_argument("--out", default=".", metavar="DIR", help="folder for results (default: here)")
     parser.add_argument(
         "--format", choices=FORMATS, default="overlay",
         help="overlay: regions painted over the photo; labels: 16-bit PNG, 0 where nothing is, else the region's number; "
         "coco: one coco.json; json: one file an image, as SA-1B's (default: overlay)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON line for every image")
-    group = parser.add_argument_group("what is looked for (defaults: the model's own, see tinyseg info)")
+    group = parser.add_argument_group("what is looked for (defaults: the model's own, see tinyseg info --json)")
     add_region_options(group)
     group.add_argument("--full-grid", action="store_true", help="ask the whole finest grid and no other: slower")
     add_engine_options(parser)
@@ -72,9 +71,7 @@ def chosen_rule(args: argparse.Namespace, rule: EverythingRule) -> EverythingRul
 
 def run(args: argparse.Namespace) -> int:
     images = find_images(args.images)
-    place = check_path("--out", args.out)
-    if path_kind(place) not in (None, "folder"):
-        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
+    place = folder_for_results(args.out)
     search = Search(crop_layers=args.crop_layers, min_area=args.min_area)
     seg = load_for_everything(args)
     rule = chosen_rule(args, seg.everything_rule)

@@ -58,7 +58,13 @@ def add_parser(commands: Any) -> None:
         "--threshold", type=float, default=THRESHOLD, metavar="T",
         help=f"least likeness, 0 to 1 (default: {THRESHOLD})",
     )  # fmt: skip
-    parser.add_argument("--out", default=".", metavar="DIR", help="where results of images go (default: here)")
+    parser.add_argument(
+        "--out",
+        default=".",
+        metavar="PLACE",
+        help="where results of images go: a folder (default: here), "
+        "a file for the result of one image, or - for standard output",
+    )
     parser.add_argument(
         "--format", choices=FORMATS, default="png", help="of images' results, as of tinyseg segment (default: png)"
     )
@@ -90,6 +96,11 @@ def run(args: argparse.Namespace) -> int:
 def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespace) -> int:
     images = find_images(args.images)
     target = Target(args.out, args.format, [str(path) for path in images])
+    if target.single and args.most > 1 and args.format in ("mask", "cutout"):
+        raise InputError(f"--format {args.format} writes a file for each mask; give --out a folder, or --most 1")
+    if target.stream and args.json:
+        raise InputError("--json and --out - both write to standard output; give --out a file or folder")
+    told = sys.stderr if target.stream else sys.stdout
     target.open()
     images = [Path(image) for image in target.without_own([str(path) for path in images], args.images)]
     names = unique_names([str(path) for path in images])
@@ -114,11 +125,11 @@ def find_in_images(seg: Segmenter, reference: Reference, args: argparse.Namespac
             print(json.dumps({"image": str(path), "count": len(found), "objects": objects}), flush=True)
         elif len(images) <= 20:
             likeness = ", ".join(f"{s:.2f}" for s in found.scores[:8])
-            print(f"{path}: {len(found)} found" + (f" (likeness {likeness})" if len(found) else ""))
+            print(f"{path}: {len(found)} found" + (f" (likeness {likeness})" if len(found) else ""), file=told)
     if args.format == "coco" and failed < len(images):
         target.write("coco.json", coco.content())
     if not args.json and len(images) > 1:
-        print(f"{total} found in {len(images) - failed} of {len(images)} images -> {args.out}; {seg.info}")
+        print(f"{total} found in {len(images) - failed} of {len(images)} images -> {args.out}; {seg.info}", file=told)
     return 1 if failed else 0
 
 

@@ -44,7 +44,7 @@ def add_region_options(group: argparse._ArgumentGroup) -> None:
     """What decides which regions of a picture are found without a prompt."""
     group.add_argument(
         "--points-per-side", type=int, metavar="N",
-        help="clicks a side of the finest grid: fewer are faster and find less (16: half of the time of 32)",
+        help="clicks a side of the finest grid: fewer are faster and find less (16: a third of the time of 32)",
     )  # fmt: skip
     group.add_argument("--score", type=float, metavar="S", help="least predicted IoU of a region")
     group.add_argument("--stability", type=float, metavar="S", help="least stability of a region")

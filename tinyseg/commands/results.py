@@ -55,6 +55,11 @@ class Target:
                 f"--format {kind} writes {'JSON' if wants_json else 'pictures'}, but --out is {clipped(place)}; "
                 f"{'name a .json file' if wants_json else 'name a .png file, or add --format polygons or coco'}"
             )
+        if kind == "cutout" and place.suffix.lower() in (".jpg", ".jpeg"):
+            raise InputError(
+                f"--format cutout is transparent around the object, which JPEG is not, but --out is {clipped(place)}; "
+                "name a .png or .webp file"
+            )
         self._file = place
 
     @property
@@ -88,6 +93,20 @@ class Target:
         else:
             write_bytes(self._file if self._folder is None else self._folder.place(name), content)  # type: ignore[arg-type]
         return self.name(name)
+
+
+def folder_for_results(text: str) -> Path:
+    """What --out says, for commands whose results of images go into a folder alone. Raises DataError or InputError."""
+    place = check_path("--out", text)
+    there = path_kind(place)
+    if there not in (None, "folder"):
+        raise DataError(f"--out {clipped(place)} is no folder; give a folder")
+    if there is None and (text == "-" or place.suffix.lower() in (*SUFFIXES, ".json")):
+        told = "is standard output" if text == "-" else "is the name of a file"
+        raise InputError(
+            f"--out {clipped(place)} {told}, and results go into a folder, each under its own name; give a folder"
+        )
+    return place
 
 
 def describe(answer: Masks, index: int) -> dict[str, Any]:

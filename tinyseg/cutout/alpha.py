@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import shown
 from tinyseg.errors import FrameError, InputError
 from tinyseg.masks import Masks
 from tinyseg.pixels import check_frame
@@ -43,6 +44,10 @@ class Cutout:
 
     def over(self, background: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The object over a background (H, W, 3) uint8 BGR of the same size. Raises FrameError."""
+        if not isinstance(background, np.ndarray):
+            raise FrameError(
+                f"a background must be a numpy array of shape {self.foreground.shape}, but is {shown(background)}"
+            )
         if background.shape != self.foreground.shape or background.dtype != np.uint8:
             raise FrameError(
                 f"a background must be uint8 of shape {self.foreground.shape}, but is {background.dtype} {background.shape}"
@@ -62,13 +67,12 @@ def cut_out(frame: NDArray[np.uint8], masks: Masks, color: str = "bgr", index: i
     scored one. Raises FrameError or InputError.
     """
     bgr = bgr_frame(frame, color)
+    if not isinstance(masks, Masks):
+        raise InputError(f"masks must be tinyseg.Masks, as predict gives them, but is {shown(masks)}")
     if bgr.shape[:2] != masks.masks.shape[1:]:
         raise FrameError(f"the frame has shape {bgr.shape[:2]}, but the masks were made for {masks.masks.shape[1:]}")
-    if index is None:
-        index = masks.best
-    if not -len(masks) <= index < len(masks):
-        raise InputError(f"index must be one of the {len(masks)} masks, but is {index}")
-    return cut_out_mask(bgr, masks.masks[index], band_of(bgr.shape, masks.zoom))
+    chosen = masks.only(masks.best if index is None else index)
+    return cut_out_mask(bgr, chosen.masks[0], band_of(bgr.shape, masks.zoom))
 
 
 def united(answers: Sequence[Masks]) -> Masks:

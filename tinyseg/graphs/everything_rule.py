@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from tinyseg.arguments import check_whole, shown
 from tinyseg.errors import InputError, ModelError
 from tinyseg.geometry import INPUT_MULTIPLE
@@ -50,6 +52,9 @@ class EverythingRule:
         check_whole("whole_side", self.whole_side, INPUT_MULTIPLE if self.whole_side else 0, MAX_CLOSE_SIDE)
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # numpy's numbers go into no JSON
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
                 raise InputError(f"{field.name} must be a finite number, but is {shown(value)}")

@@ -74,6 +74,9 @@ class Everything:
     min_area: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, np.generic):  # numpy's numbers go into no JSON
+                object.__setattr__(self, name, value.item())
         Search(crop_layers=self.crop_layers, min_area=self.min_area)
         for name in ("score", "stability"):
             value = getattr(self, name)

@@ -156,7 +156,10 @@ def find_regions(
 
     features: of ``geometry``, if it was encoded already; a rule with a ``whole_side`` needs none.
     A network of several streams answers so many calls at the same time: small inputs leave cores idle one call after the other.
+    Raises InputError for a rule that is none.
     """
+    if not isinstance(rule, EverythingRule):
+        raise InputError(f"rule must be a tinyseg.EverythingRule, but is {shown(rule)}")
     found: list[Entry] = []
     one_grid = search.grids is not None or len(rule.sides(fine_per_side(rule, search, 0))) < 2
     first = geometry if one_grid or features is not None else whole_view(geometry, rule)

@@ -39,6 +39,8 @@ def open_sink(text: str, frame_rate: float = 0.0, stdout: BinaryIO | None = None
     if kind == "png":
         return PngSink(Path(rest))
     if kind == "jsonl":
+        if rest == "-":
+            raise InputError("jsonl:- would be a file of that name; standard output is jsonl:/dev/stdout")
         return JsonLinesSink(Path(rest))
     if kind == "raw":
         if stdout is None:

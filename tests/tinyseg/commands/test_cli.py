@@ -137,6 +137,13 @@ def test_bad_prompts_exit_with_2(
     assert says in capsys.readouterr().err
 
 
+def test_numbers_may_begin_with_a_minus(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--out", str(tmp_path), "--engine", "fake"]
+    assert main(["segment", str(photo), "--box", "-5,-.5,60,50", *options]) == 0
+    assert main(["segment", str(photo), "--point", "-5,10", *options]) == 1
+    assert "point [-5.0, 10.0] lies outside" in capsys.readouterr().err
+
+
 def test_points_outside_one_image_fail_for_it(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", str(photo), "--point", "999,9", "--out", str(tmp_path), *FAKE]) == 1
     assert "outside the frame of 160 x 120" in capsys.readouterr().err

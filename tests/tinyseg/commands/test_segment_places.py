@@ -53,6 +53,7 @@ def test_out_may_be_a_file(photo: Path, tmp_path: Path) -> None:
     [
         (["--out", "r.json"], "name a .png file"),
         (["--format", "polygons", "--out", "r.png"], "name a .json file"),
+        (["--format", "cutout", "--out", "r.JPG"], "name a .png or .webp"),
         (["--format", "mask", "--all-readings", "--out", "r.png"], "a file for each mask"),
         (["--json", "--out", "-"], "both write to standard output"),
     ],

@@ -85,8 +85,11 @@ def test_cut_out_takes_every_colour_order_and_the_best_mask(
         tinyseg.cut_out(frame[:100], masks)
     with pytest.raises(InputError, match="index must"):
         tinyseg.cut_out(frame, masks, index=3)
-    with pytest.raises(FrameError, match="background"):
-        cutout.over(frame[:100])
+    with pytest.raises(InputError, match=r"masks must be tinyseg\.Masks"):
+        tinyseg.cut_out(frame, masks.masks[0])  # type: ignore[arg-type]
+    for background in (frame[:100], "beach.jpg", (255, 255, 255)):
+        with pytest.raises(FrameError, match="background"):
+            cutout.over(background)  # type: ignore[arg-type]
 
 
 def test_several_prompts_make_one_cutout(fake: tinyseg.Segmenter, scene: tuple[NDArray[np.uint8], object]) -> None:
@@ -210,6 +213,7 @@ def test_resuming_takes_no_other_photos_result_for_its_own(photos: Path, tmp_pat
         (["--auto", "--like-box", "1,2,30,40"], "in one way"),
         (["--point", "3,3", "--text-threshold", "0.3"], "needs a --detector"),
         (["--point", "3,3", "--background", "plaid"], "no background"),
+        (["--auto", "--out", "cut.png"], "give a folder"),
         (["--point", "3"], "--point takes"),
     ],
 )

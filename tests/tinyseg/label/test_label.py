@@ -423,6 +423,8 @@ def test_api_errors(tmp_path: Path) -> None:
         Like("x.npz", threshold=2)
     with pytest.raises(InputError, match="crop_layers"):
         Everything(crop_layers=-1)
+    numbers = Everything(np.int64(4), np.float32(0.5))  # type: ignore[arg-type]
+    assert json.dumps(numbers.facts()) == json.dumps(Everything(4, 0.5).facts())
     with pytest.raises(InputError, match="format must be one of"):
         label([tmp_path], tmp_path / "out", format="voc")
     with pytest.raises(PromptError):

@@ -329,6 +329,9 @@ def test_wrong_numbers_are_told(fake: tinyseg.Segmenter, frame: NDArray[np.uint8
             replace(RULE, **changes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="crop_layers"):
         fake.everything(frame, crop_layers=9)
+    with pytest.raises(InputError, match="rule must be"):
+        fake.everything(frame, rule={"score": 0.5})  # type: ignore[arg-type]
+    assert type(EverythingRule(score=np.float32(0.5)).score) is float  # type: ignore[arg-type]
     with pytest.raises(InputError, match="min_area"):
         fake.everything(frame, min_area=-1)
     with pytest.raises(InputError, match="search"):
@@ -488,3 +491,7 @@ def test_the_command_goes_on_after_a_bad_file(photos: Path, tmp_path: Path, caps
     assert main(["everything", str(photos), "--crop-layers", "7", "--engine", "fake"]) == 2
     (tmp_path / "file").write_bytes(b"")
     assert main(["everything", str(photos), "--out", str(tmp_path / "file"), "--engine", "fake"]) == 2
+    capsys.readouterr()
+    for name in (str(tmp_path / "r.png"), "-"):
+        assert main(["everything", str(photos), "--out", name, "--engine", "fake"]) == 2
+        assert "give a folder" in capsys.readouterr().err and not Path(name).exists()

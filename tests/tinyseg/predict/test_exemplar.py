@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def test_all_of_a_kind_are_found_in_the_same_picture(
     for mask in masks:
         assert max(mask_iou(m, mask) for m in found.masks) > 0.8
     assert (np.diff(found.scores) <= 0).all() and found.scores.min() >= 0 and found.scores.max() <= 1
-    assert len(seg.find(frame, like=(frame, masks[0]), most=1)) == 1
+    assert len(seg.find(frame, like=(frame, masks[0]), most=1, threshold=np.float32(0.4))) == 1  # type: ignore[arg-type]
+    assert found.plot().shape == frame.shape
 
 
 def test_it_is_found_elsewhere_by_a_prompted_example_and_by_several(
@@ -144,6 +146,12 @@ def test_bad_examples_are_errors(
             seg.find(frame, like=(frame, mask))
     with pytest.raises(InputError, match="like must"):
         seg.find(frame, like=frame)  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="must be a bool mask"):
+        seg.find(frame, like=(frame, seg(frame, box=(38, 28, 102, 92))))  # type: ignore[arg-type]
+    bad: tuple[tuple[Any, ...], ...] = ((frame, masks[0]), ([(frame, masks[0])],), (1,))
+    for examples in bad:
+        with pytest.raises(InputError, match="an example must be a tuple"):
+            seg.reference(*examples)
     reference = seg.reference((frame, masks[0]))
     for change, says in (({"most": 0}, "most must"), ({"threshold": 2.0}, "threshold must")):
         with pytest.raises(InputError, match=says):
@@ -169,8 +177,9 @@ def test_parts_are_the_same_every_time() -> None:
 
 
 def test_the_command_counts_and_keeps_references(
-    shelf: tuple[NDArray[np.uint8], list[NDArray[np.bool_]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shelf: tuple[NDArray[np.uint8], list[NDArray[np.bool_]]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     frame, masks = shelf
     picture, mask = str(tmp_path / "shelf.png"), str(tmp_path / "mask.png")
     write_image(Path(picture), frame)
@@ -199,6 +208,8 @@ def test_the_command_counts_and_keeps_references(
         (["find", picture, "--like", str(tmp_path / "no.npz")], "no.npz"),
         (["find", picture, "--like", picture, "--like-box", "900,900,950,950"], "outside the frame"),
         (["find", picture, "--like", saved, "--sink", "video:x.mp4"], "--sink is for a video"),
+        (["find", picture, "--like", saved, "--format", "mask", "--out", "m.png"], "a file for each mask"),
+        (["find", picture, "--like", saved, "--json", "--out", "-"], "both write to standard output"),
         (["find", "synthetic:32x32:1", "--like", saved, "--format", "coco"], "are for images"),
         (["find", picture, picture, "--like", saved, "--most", "0"], "most must be"),
         (["find", picture, picture, "--like", saved, "--threshold", "nan"], "threshold must be"),
@@ -208,6 +219,10 @@ def test_the_command_counts_and_keeps_references(
         told = capsys.readouterr()
         assert says in told.err and told.err.count("tinyseg: ") == 1 and not told.out
     assert main(["find", picture, "--like", saved, "--threshold", "0", "--out", out, *ENGINE]) == 0
+    output = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["find", picture, "--like", saved, "--most", "1", "--format", "polygons", "--out", "-", *ENGINE]) == 0
+    assert len(json.loads(output.buffer.getvalue())) == 1  # type: ignore[attr-defined]
 
 
 def test_a_stopped_stream_keeps_what_was_found(

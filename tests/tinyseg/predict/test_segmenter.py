@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import tinyseg
 from tests.conftest import mask_iou
@@ -88,7 +89,7 @@ def test_grey_frames_are_taken(real: tinyseg.Segmenter, scene: Scene) -> None:
         (np.zeros((4, 4, 3), np.uint8), "rgba", "does not fit"),
         (np.zeros((4, 4, 3), np.uint8), "gray", "does not fit"),
         ([[1, 2], [3, 4]], "bgr", "numpy array"),
-        (None, "bgr", "numpy array"),
+        (None, "bgr", "cannot read"),
     ],
 )
 def test_wrong_frames_are_refused(fake: tinyseg.Segmenter, frame: Any, color: str, says: str) -> None:
@@ -244,6 +245,10 @@ def test_wrong_sizes_rules_and_logits_are_refused(fake: tinyseg.Segmenter) -> No
             call()
     with pytest.raises(tinyseg.InputError, match="prompts must be"):
         fake.warm_up(64, 64, prompts=0)
+    with pytest.raises(tinyseg.FrameError, match=r"convert\('RGB'\)"):
+        fake.tracker().add(1, box=(1, 1, 9, 9), frame=Image.new("RGB", (64, 64)))  # type: ignore[arg-type]
+    with pytest.raises(tinyseg.InputError, match="workspace must be"):
+        fake.run(np.zeros((64, 64, 3), np.uint8), [Prompt(box=(1, 1, 9, 9))], None)  # type: ignore[arg-type]
     with pytest.raises(tinyseg.InputError, match="ZoomRule"):
         fake.with_zoom("x")  # type: ignore[arg-type]
     emb = fake.embed(np.zeros((64, 64, 3), np.uint8))

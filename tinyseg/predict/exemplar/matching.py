@@ -201,7 +201,7 @@ def _together(answers: Sequence[Masks], alike: NDArray[np.float64]) -> Masks:
     return Masks(
         np.concatenate([f.masks for f in answers]), np.clip(alike, 0, 1).astype(np.float32),
         np.concatenate([f.logits for f in answers]), np.concatenate([f.boxes for f in answers]),
-        np.concatenate([f.areas for f in answers]), np.concatenate([f.stability for f in answers]),
+        np.concatenate([f.areas for f in answers]), np.concatenate([f.stability for f in answers]), None, answers[0].frame,
     )  # fmt: skip
 
 
@@ -210,4 +210,5 @@ def _none(emb: Embedding) -> Masks:
     return Masks(
         np.zeros((0, view.frame_height, view.frame_width), np.bool_), np.zeros(0, np.float32),
         np.zeros((0, *view.grid), np.float32), np.zeros((0, 4), np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32),
+        None, emb.frame,
     )  # fmt: skip

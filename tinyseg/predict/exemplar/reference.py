@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinyseg.arguments import check_path
+from tinyseg.arguments import check_path, shown
 from tinyseg.errors import DataError, PromptError
 from tinyseg.files import read_regular, write_bytes
 from tinyseg.npz import read_npz
@@ -103,6 +103,10 @@ def reference_of(emb: Embedding, model: str, what: Prompt | ArrayLike) -> Refere
         mask = answer.masks[answer.best]
     else:
         mask = np.asarray(what)
+        if mask.dtype.kind == "O":  # an answer, say, which holds several masks
+            raise PromptError(
+                f"what is looked for must be a bool mask of its frame, as out.masks[out.best], or a Prompt, but is {shown(what)}"
+            )
     shape = emb.geometry.frame_height, emb.geometry.frame_width
     if mask.shape != shape or mask.dtype != np.bool_:
         raise PromptError(
