@@ -25,7 +25,9 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
-@functools.cache
+_STARTING = threading.Lock()
+
+
 def _process_core() -> openvino.Core:
     """The process's one Core, which is never freed.
 
@@ -33,7 +35,18 @@ def _process_core() -> openvino.Core:
     Cores the first one freed unmaps the stack that the second then puts back, and the next signal (Ctrl-C) kills the
     process: seen with OpenVINO 2026.4 and two segmenters.
     """
-    return openvino.Core()
+    with _STARTING:  # of two threads that start at the same time, one makes it
+        return _start()
+
+
+@functools.cache
+def _start() -> openvino.Core:
+    core = openvino.Core()
+    # The first look at a tensor's data makes a table in OpenVINO's binding, and lets other threads run Python meanwhile. One
+    # that then looks at a tensor, too, waits for the table and keeps Python from the thread that makes it: both hang for good
+    # (2026.4; a loop's workers look at their first outputs at the same time). So the table is made here.
+    _ = openvino.Tensor(openvino.Type.f32, openvino.Shape([1])).data
+    return core
 
 
 def _core(device: str) -> openvino.Core:

@@ -27,6 +27,40 @@ print("handled", len(handled))
 """
 
 
+# Two threads look at a tensor for the first time in their process. The one that is second waits for the interpreter, and has
+# asked for it, when the first one's look gives it away: between the two partials no bytecode is run in which it would be.
+FIRST_LOOKS = """
+import threading
+from functools import partial
+import openvino
+from openvino import opset8
+from tinyseg.engines import create_engine
+core = create_engine("openvino", "fp32", 1).engine._core
+x = opset8.parameter([4], openvino.Type.f32, name="x")
+compiled = core.compile_model(openvino.Model([opset8.relu(x)], [x]), "CPU")
+first, second = (compiled.create_infer_request().get_output_tensor(0) for _ in range(2))
+gate, waits = threading.Lock(), threading.Event()
+gate.acquire()
+def look():
+    waits.set()
+    gate.acquire()
+    second.data
+thread = threading.Thread(target=look)
+thread.start()
+waits.wait()
+gate.release()
+list(map(partial.__call__, [partial(sum, range(3000000)), partial(getattr, first, "data")]))
+thread.join()
+print("looked")
+"""
+
+
+def test_two_threads_may_look_at_their_first_tensors_at_the_same_time() -> None:
+    program = [sys.executable, "-c", FIRST_LOOKS]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    assert "looked" in done.stdout, done.stderr[-2000:]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_signal_after_segmenters_are_gone_is_handled() -> None:
     """A user presses Ctrl-C; the signal stack that OpenVINO installed must still be there."""
