@@ -181,7 +181,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def names_stream(sources: list[str]) -> bool:
-    """Whether one video, camera or stream is named, and no images. Raises InputError where both are."""
+    """Whether one video, camera or stream is named, and no images. Raises InputError where both are, and for standard input."""
+    if "-" in sources:
+        raise InputError(
+            "cutout reads files, cameras and streams, not standard input; give a file, or use tinyseg segment - --format cutout"
+        )
     streams = [s for s in sources if is_stream(s)]
     if streams and len(sources) > 1:
         raise InputError(f"give images, or one video: {streams[0]} is a stream among {len(sources)} sources")

@@ -224,6 +224,11 @@ def test_bad_options_exit_with_2(
     assert says in capsys.readouterr().err
 
 
+def test_standard_input_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cutout", "-", "--auto", *FAKE]) == 2
+    assert "not standard input" in capsys.readouterr().err
+
+
 def test_a_bad_image_fails_alone(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "c.jpg").write_bytes(b"no")
     assert main(["cutout", str(photos), "--point", "30,30", "--json", "--out", str(tmp_path), *FAKE]) == 1
