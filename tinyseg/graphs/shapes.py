@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 
 from tinyseg.engines import CompiledGraph
 from tinyseg.geometry import LOGIT_STRIDE, Letterbox
@@ -117,6 +118,7 @@ class ShapeCache:
         self._bytes: dict[tuple[int, ...], int] = {}
         self._lock = threading.Lock()
         self._building = threading.Lock()
+        self._awaited: set[tuple[int, ...]] = set()
         self._waited = threading.local()
 
     @property
@@ -127,17 +129,25 @@ class ShapeCache:
 
     def get(self, dimensions: Mapping[str, int]) -> CompiledGraph:
         """The graph of these dimensions, compiled now if it is not there. Raises EngineError or ParityError."""
-        graph = self._kept(tuple(dimensions.values()))
+        key = tuple(dimensions.values())
+        graph = self._kept(key)
         if graph is not None:
             return graph
         start = time.perf_counter()
+        with self._lock:
+            tells = key not in self._awaited  # of several threads that wait for the same, one says so
+            self._awaited.add(key)
+        waiting = (
+            f"getting the {describe_shape(dimensions)} ready: a frame shape or number of prompts that is new here "
+            "(tinyseg compile and Segmenter.warm_up do it ahead)"
+        )
         try:
-            with tell_if_slow(
-                f"getting the {describe_shape(dimensions)} ready: a frame shape or number of prompts that is new here "
-                "(tinyseg compile and Segmenter.warm_up do it ahead)"
-            ):
+            with tell_if_slow(waiting) if tells else nullcontext():
                 return self._made(dimensions)
         finally:
+            if tells:
+                with self._lock:
+                    self._awaited.discard(key)
             self._waited.seconds = self.waited_seconds + time.perf_counter() - start
 
     def get_ahead(self, dimensions: Mapping[str, int]) -> None:

@@ -90,7 +90,9 @@ def interrupted(delay: float, arguments: list[str]) -> tuple[int, str]:
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.7])
 def test_a_start_can_be_stopped(delay: float) -> None:
     code, told = interrupted(delay, ["run", "synthetic:64x48", "--box", "2,2,20,20", "--engine", "onnxruntime"])
-    assert (code, told) == (130, "tinyseg: interrupted\n")
+    *waiting, last = told.splitlines()  # a machine may be slow to compile, and say so
+    assert (code, last) == (130, "tinyseg: interrupted")
+    assert all(line.startswith("tinyseg: getting the ") for line in waiting), told
 
 
 @pytest.fixture

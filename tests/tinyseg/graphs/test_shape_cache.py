@@ -114,6 +114,28 @@ def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pyte
     assert "getting the encoder of 512x384 inputs ready" in started and "ready after" in ready
 
 
+def test_of_several_threads_that_wait_for_one_graph_one_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SLOW_SECONDS", 0.02)
+    waiting = threading.Event()
+
+    def build(_dimensions: Mapping[str, int]) -> Any:
+        waiting.wait(20)
+        time.sleep(0.1)  # in which the other two would tell it, too
+        return object()
+
+    cache = ShapeCache(build)
+    threads = [threading.Thread(target=cache.get, args=({"width": 512, "height": 384},)) for _ in range(3)]
+    with caplog.at_level(logging.WARNING, "tinyseg"):
+        for thread in threads:
+            thread.start()
+        waiting.set()
+        for thread in threads:
+            thread.join()
+    assert ["getting the encoder" in record.getMessage() for record in caplog.records] == [True]
+
+
 def shapes(role: str, prompts: int, long_side: int = 512) -> list[dict[str, int]]:
     """Dimensions for frames of forty aspects, tall to wide."""
     found = []
