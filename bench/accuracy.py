@@ -76,10 +76,10 @@ def click_rounds(emb: Embedding, truth: NDArray[np.bool_], rounds: int, zoom: st
     return first, found
 
 
-def score_photo(seg: Segmenter, photo: Photo) -> list[InstanceScores]:
+def score_photo(seg: Segmenter, photo: Photo, long_side: int | None = None) -> list[InstanceScores]:
     """Scores of every instance of a photo."""
     image = photo.read()
-    emb = seg.embed(image)
+    emb = seg.embed(image, long_side=long_side)
     truths = [m for m in photo.masks() if m.sum() >= MIN_PIXELS]
     boxes = [cv2.boundingRect(m.astype(np.uint8)) for m in truths]
     corners = [(x, y, x + w, y + h) for x, y, w, h in boxes]
@@ -164,9 +164,12 @@ def _table(rows: Sequence[AccuracyRow]) -> list[str]:
     return markdown_table(cells)
 
 
-def measure(seg: Segmenter, photos: Sequence[Photo]) -> AccuracyReport:
-    """Score every instance of every photo and average by set and by size. Raises DataError where there is no instance."""
-    scored = [score_photo(seg, p) for p in progress(photos, "photos")]
+def measure(seg: Segmenter, photos: Sequence[Photo], long_side: int | None = None) -> AccuracyReport:
+    """Score every instance of every photo and average by set and by size.
+
+    long_side: of the frame's input, as in ``Segmenter.embed``. Raises DataError where there is no instance.
+    """
+    scored = [score_photo(seg, p, long_side) for p in progress(photos, "photos")]
     if not any(scored):
         raise DataError(NO_OBJECT)
     return summarize(scored)

@@ -4,6 +4,7 @@ import gzip
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,6 +75,27 @@ def test_the_command_prints_and_writes_the_table(
     assert main(["eval", str(tmp_path / "nothing")]) == 2
     assert main(["eval", str(tmp_path)]) == 2
     assert "annotations.jsonl.gz" in capsys.readouterr().err
+
+
+def test_another_input_size_is_measured_where_that_is_meant(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = []
+    embed = tinyseg.Segmenter.embed
+
+    def spy(seg: tinyseg.Segmenter, *args: Any, **named: Any) -> tinyseg.Embedding:
+        made = embed(seg, *args, **named)
+        sides.append(max(made.geometry.input))
+        return made
+
+    monkeypatch.setattr(tinyseg.Segmenter, "embed", spy)
+    assert main(["eval", str(data), "--long-side", "320", "--engine", "fake"]) == 0
+    assert set(sides) == {320}
+    capsys.readouterr()
+    assert main(["eval", str(data), "--long-side", "321", "--engine", "fake"]) == 2
+    assert main(["eval", str(data), "--long-side", "320", "--detail", "--engine", "fake"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "multiple of 32" in first and "--long-side is of mean IoU alone" in second
 
 
 def test_iou_of_known_masks() -> None:

@@ -52,6 +52,10 @@ def add_parser(commands: Any) -> None:
         "gets, and the time of a step",
     )  # fmt: skip
     parser.add_argument("--every", type=int, default=1, metavar="N", help="with --video: only every Nth frame")
+    parser.add_argument(
+        "--long-side", type=int, metavar="PIXELS",
+        help="of mean IoU: longer side of the encoder's input for the whole frame (default: the model's own)",
+    )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file ('-': print JSON instead)")
     parser.add_argument(
         "--pictures", metavar="DIR",
@@ -111,6 +115,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--no-full-grid goes with --everything")
     if args.points_per_side and not args.everything:
         raise InputError("--points-per-side goes with --everything")
+    if args.long_side is not None and (given or args.pictures):
+        raise InputError(
+            f"--long-side is of mean IoU alone; leave it out, or --{(given or ['pictures'])[0].replace('_', '-')}"
+        )
     if args.video:
         return run_video(args)
     if args.find:
@@ -153,7 +161,7 @@ def run_prompts(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo
     from tinyseg.bench.accuracy import measure  # noqa: PLC0415
     from tinyseg.bench.detail import measure_detail  # noqa: PLC0415
 
-    report = measure(seg, photos)
+    report = measure(seg, photos, args.long_side)
     detail = measure_detail(seg, photos, Path(args.pictures) if args.pictures else None) if args.detail else None
     facts: dict[str, Any] = {**report.to_json()}
     parts = [report.to_markdown()]
