@@ -193,6 +193,14 @@ class EngineCache:
     def _user_key(self) -> bytes:
         """The user's key, made at first use; a key file that is not private is replaced. Raises CacheError."""
         path = self.root / "key"
+        secret = _private_key(path)
+        if secret is not None:
+            return secret
+        with self._locked("key"):  # else one process takes for a bad key what another one has just made
+            return self._made_key(path)
+
+    def _made_key(self, path: Path) -> bytes:
+        """The key that is there by now, else a new one. Raises CacheError."""
         for _ in range(3):
             secret = _private_key(path)
             if secret is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import threading
 from collections.abc import Mapping
 
@@ -164,6 +165,15 @@ class OvEngine:
         return self._open(compiled, graph)
 
 
+def require_own(process: int | None) -> None:
+    """Raises EngineError in a fork of the process that a graph was compiled in, where a run would wait for ever."""
+    if process not in (None, os.getpid()):
+        raise EngineError(
+            "this model was loaded before the process was forked, and OpenVINO's streams stayed behind; call tinyseg.load() in "
+            "the new process, or start processes with multiprocessing's 'spawn'"
+        )
+
+
 class OvRunner:
     """One infer request. Inputs are read where they lie, outputs are views of the request's own memory.
 
@@ -171,12 +181,16 @@ class OvRunner:
     views of the outputs are made once. In a loop nothing but the inference is left.
     """
 
-    def __init__(self, request: openvino.InferRequest, outputs: list[str], engine: str) -> None:
-        self._request, self._engine = request, engine
+    def __init__(
+        self, request: openvino.InferRequest, outputs: list[str], engine: str, process: int | None = None
+    ) -> None:
+        """process: the only one in which it runs; None for any."""
+        self._request, self._engine, self._process = request, engine, process
         self._bound: dict[str, NDArray[np.float32]] = {}
         self._views = {name: request.get_tensor(name).data for name in outputs}
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        require_own(self._process)
         with engine_errors(self._engine, "running a graph"):
             for name, array in feeds.items():
                 if self._bound.get(name) is not array:
@@ -194,12 +208,16 @@ class OvGraph:
         self._compiled = compiled
         self._outputs = outputs
         self.info = info
+        # A single stream runs in the calling thread; several have threads of their own, which a fork leaves behind.
+        self._process = os.getpid() if info.streams > 1 else None
         self._free: list[OvRunner] = []
         self._lock = threading.Lock()
 
     def runner(self) -> OvRunner:
+        require_own(self._process)
         with engine_errors(self.info.engine, "making an infer request"):
-            return OvRunner(self._compiled.create_infer_request(), self._outputs, self.info.engine)
+            request = self._compiled.create_infer_request()
+            return OvRunner(request, self._outputs, self.info.engine, self._process)
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         with self._lock:

@@ -33,6 +33,7 @@ from tinyseg.track import ObjectId, Tracker
 
 MOST_TICK_SECONDS = 1e6
 DropPolicy = Literal["auto", "latest", "none"]
+LONGEST_WAIT = 0.5  # seconds before the delivering thread looks again whether a signal handler has stopped the loop
 KEPT_LATENCIES = 4096  # the newest ones, for percentiles: memory stays flat however long the loop runs
 
 
@@ -99,7 +100,8 @@ class Loop:
         # For throughput one more worker than streams: its pixels are made while the others' networks run, so no stream
         # waits for Python (on two cores 5% more frames with OpenVINO). For latency one frame at a time.
         self._workers = streams + 1 if streams > 1 else 1
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that stops the loop runs in whatever the delivering thread is doing.
+        self._lock = threading.RLock()
         # Who waits for what; a thread that is woken for nothing takes the interpreter from one that works.
         self._room = threading.Condition(self._lock)  # the capture thread, for a waiting frame to be taken
         self._work_there = threading.Condition(self._lock)  # workers, for a frame and a workspace
@@ -120,6 +122,8 @@ class Loop:
         self._warm_until = 0.0  # frames that were there before this had to wait for a compiler, or for such a frame
         self._paced, self._paced_seconds = 0, 0.0  # results without such a wait, and the time between them
         self._closed = False
+        self._at_work: list[threading.Thread] = []  # while it runs: the caller's thread and ours
+        self._run_over = threading.Event()
         self._prompts: tuple[Prompt, ...] = ()
         self._changes: list[tuple[ObjectId, Prompt | None, int]] = []  # of a tracker's objects
         if self._tracker is None:
@@ -172,7 +176,10 @@ class Loop:
             return tuple((id, frame) for id, _, frame in self._changes)
 
     def stop(self) -> None:
-        """Ask the loop to end; from any thread. Frames in flight do not reach the sink any more."""
+        """Ask the loop to end; from any thread, the sink's function and a signal handler included.
+
+        Frames in flight do not reach the sink any more.
+        """
         with self._lock:
             self._stopping = True
             self._wake_all()
@@ -201,12 +208,31 @@ class Loop:
                 told = "is closed" if self._closed else "has run, or was stopped"
                 raise NotReadyError(f"this loop {told}; make a new Loop, with a source and a sink of its own")
             self._running = True
+            self._at_work = [threading.current_thread()]
+        try:
+            self._run()
+        finally:
+            with self._lock:
+                self._at_work = []
+                closed = self._closed
+            try:
+                if closed:
+                    self._close_ends()
+            finally:
+                self._run_over.set()
+        if self._error is not None:
+            raise self._error
+        return self.stats
+
+    def _run(self) -> None:
         self._started = time.perf_counter()
         threads = [threading.Thread(target=self._guard(self._capture), name="tinyseg-capture", daemon=True)]
         threads += [
             threading.Thread(target=self._guard(self._work), name=f"tinyseg-worker-{i}", daemon=True)
             for i in range(self._workers)
         ]
+        with self._lock:
+            self._at_work += threads
         for thread in threads:
             thread.start()
         try:
@@ -216,16 +242,24 @@ class Loop:
             # A capture thread may hang in a driver; it is a daemon and is not waited for beyond a moment.
             for thread in threads:
                 thread.join(timeout=5.0 if thread is not threads[0] else 1.0)
-        if self._error is not None:
-            raise self._error
-        return self.stats
 
     def close(self) -> None:
-        """Stop, and close source and sink; files become whole. Done by the context manager."""
-        if self._closed:
-            return
-        self._closed = True
-        self.stop()
+        """Stop, and close source and sink; files become whole. From any thread; done by the context manager.
+
+        While :meth:`run` is at work it closes them itself, when the sink has taken what it is taking: this is waited for, but
+        for calls from within (the sink's function, ``prompts_for``, ``on_tick``, a signal handler).
+        """
+        with self._lock:
+            first, self._closed = not self._closed, True
+            self.stop()
+            at_work = self._at_work
+        if at_work:
+            if threading.current_thread() not in at_work:
+                self._run_over.wait()
+        elif first:
+            self._close_ends()
+
+    def _close_ends(self) -> None:
         try:
             self._source.close()
         finally:
@@ -340,12 +374,12 @@ class Loop:
                 while number not in self._done and not self._stopping:
                     if number == self._broken or (self._ended and not self._waiting and number >= self._taken):
                         return
-                    self._result_there.wait(self._tick_seconds)
+                    self._result_there.wait(min(self._tick_seconds, LONGEST_WAIT))
                     if self._on_tick is not None and time.perf_counter() - ticked > self._tick_seconds:
                         break
-                ready = self._done.pop(number, None)
-                if ready is None and self._stopping:
+                if self._stopping:
                     return
+                ready = self._done.pop(number, None)
             if ready is not None:
                 result, workspace = ready
                 number += 1

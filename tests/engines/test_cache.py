@@ -167,6 +167,24 @@ def test_fifty_processes_at_once_build_once(tmp_path: Path) -> None:
     assert log.read_text() == "built\n"
 
 
+def test_a_key_that_another_process_makes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looks = cache_module._private_key, []
+
+    def made_after_the_first_look(path: Path) -> bytes | None:
+        looks.append(path)
+        found = real(path)
+        if len(looks) == 1:  # here another process is faster
+            EngineCache(tmp_path, 10**9).get_or_build(KEY, lambda: b"engine", bytes.decode)
+        return found
+
+    monkeypatch.setattr(cache_module, "_private_key", made_after_the_first_look)
+    other = {**KEY, "version": "2"}
+    cache = EngineCache(tmp_path, 10**9)
+    assert cache.get_or_build(other, lambda: b"newer", bytes.decode) == "newer"
+    assert cache.get_or_build(KEY, never, bytes.decode) == "engine"
+    assert [entry.problem for entry in cache.entries(check=True)] == [None, None]
+
+
 def test_waiting_is_told_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

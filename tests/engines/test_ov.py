@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,29 @@ del second
 gc.collect()
 os.kill(os.getpid(), signal.SIGINT)
 print("handled", len(handled))
+"""
+
+FORKED = """
+import os, signal
+import numpy as np
+import tinyseg
+def loaded():
+    return tinyseg.load(engine="openvino", precision="fp32", threads=2, streams=2)
+seg, workspace = loaded(), tinyseg.Workspace()
+frame, box = np.zeros((64, 64, 3), np.uint8), tinyseg.Prompt(box=(8, 8, 40, 40))
+embedding = seg.embed(frame)
+seg.run(frame, [box], workspace)
+if os.fork() == 0:
+    signal.alarm(60)  # ends one that waits
+    asked = (lambda: seg.embed(frame), lambda: embedding.predict(box=(8, 8, 40, 40)), lambda: seg.run(frame, [box], workspace))
+    for ask in asked:
+        try:
+            ask()
+        except tinyseg.EngineError as exc:
+            print(exc, flush=True)
+    print("again", loaded().embed(frame).predict(box=(8, 8, 40, 40), multimask=False).masks.shape, flush=True)
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
@@ -92,3 +116,11 @@ def test_a_part_of_the_cores_is_not_always_the_first_ones(monkeypatch: pytest.Mo
     monkeypatch.setattr("tinyseg.engines.cpu.available_cores", lambda: 4)
     bound = {n: create_engine("openvino", "fp32", n).engine.identity()["ENABLE_CPU_PINNING"] for n in (1, 3, 4)}
     assert bound == {1: "False", 3: "False", 4: "True"}  # and a process that has one core builds what others build
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_streams_that_a_fork_left_behind_are_told() -> None:
+    """Without that a run in the new process waits for ever."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=300)
+    told = "loaded before the process was forked"
+    assert done.returncode == 0 and done.stdout.count(told) == 3 and "again (1, 64, 64)" in done.stdout, done

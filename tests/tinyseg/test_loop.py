@@ -116,6 +116,93 @@ def test_the_sink_or_another_thread_can_stop_it(seg: tinyseg.Segmenter) -> None:
         assert loop.run().frames > 0
 
 
+def test_nothing_reaches_the_sink_after_a_stop() -> None:
+    ahead, seen = threading.Event(), list[int]()
+
+    def many() -> Iterator[NDArray[np.uint8]]:
+        yield from frames(9)
+        ahead.set()  # four workers have six frames by now, and wait for the sink to give a workspace back
+        yield from frames(90)
+
+    def stops(result: FrameResult) -> None:
+        seen.append(result.frame.index)
+        assert ahead.wait(10)
+        loop.stop()
+
+    several = tinyseg.load(engine="fake", streams=3)
+    with Loop(several, ArraySource(many()), CallbackSink(stops), [BOX]) as loop:
+        assert loop.run().frames == 1
+    assert seen == [0]
+
+
+class Moment(float):
+    """A time that does something when it is looked at."""
+
+    look: Callable[[], None] = staticmethod(lambda: None)
+
+    def __gt__(self, other: float) -> bool:
+        Moment.look()
+        return super().__gt__(other)
+
+
+class Stamped(SyntheticSource):
+    @property
+    def captured(self) -> float:
+        return Moment(time.perf_counter())
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_signal_handler_may_stop_it_at_any_moment(
+    seg: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    sink = Collect()
+    loop = Loop(seg, Stamped(64, 64), sink, [BOX], tick_seconds=1000.0)
+    # Where a handler may run, too: the loop compares times in the delivering thread while it holds its lock.
+    monkeypatch.setattr(Moment, "look", getattr(loop, how))
+    running = threading.Thread(target=loop.run, daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive() and len(sink.results) == 1
+    assert sink.closed == (how == "close")
+    loop.close()
+    assert sink.closed == 1
+
+
+def test_the_sink_may_close_the_loop_and_files_are_whole(seg: tinyseg.Segmenter, tmp_path: Path) -> None:
+    class Closes(JsonLinesSink):
+        def write(self, result: FrameResult) -> None:
+            super().write(result)
+            if result.frame.index == 4:
+                loop.close()
+
+    loop = Loop(seg, SyntheticSource(64, 64), Closes(tmp_path / "rows.jsonl"), [BOX])
+    assert loop.run().frames == 5
+    assert [json.loads(line)["frame"] for line in (tmp_path / "rows.jsonl").open()] == list(range(5))
+
+
+def test_another_thread_may_close_it_while_the_sink_writes(seg: tinyseg.Segmenter) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Slow(Collect):
+        def write(self, result: FrameResult) -> None:
+            writing.set()
+            assert go_on.wait(10) and not self.closed
+            super().write(result)
+
+    sink = Slow()
+    loop = Loop(seg, SyntheticSource(64, 64), sink, [BOX])
+    running = threading.Thread(target=loop.run, daemon=True)
+    closing = threading.Thread(target=loop.close, daemon=True)
+    running.start()
+    assert writing.wait(10)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive() and not sink.closed
+    go_on.set()
+    closing.join(10)
+    assert not closing.is_alive() and sink.closed == 1 and len(sink.results) == 1
+
+
 class Broken(Source):
     def read(self) -> NDArray[np.uint8] | None:
         if self._count == 3:

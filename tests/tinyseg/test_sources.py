@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ import tinyseg
 from tinyseg import Loop, Prompt
 from tinyseg.cli import main
 from tinyseg.sinks import CallbackSink
-from tinyseg.sources import ArraySource, ImageSource, RawSource, Source, SyntheticSource, VideoFileSource, open_source
+from tinyseg.sources import (
+    ArraySource,
+    ImageSource,
+    LiveSource,
+    RawSource,
+    Source,
+    SyntheticSource,
+    VideoFileSource,
+    open_source,
+)
+from tinyseg.sources.camera import OpenCVCapture
 
 ROOT = Path(__file__).parent.parent.parent
 BOX = Prompt(box=(2, 2, 20, 20))
@@ -250,3 +261,53 @@ print(codes, flush=True)
     codes = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else done.stderr
     assert isinstance(codes, list) and all(c in (1, 2) for c in codes), (codes, done.stderr)
     assert "Traceback" not in done.stderr and done.stderr.count("ermission denied") >= len(codes) - 2, done.stderr
+
+
+class Hangs:
+    """A cv2.VideoCapture whose read waits until it is told to go on, and which counts releases and notes those during a read."""
+
+    def __init__(self) -> None:
+        self.reading, self.go_on = threading.Event(), threading.Event()
+        self.released = 0
+        self.disturbed = False
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, which: int) -> float:
+        return 0.0 if which == cv2.CAP_PROP_POS_MSEC else 100.0
+
+    def read(self) -> tuple[bool, NDArray[np.uint8]]:
+        before = self.released
+        self.reading.set()
+        self.go_on.wait(10)
+        self.disturbed = self.released > before
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_what_hangs_in_a_read_is_let_go_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    capture: Any = Hangs()  # OpenCV frees what a read is using, and the process crashes
+    if kind == "file":
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+        (tmp_path / "film.mp4").touch()
+        source: Source = VideoFileSource(tmp_path / "film.mp4")
+    else:
+        source = LiveSource("stream", lambda: OpenCVCapture("stream", capture))
+    got: list[Any] = []
+    reader = threading.Thread(target=lambda: got.append(source.next_frame()), daemon=True)
+    reader.start()
+    assert capture.reading.wait(10)
+    source.close()
+    source.close()
+    assert capture.released == 0
+    capture.go_on.set()
+    reader.join(10)
+    assert got == [None] and capture.released >= 1 and not capture.disturbed
+    assert source.damaged == 0 and not caplog.records
+    assert source.next_frame() is None

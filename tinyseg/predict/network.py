@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from tinyseg import pixels
 from tinyseg.core import core
 from tinyseg.engines import CompiledGraph, GraphSource
 from tinyseg.engines.base import concrete_shapes
-from tinyseg.errors import EngineError
+from tinyseg.errors import EngineError, InputError
 from tinyseg.geometry import Letterbox
 from tinyseg.graphs.roles import ROLES
 from tinyseg.graphs.shapes import BATCH_SIZES, PROMPT_SLOTS, ShapeCache, prompt_dimensions
@@ -39,6 +40,12 @@ class Network:
         self.graphs = graphs
         self._together = together
         self._compiled = {name: ShapeCache(partial(compile_graph, graph)) for name, graph in graphs.items()}
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a loaded model belongs to its process and cannot be pickled or copied; call tinyseg.load() in the other process, and "
+            "hand over frames, prompts and masks"
+        )
 
     @property
     def waited_seconds(self) -> float:

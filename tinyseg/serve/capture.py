@@ -26,7 +26,8 @@ class Capture:
         self.dropped = 0  # frames of a live source that were there and not asked for in time
         self._due = 0.0
         self._changed = threading.Condition()
-        self._closing = False
+        # Of the source that is open now: one that hangs may come back when the next one is read already.
+        self._closing = threading.Event()
         self._newest: Frame | None = None
         self._error: BaseException | None = None
         self._ended = False
@@ -65,12 +66,13 @@ class Capture:
         """Open the source again, from its start. Raises what the opener raises."""
         self.close()
         self._source = self._opener()
-        self._closing, self._ended, self._error, self._newest, self._due = False, False, None, None, 0.0
+        self._closing = threading.Event()
+        self._ended, self._error, self._newest, self._due = False, None, None, 0.0
         self._start()
 
     def close(self) -> None:
         with self._changed:
-            self._closing = True
+            self._closing.set()
         if not self.live:
             self._source.close()
             return
@@ -80,15 +82,17 @@ class Capture:
     def _start(self) -> None:
         if self.live:
             self._thread = threading.Thread(
-                target=self._read_all, args=(self._source,), name="tinyseg-serve-capture", daemon=True
+                target=self._read_all, args=(self._source, self._closing), name="tinyseg-serve-capture", daemon=True
             )
             self._thread.start()
 
-    def _read_all(self, source: Source) -> None:
+    def _read_all(self, source: Source, closing: threading.Event) -> None:
         try:
-            while not self._closing:
+            while not closing.is_set():
                 frame = source.next_frame()
                 with self._changed:
+                    if closing.is_set():
+                        return
                     if frame is None:
                         self._ended = True
                         self._changed.notify_all()
@@ -98,8 +102,9 @@ class Capture:
                     self._changed.notify_all()
         except BaseException as exc:
             with self._changed:
-                self._error = exc
-                self._changed.notify_all()
+                if not closing.is_set():
+                    self._error = exc
+                    self._changed.notify_all()
         finally:
             source.close()
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyseg.serve.buckets import Buckets
 from tinyseg.serve.limits import (
     BODY_BYTES,
+    OPEN_BODY_BYTES,
     REQUESTS_BURST,
     REQUESTS_PER_SECOND,
     WRONG_TOKENS_BURST,
@@ -128,7 +129,7 @@ class Guard:
 
         try:
             self._check(scope)
-            await self._app(scope, self._bounded(receive), send_with_headers)
+            await self._app(scope, self._bounded(receive, _most_bytes(scope)), send_with_headers)
         except Refusal as exc:
             if started:
                 raise
@@ -156,8 +157,8 @@ class Guard:
         if not self._requests.take(address):
             raise Refusal(429, "too many requests; wait a few seconds")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length[:20]) > BODY_BYTES:
-            raise Refusal(413, f"a request may have {BODY_BYTES >> 20} MiB at most")
+        if not length.isdigit() or int(length[:20]) > _most_bytes(scope):
+            raise _too_large(_most_bytes(scope))
         if self._tokens.needed and scope["path"] not in OPEN_PATHS:
             self._check_token(headers, address)
 
@@ -200,18 +201,28 @@ class Guard:
             raise Refusal(401, "this server wants its token: Authorization: Bearer TOKEN, or open / in a browser")
 
     @staticmethod
-    def _bounded(receive: Receive) -> Receive:
+    def _bounded(receive: Receive, most: int) -> Receive:
         taken = 0
 
         async def bounded() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > BODY_BYTES:
-                raise Refusal(413, f"a request may have {BODY_BYTES >> 20} MiB at most")
+            if taken > most:
+                raise _too_large(most)
             return message
 
         return bounded
+
+
+def _most_bytes(scope: Scope) -> int:
+    """How much a request may carry: little where nobody has to show a token, for it is held while the rest is waited for."""
+    return OPEN_BODY_BYTES if scope["path"] in OPEN_PATHS else BODY_BYTES
+
+
+def _too_large(most: int) -> Refusal:
+    size = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
+    return Refusal(413, f"a request may have {size} at most")
 
 
 def urlsplit_or_empty(origin: str) -> str:

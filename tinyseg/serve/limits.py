@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BODY_BYTES = 16 << 20  # of a request: an uploaded photograph in base64
+OPEN_BODY_BYTES = 64 << 10  # of a request that needs no token: the token itself
 MESSAGE_BYTES = 64 << 10  # of a websocket message
 UPLOAD_PIXELS = 32_000_000  # of an uploaded picture, before anything of it is decoded
 UPLOAD_PROMPTS = 64  # in one request

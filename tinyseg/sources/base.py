@@ -47,7 +47,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self) -> NDArray[np.uint8] | None:
-        """The next picture, None at the end. May wait. Called from one thread."""
+        """The next picture, None at the end. May wait. Called from one thread.
+
+        An array of its own each time: the loop reads on while it works on the pictures before, and copies none.
+        """
 
     def next_frame(self) -> Frame | None:
         """The next frame with its number and time, None at the end."""
@@ -85,7 +88,7 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Frames from any iterable of arrays."""
+    """Frames from any iterable of arrays: one array each, which nobody changes until its result has reached the sink."""
 
     def __init__(self, arrays: Iterable[NDArray[np.uint8]], color: str = "bgr", live: bool = False) -> None:
         super().__init__()

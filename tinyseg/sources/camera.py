@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tinyseg.errors import DataError, NotInstalled
 from tinyseg.sources.address import CameraAddress
 from tinyseg.sources.base import Source, log
+from tinyseg.sources.opencv import SharedCapture
 from tinyseg.sources.v4l2 import choose_mode, fourcc, lasting_path, occupy, set_controls
 
 # Waiting between attempts to open a live source again, in seconds: doubled each time up to the last.
@@ -54,18 +55,18 @@ class OpenCVCapture(Capture):
             raise DataError(
                 f"{label} does not open; is it there, may you read it (cameras on Linux: group video), does another program use it?"
             )
-        self._capture, self._stamped = capture, stamped
+        self._capture, self._stamped = SharedCapture(capture), stamped
         self.frame_rate = float(capture.get(cv2.CAP_PROP_FPS)) or 0.0
 
     def read(self) -> tuple[NDArray[np.uint8], float] | None:
         try:
-            there, pixels = self._capture.read()
+            pixels = self._capture.read()
         except cv2.error as exc:
             raise DataError(f"a frame cannot be decoded: {exc}") from exc
-        if not there:
+        if pixels is None:
             return None
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if self._stamped else None
-        return np.asarray(pixels, np.uint8), believed(stamp)
+        return pixels, believed(stamp)
 
     def close(self) -> None:
         self._capture.release()

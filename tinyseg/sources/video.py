@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.errors import DataError
 from tinyseg.sources.base import Source
+from tinyseg.sources.opencv import SharedCapture
 
 # Failed reads in a row after which a file whose length nobody knows has ended, and the most that any file may have.
 FAILURES_AT_END, MOST_FAILURES = 30, 100_000
@@ -37,9 +38,10 @@ class VideoFileSource(Source):
         except OSError as exc:
             raise DataError(f"{clipped(path)} cannot be read: {exc.strerror or exc}") from exc
         self._path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
+        capture = cv2.VideoCapture(str(path))
+        if not capture.isOpened():
             raise DataError(f"{clipped(path)} is not a video that this build of OpenCV reads")
+        self._capture = SharedCapture(capture)
         self.frame_rate = _positive(self._capture.get(cv2.CAP_PROP_FPS))
         self._stated = int(_positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))  # 0: unknown
         self._given = 0
@@ -54,10 +56,10 @@ class VideoFileSource(Source):
         failures = 0
         while failures < self._patience():
             try:
-                there, pixels = self._capture.read()
+                pixels = self._capture.read()
             except (cv2.error, MemoryError) as exc:
                 raise DataError(f"{clipped(self._path)} cannot be decoded: {exc}") from exc
-            if there:
+            if pixels is not None:
                 if failures:
                     # A decoder that works ahead fails a frame or two before the damaged one is due.
                     many = "a frame" if failures == 1 else f"{failures} frames"
@@ -67,7 +69,9 @@ class VideoFileSource(Source):
                     )
                 self._given += 1
                 self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-                return np.asarray(pixels, np.uint8)
+                return pixels
+            if self._capture.released:  # closed: nothing is missing
+                return None
             failures += 1
         missing = self._stated - self._given - self.damaged
         if missing > 0 and self._given and (self.damaged or self._ended_early()):

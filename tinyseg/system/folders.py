@@ -162,15 +162,23 @@ class ResultFolder:
         if name in self._known:
             return path
         try:
-            strangers = (path,) if MARKER in self._known else (path, self.folder / MARKER)
-            for stranger in strangers:
-                if stranger.is_symlink() or stranger.exists():
-                    raise DataError(
-                        f"{stranger} is there and was not written by tinyseg; name another folder, or move it away first"
-                    )
+            if self._stranger(name) is not None:
+                self._known |= written_files(self.folder)  # what another run wrote there meanwhile is tinyseg's too
+            stranger = self._stranger(name)
+            if stranger is not None:
+                raise DataError(
+                    f"{stranger} is there and was not written by tinyseg; name another folder, or move it away first"
+                )
+            if name in self._known:
+                return path
             with (self.folder / MARKER).open("a") as file:
                 file.write(f"{name}\n" if MARKER in self._known else f"{HEAD}\n{name}\n")
         except OSError as exc:
             raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
         self._known |= {name, MARKER}
         return path
+
+    def _stranger(self, name: str) -> Path | None:
+        """What is in the way of a file and, by what is known, was not written by tinyseg. Raises OSError."""
+        wanted = [self.folder / each for each in (name, MARKER) if each not in self._known]
+        return next((path for path in wanted if path.is_symlink() or path.exists()), None)

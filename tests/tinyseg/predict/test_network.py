@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,3 +38,16 @@ def test_answers_that_are_none(name: str, spoil: Any, message: str, monkeypatch:
     embedding = tinyseg.load(engine="fake").embed(np.zeros((64, 96, 3), np.uint8))
     with pytest.raises(tinyseg.EngineError, match=message):
         embedding.predict(box=(8, 8, 40, 40), zoom="off")
+
+
+def test_a_loaded_model_is_not_handed_to_another_process(fake: tinyseg.Segmenter) -> None:
+    embedding = fake.embed(np.zeros((32, 32, 3), np.uint8))
+    for thing in (fake, embedding, fake.tracker()):
+        for hand_over in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(
+                tinyseg.InputError, match=r"belongs to its process.*tinyseg\.load\(\) in the other process"
+            ):
+                hand_over(thing)
+    masks = embedding.predict(box=[2, 2, 20, 20])
+    assert np.array_equal(pickle.loads(pickle.dumps(masks)).masks, masks.masks)
+    assert copy.copy(fake).network is fake.network

@@ -291,6 +291,23 @@ def test_a_token_is_wanted_everywhere(live: Live, fake: tinyseg.Segmenter) -> No
             assert channel.receive_json()["type"] == "state"
 
 
+def test_who_has_no_token_sends_little(live: Live, fake: tinyseg.Segmenter) -> None:
+    read = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(64):
+            read.append(1)
+            yield bytes(16 << 10)
+
+    headers = {"content-type": "application/json"}
+    with testclient.TestClient(app_of(live, fake, token=TOKEN), base_url=BASE) as client:
+        answer = client.post("/api/login", content=chunks(), headers=headers)
+        assert answer.status_code == 413 and "64 KiB" in answer.json()["error"]
+        stated = client.post("/api/login", content=b"{}", headers={**headers, "content-length": str(1 << 20)})
+        assert stated.status_code == 413
+        assert client.post("/api/login", json={"token": TOKEN}).status_code == 204
+
+
 def test_guessing_tokens_is_slow(live: Live, fake: tinyseg.Segmenter) -> None:
     with testclient.TestClient(app_of(live, fake, token=TOKEN), base_url=BASE) as client:
         found = [client.post("/api/login", json={"token": f"guess-{i}"}).status_code for i in range(12)]

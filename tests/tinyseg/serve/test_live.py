@@ -8,14 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.tinyseg.serve.conftest import SIZE, drawn_source, until
 from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.prompts import Prompt
+from tinyseg.serve.capture import Capture
 from tinyseg.serve.live import Live, NotThere, Unavailable
 from tinyseg.serve.picture import Picture
 from tinyseg.serve.recording import Recording
-from tinyseg.sources import ArraySource, SyntheticSource
+from tinyseg.sources import ArraySource, Source, SyntheticSource
 
 BOX = Prompt(box=[100, 60, 200, 160])
 
@@ -243,3 +245,41 @@ def test_frames_that_a_recording_is_too_slow_for_are_counted(tmp_path: Path, mon
     recording.finish()
     recording.join()
     assert recording.state.lost >= 3 and recording.state.frames + recording.state.lost == 6
+
+
+class Hangs(Source):
+    """A camera that gives a frame, then hangs until it is told to go on."""
+
+    live = True
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.value = value
+        self.hanging, self.go_on, self.closed = (threading.Event() for _ in range(3))
+
+    def read(self) -> NDArray[np.uint8] | None:
+        if self._count == 1:
+            self.hanging.set()
+            assert self.go_on.wait(20)
+        return np.full((4, 4, 3), self.value, np.uint8)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_camera_that_hung_gives_no_frames_once_it_was_opened_again() -> None:
+    old, new = Hangs(1), Hangs(2)
+    sources = iter([old, new])
+    capture = Capture(lambda: next(sources))
+    assert old.hanging.wait(5)
+    capture.restart()
+    assert new.hanging.wait(5)
+    frame = capture.next(5)
+    assert frame is not None and frame.pixels[0, 0, 0] == 2
+    old.go_on.set()
+    assert old.closed.wait(5)  # it is let go at once, not read on
+    assert capture.next(0.05) is None
+    new.go_on.set()
+    frame = capture.next(5)
+    assert frame is not None and frame.pixels[0, 0, 0] == 2
+    capture.close()

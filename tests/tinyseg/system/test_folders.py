@@ -131,3 +131,15 @@ def test_a_marker_of_somebody_else_means_nothing(content: bytes, tmp_path: Path)
         ResultFolder(tmp_path).place("other.md")
     with pytest.raises(DataError, match="did not write"):
         fill(tmp_path, "x")
+
+
+def test_two_runs_may_write_into_one_new_folder(tmp_path: Path) -> None:
+    first, second = ResultFolder(tmp_path / "out"), ResultFolder(tmp_path / "out")
+    first.place("a.png").touch()
+    second.place("b.png").touch()
+    second.place("a.png").touch()  # the same picture in both runs: the later result stays
+    assert first.place("b.png") == tmp_path / "out" / "b.png"
+    assert written_files(tmp_path / "out") == {MARKER, "a.png", "b.png"}
+    (tmp_path / "out" / "own.png").touch()
+    with pytest.raises(DataError, match=r"own\.png is there and was not written by tinyseg"):
+        second.place("own.png")
