@@ -124,7 +124,7 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
         kind = path_kind(place)
         if kind == "folder":
             try:
-                inside = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
+                inside = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
             except OSError as exc:
                 raise DataError(f"folder {clipped(place)} cannot be read: {exc.strerror or exc}") from exc
             if not inside:
