@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tinyseg
+from tinyseg.graphs.model import packaged_models
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +54,19 @@ def real(request: pytest.FixtureRequest) -> tinyseg.Segmenter:
 def reference() -> tinyseg.Segmenter:
     """The packaged model as the parity gate has it, fp32 on ONNX Runtime: where the network matters and the engine does not."""
     return tinyseg.load(engine="onnxruntime", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def untracked_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged ``small`` without its tracking decoder, as models are that nobody trained one for."""
+    folder = tmp_path_factory.mktemp("untracked") / "small"
+    shutil.copytree(packaged_models()["small"], folder)
+    card = json.loads((folder / "model.json").read_text())
+    del card["tracking"]
+    for graphs in (card["graphs"], card["precisions"]["int8"]["graphs"]):
+        (folder / graphs.pop("track_decoder")["file"]).unlink()
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
 
 
 def ellipse(width: int, height: int, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:

@@ -122,14 +122,15 @@ class _NoClips:
 
 
 def test_a_model_folder_with_one(
-    run_folder: Path, shapes: Path, sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    run_folder: Path, shapes: Path, sequences: Path, untracked_small: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("TINYSEG_CACHE_MB", "0")
+    small = str(untracked_small)
     out = tmp_path / "model"
     command = ["export-track", str(run_folder / "best.pt"), "--data", str(shapes), "--photos", "1", "--out", str(out)]
-    assert main([*command, "--model", "small"]) == 0
-    before, after = open_model("small"), open_model(out)
+    assert main([*command, "--model", small]) == 0
+    before, after = open_model(untracked_small), open_model(out)
     for precision in ("fp32", "int8"):
         own, theirs = after.variant(precision), before.variant(precision)
         assert set(own) == {"encoder", "decoder", TRACK_DECODER}
@@ -158,7 +159,7 @@ def test_a_model_folder_with_one(
     capsys.readouterr()
     assert tinyseg_main(["info", "--model", str(out), "--engine", "onnxruntime", "--precision", "fp32"]) == 0
     assert "a decoder of its own" in capsys.readouterr().out
-    assert tinyseg_main(["info", "--model", "small", "--engine", "onnxruntime", "--precision", "fp32"]) == 0
+    assert tinyseg_main(["info", "--model", small, "--engine", "onnxruntime", "--precision", "fp32"]) == 0
     assert "the decoder of still images" in capsys.readouterr().out
 
     # Another size, another kind of checkpoint, a graph of another shape.

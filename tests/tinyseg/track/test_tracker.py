@@ -100,14 +100,14 @@ def test_a_lost_object_is_not_searched_in_the_padding(fake: tinyseg.Segmenter, m
 
 
 def test_a_decoder_of_still_images_gets_no_maps_of_matches(
-    fake: tinyseg.Segmenter, monkeypatch: pytest.MonkeyPatch
+    fake: tinyseg.Segmenter, untracked_small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
     monkeypatch.setattr(
         "tinyseg.track.hints.match_maps", lambda *_: made.append(1) or np.zeros((4, 20, 20), np.float32)
     )
     frame = np.zeros((240, 320, 3), np.uint8)
-    for seg, count in ((tinyseg.load("small", engine="fake"), 0), (fake, 1)):
+    for seg, count in ((tinyseg.load(untracked_small, engine="fake"), 0), (fake, 1)):
         assert has_track_decoder(seg.network) == bool(count)
         tracker = seg.tracker()
         tracker.add(1, box=(60, 60, 120, 120), frame=frame)
