@@ -99,15 +99,27 @@ def test_quantized_graphs_stay_close_and_keep_what_they_are_told(feeds: dict[str
 
 
 def test_command(
-    shapes: Path, few_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    shapes: Path, few_shapes: Path, untracked_small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setenv("TINYSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quantize, "sensitivity", lambda *_: [quantize.Sensitivity("/stem/stem.0/Conv", 0.001)])
     monkeypatch.setattr("tinyseg.bench.precisions.REAL_ENGINES", ("onnxruntime",))
     monkeypatch.setattr("tinyseg.bench.measure.WARM_UP", 1)
     out = tmp_path / "int8"
     out.mkdir()
-    command = ["quantize", "small", "--data", str(shapes), "--photos", "2", "--rounds", "2", "--out", str(out)]
+    command = [
+        "quantize",
+        str(untracked_small),
+        "--data",
+        str(shapes),
+        "--photos",
+        "2",
+        "--rounds",
+        "2",
+        "--out",
+        str(out),
+    ]
     # Ranges of two drawn pictures do not do for photographs, and the gate says so; nothing takes the folder's place.
     monkeypatch.setitem(tinyseg.graphs.parity.LEAST_IOU, "int8", 0.999)
     assert main(command) == 2

@@ -379,8 +379,9 @@ def model_of(page: Page) -> str | None:
 
     with suppress(Error):
         page.page.reload()
-        # The page finds a newer version while it starts: who reloads faster than that never sees it.
         page.page.wait_for_selector("#link[data-bad]")
+        # The browser looks for a newer version while the page starts, or up to seconds later: who reloads faster never sees it.
+        page.page.wait_for_timeout(2000)
         return str(page.page.evaluate("fetch('site.json').then((r) => r.json()).then((s) => s.model)"))
     return None
 

@@ -159,7 +159,7 @@ class Segmenter:
 
     def everything(
         self,
-        frame: NDArray[np.uint8],
+        frame: ImageInput,
         color: str = "bgr",
         rule: EverythingRule | None = None,
         crop_layers: int = 0,
@@ -170,7 +170,7 @@ class Segmenter:
         encoded only in the inputs that the rule's grids are asked in.
 
         frame and color as in :meth:`embed`. A segmenter of several streams (:func:`tinyseg.load`) asks that many calls of
-        clicks at the same time. Raises FrameError or InputError.
+        clicks at the same time. Raises FrameError, DataError or InputError.
         """
         from tinyseg.predict.everything import chosen_search, find_regions  # noqa: PLC0415 - most programs start without it
 
@@ -232,22 +232,26 @@ class Segmenter:
 
         return Tracker(self)
 
-    def reference(
-        self, *examples: tuple[NDArray[np.uint8], NDArray[np.bool_] | Prompt], color: str = "bgr"
-    ) -> Reference:
+    def reference(self, *examples: tuple[ImageInput, NDArray[np.bool_] | Prompt], color: str = "bgr") -> Reference:
         """What :meth:`find` looks for, from one or several examples: (frame, bool mask (H, W) or a Prompt that means it).
 
-        frame and color as in :meth:`embed`. Raises FrameError or PromptError.
+        frame and color as in :meth:`embed`. Raises FrameError, DataError, PromptError or InputError.
         """
         from tinyseg.predict.exemplar import joined, reference_of  # noqa: PLC0415 - most programs start without it
 
+        for example in examples:
+            if not (isinstance(example, tuple) and len(example) == 2):
+                raise InputError(
+                    f"an example must be a tuple (frame, mask) or (frame, Prompt), as in reference((a, mask_a), (b, mask_b)), "
+                    f"but is {shown(example)}"
+                )
         model = digest(self.model.graphs)
         return joined([reference_of(self.embed(frame, color), model, what) for frame, what in examples])
 
     def find(
         self,
-        frame: NDArray[np.uint8],
-        like: Reference | tuple[NDArray[np.uint8], NDArray[np.bool_] | Prompt],
+        frame: ImageInput,
+        like: Reference | tuple[ImageInput, NDArray[np.bool_] | Prompt],
         color: str = "bgr",
         most: int = MAX_FOUND,
         threshold: float = THRESHOLD,
@@ -255,9 +259,10 @@ class Segmenter:
     ) -> Masks:
         """The same thing in another frame, or again in the same one: the same instance or look, not the same category.
 
-        like: (frame, mask or prompt), or what :meth:`reference` made of it, which costs nothing again. most: 1 for the
-        most alike alone. threshold: likeness in [0, 1] that is asked for. Returns up to ``most`` masks, the most alike
-        first, with likeness as ``scores``; none where nothing is alike. Raises FrameError, PromptError or InputError.
+        frame and color as in :meth:`embed`. like: (frame, mask or prompt), or what :meth:`reference` made of it, which costs
+        nothing again. most: 1 for the most alike alone. threshold: likeness in [0, 1] that is asked for. Returns up to
+        ``most`` masks, the most alike first, with likeness as ``scores``; none where nothing is alike. Raises FrameError,
+        DataError, PromptError or InputError.
         """
         from tinyseg.predict.exemplar import Reference, search  # noqa: PLC0415 - most programs start without it
 
@@ -275,7 +280,7 @@ class Segmenter:
                 f"the reference was made with another model than {self.model.name}; load that one, or make it again"
             )
         check_whole("most", most, 1, MAX_FOUND)
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
             raise InputError(f"threshold must be a number in [0, 1], but is {shown(threshold)}")
 
     def _long_side(self, long_side: int | None) -> int:

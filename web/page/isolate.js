@@ -16,6 +16,8 @@ export async function isolate() {
       await take(registration.waiting);
       return reload();
     }
+    // By itself a browser looks a second after the page has loaded: who reloads before that would never see a newer version.
+    if (registration.active) registration.update().catch(() => {}); // offline there is none to see
     await Promise.race([navigator.serviceWorker.ready, refused(registration)]);
   } catch (error) {
     return `the service worker does not start (${error.message}): ${crossOriginIsolated ? "" : "one thread, and "}not offline`;
