@@ -378,7 +378,9 @@ def model_of(page: Page) -> str | None:
     from playwright.sync_api import Error  # noqa: PLC0415 - an extra
 
     with suppress(Error):
-        page.page.reload()
+        address = page.page.url
+        page.page.goto("about:blank")  # without a page of it open, a version that still serves need not end by itself
+        page.page.goto(address)
         page.page.wait_for_selector("#link[data-bad]")
         # The browser looks for a newer version while the page starts, or up to seconds later: who reloads faster never sees it.
         page.page.wait_for_timeout(2000)

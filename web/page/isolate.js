@@ -4,6 +4,8 @@
 // Of this site alone: the host may have another one in another folder.
 const TRIED = `tinyseg-isolated ${new URL("./", location).pathname}`;
 
+const TAKE_MS = 5000;
+
 /** Resolves when the page may start; a reload may come first. Gives what the page has to do without, or "". */
 export async function isolate() {
   if (!window.isSecureContext || !navigator.serviceWorker) {
@@ -13,8 +15,7 @@ export async function isolate() {
     const registration = await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
     if (registration.waiting && navigator.serviceWorker.controller) {
       // A newer version has come since the last visit: it takes over before anything of the old one has started.
-      await take(registration.waiting);
-      return reload();
+      if (await take(registration.waiting)) return reload();
     }
     // By itself a browser looks a second after the page has loaded: who reloads before that would never see a newer version.
     if (registration.active) registration.update().catch(() => {}); // offline there is none to see
@@ -44,12 +45,13 @@ function refused({ installing, waiting, active }) {
   });
 }
 
+/** Whether the worker took over. One that still serves may keep it waiting for long: the page then starts with the old one. */
 function take(worker) {
   const taken = new Promise((resolve) => {
-    navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+    navigator.serviceWorker.addEventListener("controllerchange", () => resolve(true), { once: true });
   });
   worker.postMessage("take over");
-  return taken;
+  return Promise.race([taken, new Promise((resolve) => setTimeout(resolve, TAKE_MS, false))]);
 }
 
 function reload() {
