@@ -70,17 +70,17 @@ class FramePrompts:
 
     def __init__(self, prompts: Mapping[int, Sequence[Prompt]]) -> None:
         self._prompts = prompts
-        self._asked: set[int] = set()
+        self._left = set(prompts)
 
     def __call__(self, frame: int) -> Sequence[Prompt] | None:
         """Those of a frame by its number; None where it has none of its own."""
-        self._asked.add(frame)
+        self._left.discard(frame)
         return self._prompts.get(frame)
 
     @property
     def left(self) -> tuple[int, ...]:
         """The frames, in order, whose prompts nobody asked for."""
-        return tuple(sorted(self._prompts.keys() - self._asked))
+        return tuple(sorted(self._left))
 
 
 def read_frame_prompts(path: str) -> FramePrompts:
