@@ -248,6 +248,8 @@ def run_track(args: argparse.Namespace) -> None:
     from tinyseg.distill.track import TRACK, TrackConfig, train_track  # noqa: PLC0415
 
     args.start = str(model_place(args.start))
+    if args.decoder:
+        args.decoder = str(model_place(args.decoder))
     train_track(read_flags(TrackConfig, args, (TRACK,), out=args.out))
 
 

@@ -28,6 +28,7 @@ class StudentShape:
     decoder_layers: int = 2
     width: int = 1  # multiplies the backbone's channels
     score_width: int = 0  # hidden units of the scores' head that sees the masks, see rank.py; 0: there is none
+    context_layers: int = 0  # layers of attention among all cells of the pyramid's coarsest map
 
     def __post_init__(self) -> None:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
@@ -37,6 +38,8 @@ class StudentShape:
             raise InputError("a student has at least 1 decoder layer")
         if self.width < 1:
             raise InputError(f"a student's width is a whole number from 1 on, got {self.width}")
+        if self.context_layers < 0:
+            raise InputError(f"a student's context layers are a whole number from 0 on, got {self.context_layers}")
         if self.score_width < 0:
             raise InputError(f"a student's score width is a whole number from 0 on, got {self.score_width}")
 
@@ -46,7 +49,7 @@ class StudentShape:
         try:
             return cls(
                 tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)),
-                int(row.get("score_width", 0)),
+                int(row.get("score_width", 0)), int(row.get("context_layers", 0)),
             )  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
@@ -59,7 +62,7 @@ class StudentShape:
 
 
 SIZES = {
-    "base": StudentShape(),
+    "base": StudentShape(context_layers=2),
     "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
-    "large": StudentShape(width=2),
+    "large": StudentShape(width=2, context_layers=2),
 }

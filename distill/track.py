@@ -36,7 +36,13 @@ from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_op
 from tinyseg.distill.run_folder import append_row, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
-from tinyseg.distill.track_model import TrackDecoder, begin_track_decoder, new_track_decoder, student_without_scores
+from tinyseg.distill.track_model import (
+    TrackDecoder,
+    begin_track_decoder,
+    new_track_decoder,
+    packaged_track_decoder,
+    student_without_scores,
+)
 from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
@@ -67,6 +73,14 @@ class TrackConfig:
     )
     out: str = ""
     start: str = field(default="base", metadata=flag("model folder, or a packaged model's name", TRACK, "PLACE"))
+    decoder: str | None = field(
+        default=None,
+        metadata=flag(
+            "model whose tracking decoder to go on from (default: begin with the decoder of still images)",
+            TRACK,
+            "PLACE",
+        ),
+    )
     steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1))
     minutes: float | None = field(
         default=None,
@@ -221,7 +235,12 @@ class TrackTraining:
         saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
         if saved is None:
             student = student_without_scores(place)
-            self.shape, self.decoder = student.shape, begin_track_decoder(student)
+            self.shape = student.shape
+            self.decoder = (
+                packaged_track_decoder(Path(config.decoder), self.shape)
+                if config.decoder
+                else begin_track_decoder(student)
+            )
         else:
             self.shape = StudentShape.of(saved["shape"])
             self.decoder = new_track_decoder(self.shape)

@@ -50,6 +50,7 @@ def export_track(checkpoint: Path, place: Path, photos: Sequence[Photo], out: Pa
         "data": [Path(p).name for p in saved["config"]["data"]],
         "video": [Path(p).name for p in saved["config"]["video"]],
         "start": Path(saved["config"]["start"]).name,
+        "decoder": Path(saved["config"]["decoder"]).name if saved["config"].get("decoder") else None,
         "step": saved["step"],
         "minutes": round(saved["spent"] / 60, 1),
     }

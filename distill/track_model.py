@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tinyseg.distill.export import example_inputs
 from tinyseg.distill.model import EMBED_DIM, SKIP4_DIM, SKIP8_DIM, Decoder, Student, rasterize_prompt
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.teachers import run_on_noise
-from tinyseg.distill.warm_start import folder_shape, load_folder
+from tinyseg.distill.warm_start import folder_shape, graph_state, load_folded, load_folder
+from tinyseg.graphs.roles import TRACK_DECODER
 from tinyseg.track.hints import MATCHES
 
 MATCH_DIM = 64
@@ -84,6 +86,14 @@ def begin_track_decoder(student: Student) -> TrackDecoder:
     decoder = new_track_decoder(student.shape)
     own = decoder.state_dict()
     decoder.load_state_dict({k: v for k, v in student.decoder.state_dict().items() if k in own}, strict=False)
+    return decoder
+
+
+def packaged_track_decoder(folder: Path, shape: StudentShape) -> TrackDecoder:
+    """The tracking decoder that a model folder carries, to be trained further. Raises InputError."""
+    decoder = new_track_decoder(shape)
+    inputs = example_inputs(TRACK_DECODER, 16, 16, 2)
+    load_folded(decoder, graph_state(folder, TRACK_DECODER), folder, lambda: decoder(*inputs))
     return decoder
 
 

@@ -5,7 +5,7 @@ name, and every batch norm takes the mean and variance of its convolution on rea
 that the function is unchanged (as `load_backbone` does for the backbone alone).
 
 A smaller student takes the blocks and layers that it shares with a larger one; a wider one begins by computing what the
-narrower did.
+narrower did, and layers that begin as the identity are added as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import ConvNorm, Student, put_norms_back, widened
@@ -69,6 +69,9 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
         elif (graph, kind) == ("decoder", "score_head") and target.score_width != source.score_width:
             continue  # learned last, for the masks of one student
+        elif (graph, kind) == ("encoder", "context_layers"):
+            if int(index) < target.context_layers:
+                fitted[name] = value
         elif (graph, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
     factor = target.width // source.width
@@ -76,6 +79,12 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
         name: widened(name.removeprefix("encoder."), value, factor) if name.startswith("encoder.") else value
         for name, value in fitted.items()
     }
+
+
+def not_begun(student: Student, source: StudentShape) -> dict[str, Tensor]:
+    """The student's own weights of the layers that a source lacks and that begin as the identity."""
+    layers = student.encoder.context_layers.state_dict(prefix="encoder.context_layers.")
+    return {k: v for k, v in layers.items() if int(k.split(".")[2]) >= source.context_layers}
 
 
 def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
@@ -95,7 +104,8 @@ def start_from(student: Student, place: Path, run: Callable[[Student], None]) ->
 def load_weights(student: Student, checkpoint: Path) -> None:
     """Load the moving average of a training's checkpoint. Raises InputError."""
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
-    state = fit(saved["average"], StudentShape.of(saved["shape"]), student.shape)
+    source = StudentShape.of(saved["shape"])
+    state = {**not_begun(student, source), **fit(saved["average"], source, student.shape)}
     wrong = misfit(state, student.state_dict())
     if wrong:
         raise InputError(f"{checkpoint} holds a student that this one cannot start from: {wrong} does not fit")
@@ -124,21 +134,33 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
     run: calls the student once on real samples, so that its batch norms can measure them. Raises InputError where the
     folder holds no model, or one of another architecture.
     """
-    state: dict[str, Tensor] = {}
-    for part in ("encoder", "decoder"):
-        file = folder / f"{part}.onnx"
-        if not file.is_file():
-            raise InputError(f"{folder} is not a model folder: it holds no {part}.onnx")
-        weights = graph_weights(onnx.load(file))
-        state.update({f"{part}.{name}": torch.from_numpy(array.copy()) for name, array in weights.items()})
-    state = fit(state, folder_shape(folder), student.shape)
-    norms = [name for name, m in student.named_modules() if isinstance(m, ConvNorm)]
+    state = {
+        f"{part}.{name}": value for part in ("encoder", "decoder") for name, value in graph_state(folder, part).items()
+    }
+    source = folder_shape(folder)
+    state = {**not_begun(student, source), **fit(state, source, student.shape)}
+    load_folded(student, state, folder, lambda: run(student))
+
+
+def graph_state(folder: Path, graph: str) -> dict[str, Tensor]:
+    """The weights of a graph of a model folder under torch's names, norms folded. Raises InputError."""
+    file = folder / f"{graph}.onnx"
+    if not file.is_file():
+        raise InputError(f"{folder} holds no {graph}.onnx; give a model folder that does")
+    return {name: torch.from_numpy(array.copy()) for name, array in graph_weights(onnx.load(file)).items()}
+
+
+def load_folded(module: nn.Module, state: Mapping[str, Tensor], folder: Path, run: Callable[[], object]) -> None:
+    """Load exported weights into a module in place, and put its batch norms back.
+
+    run: calls the module once, so that its norms can measure what they meet. folder: where the weights come from, for the
+    InputError where they are of another architecture.
+    """
+    norms = [name for name, m in module.named_modules() if isinstance(m, ConvNorm)]
     folded = {f"{name}.1" for name in norms}
-    expected = {k: v for k, v in student.state_dict().items() if k.rpartition(".")[0] not in folded}
+    expected = {k: v for k, v in module.state_dict().items() if k.rpartition(".")[0] not in folded}
     wrong = misfit(state, expected)
     if wrong:
         raise InputError(f"{folder} holds a model of another architecture: {wrong} does not fit")
-    student.load_state_dict({k: state[k] for k in expected}, strict=False)
-
-    biases = {name: state[f"{name}.0.bias"] for name in norms}
-    put_norms_back(student, biases, lambda: run(student))
+    module.load_state_dict({k: state[k] for k in expected}, strict=False)
+    put_norms_back(module, {name: state[f"{name}.0.bias"] for name in norms}, run)

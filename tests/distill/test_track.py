@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
@@ -22,9 +23,14 @@ from tinyseg.distill import track, track_data  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.clips import Clips, motion  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
-from tinyseg.distill.track_model import begin_track_decoder, student_without_scores  # noqa: E402
+from tinyseg.distill.track_model import (  # noqa: E402
+    begin_track_decoder,
+    packaged_track_decoder,
+    student_without_scores,
+)
+from tinyseg.distill.warm_start import folder_shape  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
-from tinyseg.errors import DataError  # noqa: E402
+from tinyseg.errors import DataError, InputError  # noqa: E402
 from tinyseg.graphs.compiled import Builder  # noqa: E402
 from tinyseg.graphs.model import MODELS, open_model  # noqa: E402
 from tinyseg.graphs.roles import TRACK_DECODER  # noqa: E402
@@ -97,6 +103,22 @@ def test_it_begins_as_the_decoder_that_it_comes_from() -> None:
         expected, iou = student.decoder(*features[:-1], torch.ones(2))
         found, score = decoder(*features[:-1], *told[-2:])
     assert torch.allclose(found, expected[:, :1], atol=1e-3) and torch.allclose(score, iou[:, :1], atol=1e-4)
+
+
+def test_going_on_from_a_packaged_tracking_decoder() -> None:
+    """What is loaded answers as the graph does, and another architecture's is refused."""
+    decoder = packaged_track_decoder(SMALL, folder_shape(SMALL))
+    told = example_inputs(TRACK_DECODER, 8, 12, 2)
+    session = onnxruntime.InferenceSession(SMALL / "track_decoder.onnx", providers=["CPUExecutionProvider"])
+    expected = session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), told)})
+    with torch.inference_mode():
+        found = decoder(*told)
+    for a, b in zip(found, expected):
+        assert np.abs(a.numpy() - b).max() < 2e-2 * np.abs(b).max()
+    with pytest.raises(InputError, match="another architecture"):
+        packaged_track_decoder(SMALL, folder_shape(MODELS / "base"))
+    with pytest.raises(InputError, match=r"holds no track_decoder\.onnx"):
+        packaged_track_decoder(Path(__file__).parent, folder_shape(SMALL))
 
 
 def test_a_run_folder(run_folder: Path) -> None:
