@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tinyseg.errors import DataError, NotInstalled
+from tinyseg.files import read_regular
 
 PACKAGE = Path(__file__).parent
 NAME = "onnxruntime-web"
 NPM_SECONDS = 900
+MOST_CARD_BYTES = 1 << 20
 # What the page loads, by engine; without their maps, which only debuggers read.
 FILES = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
@@ -52,7 +54,7 @@ def runtime_folder(given: Path | None) -> Iterator[Path]:
 
 def _check(folder: Path, hint: str) -> None:
     try:
-        card = json.loads((folder / "package.json").read_text())
+        card = json.loads(read_regular((folder / "package.json").resolve(), MOST_CARD_BYTES))
         found = (card["name"], card["version"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise DataError(f"{folder} holds no npm package; {hint}") from exc

@@ -12,6 +12,7 @@ from typing import Any
 from tinyseg.arguments import check_choice
 from tinyseg.engines.lower import to_fp16
 from tinyseg.errors import DataError, ModelError
+from tinyseg.files import read_regular
 from tinyseg.graphs.everything_rule import MAX_POINTS_PER_SIDE, read_everything_rule
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.system.folders import new_folder, require_replaceable
@@ -25,6 +26,7 @@ PRECISIONS = ("fp32", "int8")
 # Of "everything" in a page, whose reader waits: a third of the clicks of 32 a side.
 MOST_POINTS_PER_SIDE = 16
 CORE = PACKAGE / "core.wasm"
+MOST_FILE_BYTES = 128 << 20  # onnxruntime-web's largest has 25 MB
 
 # For hosts that read such a file (Netlify, Cloudflare Pages); elsewhere the service worker adds these headers.
 HEADERS = """/*
@@ -139,6 +141,7 @@ def _text(text: str) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        # The file that a link leads to, for package managers link; a pipe that somebody left there would wait for ever.
+        return read_regular(path.resolve(), MOST_FILE_BYTES)
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -120,6 +121,9 @@ def test_what_is_missing_is_named(
     with pytest.raises(DataError, match="holds no npm package"):
         build_site(out, runtime=tmp_path)
     (runtime / "dist" / FILES["wasm"][0]).unlink()
+    with pytest.raises(DataError, match=re.escape(FILES["wasm"][0])):
+        build_site(out, runtime=runtime)
+    os.mkfifo(runtime / "dist" / FILES["wasm"][0])  # nothing waits for what is written into it
     with pytest.raises(DataError, match=re.escape(FILES["wasm"][0])):
         build_site(out, runtime=runtime)
     (runtime / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.0.0"}')
