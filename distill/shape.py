@@ -20,6 +20,10 @@ MOBILENET_V2_STAGES = (
 )
 
 
+# What the other fields may be: least and most.
+_NUMBERS = {"decoder_layers": (1, 16), "width": (1, 8), "score_width": (0, 4096), "context_layers": (0, 16)}
+
+
 @dataclass(frozen=True)
 class StudentShape:
     """What differs between the sizes of the student; kept in model.json as ``architecture``."""
@@ -34,14 +38,12 @@ class StudentShape:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
         if len(self.repeats) != len(most) or any(not 1 <= a <= b for a, b in zip(self.repeats, most)):
             raise InputError(f"a student's stages repeat between 1 and {most} times, got {list(self.repeats)}")
-        if self.decoder_layers < 1:
-            raise InputError("a student has at least 1 decoder layer")
-        if self.width < 1:
-            raise InputError(f"a student's width is a whole number from 1 on, got {self.width}")
-        if self.context_layers < 0:
-            raise InputError(f"a student's context layers are a whole number from 0 on, got {self.context_layers}")
-        if self.score_width < 0:
-            raise InputError(f"a student's score width is a whole number from 0 on, got {self.score_width}")
+        # A model.json may be a stranger's: without a limit its figures would ask for any amount of memory.
+        for name, (least, limit) in _NUMBERS.items():
+            value = getattr(self, name)
+            if not least <= value <= limit:
+                told = name.replace("_", " ")
+                raise InputError(f"a student's {told} is a whole number from {least} to {limit}, got {value}")
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> StudentShape:
@@ -51,8 +53,8 @@ class StudentShape:
                 tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)),
                 int(row.get("score_width", 0)), int(row.get("context_layers", 0)),
             )  # fmt: skip
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            raise InputError(f"not the architecture of a student: {row!r} ({exc})") from exc
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as exc:
+            raise InputError(f"not the architecture of a student: {row!r:.200} ({exc})") from exc
 
     @property
     def kept_blocks(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,6 @@ def test_context_layers_begin_as_the_identity_and_reach_every_cell() -> None:
         there[0, :, 4, 6] += 1.0
         moved = (layer(there) - layer(x)).abs().amax(1)[0]
     assert moved.min() > 1e-6 and moved[4, 6] == moved.max()
-    with pytest.raises(InputError, match="context layers"):
-        StudentShape(context_layers=-1)
 
 
 def test_padded_slots_change_nothing(student: Student) -> None:
@@ -182,6 +181,18 @@ def test_gradients_reach_every_parameter() -> None:
     (logits.square().mean() + iou.mean()).backward()
     missing = [n for n, p in student.named_parameters() if p.grad is None]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("context_layers", -1), ("decoder_layers", 0), ("width", 9), ("context_layers", 10**9), ("score_width", 1e300)],
+)
+def test_an_architecture_out_of_bounds_is_told(name: str, value: float) -> None:
+    """A model.json is a stranger's until it is checked."""
+    with pytest.raises(InputError, match=name.replace("_", " ")):
+        StudentShape.of({**asdict(StudentShape()), name: value})
+    with pytest.raises(InputError, match="not the architecture"):
+        StudentShape.of({**asdict(StudentShape()), name: float("inf")})
 
 
 def test_sizes() -> None:
