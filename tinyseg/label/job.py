@@ -127,8 +127,11 @@ def label(
     named = [check_path("an input", given) for given in inputs]
     avoid = kept if any(path_kind(i) == "folder" and plain_path(i) == place for i in named) else [place]
     plan = make_plan(inputs, shard, every, tracks > 0, avoid)
-    if tracks and not any(s.kind == VIDEO for s in plan.shards):
-        raise InputError("tracks follow objects through videos, and there is none among the inputs")
+    if not any(s.kind == VIDEO for s in plan.shards):
+        if tracks:
+            raise InputError("tracks follow objects through videos, and there is none among the inputs")
+        if every != 1:
+            raise InputError("every is of a video's frames, and there is no video among the inputs; leave it out")
     if format == YOLO:
         require_apart(plan)
     if isinstance(wanted, BoxFile):

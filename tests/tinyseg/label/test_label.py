@@ -373,6 +373,7 @@ def test_the_labels_are_no_input_however_they_are_named(job: Job, monkeypatch: p
         (["{in}", "--boxes", "{in}/000.png"], "no COCO file"),
         (["{in}", "--shard", "0"], "shard must be"),
         (["{in}", "--every", "0"], "every must be"),
+        (["{in}", "--every", "5"], "every is of a video's frames, and there is no video"),
         (["{in}", "--processes", "0"], "processes must be"),
         (["{in}", "--tracks", "-1"], "tracks must be"),
         (["{in}", "--devices", "gpu"], "--devices takes"),
