@@ -69,6 +69,8 @@ def open_card(place: str | Path) -> Card:
         raise ModelError(f"{clipped(path)} is not JSON ({exc!s:.100})") from exc
     try:
         return _card(path, read)
+    except DataError:
+        raise  # of a file that the card names; it is a ValueError too
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         what = f"lacks {exc}" if isinstance(exc, KeyError) else f"misstates a field ({exc!s:.200})"
         raise ModelError(f"{clipped(path)} {what}; docs/words.md lists the fields") from exc
@@ -84,14 +86,16 @@ def _card(path: Path, read: Any) -> Card:
         raise ModelError(f"{clipped(path)}: {read['file']} is damaged (its sha256 is not the stated one); get it again")
     image = read["input"]
     yolo = kind == "yolo"
-    outputs = tuple(_name(n) for n in read["outputs"])
+    outputs = tuple(_name(n) for n in _list("outputs", read["outputs"]))
+    if not outputs:
+        raise ValueError("outputs must list the names of the graph's outputs")
     boxes = _name(read.get("boxes", outputs[0]))
     scores = boxes if yolo else _name(read["scores"])
     classes = None if read.get("classes") is None else _name(read["classes"])
     for name in {boxes, scores, classes} - {None}:
         if name not in outputs:
             raise ValueError(f"{name!r} is not among outputs")
-    labels = tuple(str(label) for label in read.get("labels", ()))
+    labels = tuple(str(label) for label in _list("labels", read.get("labels", [])))
     if len(labels) > MOST_LABELS or (kind != "grounding-dino" and not labels):
         raise ValueError("labels must list the names of the classes")
     text = read.get("text")
@@ -112,12 +116,22 @@ def _card(path: Path, read: Any) -> Card:
 
 def member(folder: Path, name: Any, most_bytes: int) -> bytes:
     """A file of a detector's folder, by its plain name. Raises ValueError or DataError."""
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"{name!r} must be the plain name of a file in the same folder")
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise ValueError(f"{name!r:.60} must be the plain name of a file in the same folder")
     try:
         return read_regular(folder / name, most_bytes)
     except OSError as exc:
-        raise DataError(f"{clipped(folder / name)} cannot be read: {exc.strerror or exc}") from exc
+        raise DataError(
+            f"{clipped(folder / name)}, which {CARD} names, cannot be read: {exc.strerror or exc}; put the file itself there, or "
+            f"mend the name in {CARD}"
+        ) from exc
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    """What is a list in JSON: a text would be taken for its letters, an object for its keys."""
+    if not isinstance(value, list):
+        raise ValueError(f"{field} must be a list of names, but is {value!r:.60}")
+    return value
 
 
 def _one_of(row: Mapping[str, Any], field: str, choices: tuple[str, ...], default: str | None = None) -> str:

@@ -17,7 +17,7 @@ from tinyseg.arguments import check_whole
 from tinyseg.detect.boxes import Boxes, checked_boxes
 from tinyseg.detect.card import MOST_TOKENIZER_BYTES, Card, member
 from tinyseg.detect.graph import DetectorGraph, sigmoid
-from tinyseg.errors import ModelError, NotInstalled, PromptError
+from tinyseg.errors import DataError, ModelError, NotInstalled, PromptError
 
 MOST_TOKENS = 256
 PROBE = ("cat", "cup")  # what the gate's photographs are asked for
@@ -79,6 +79,8 @@ class GroundingDino:
             self._length = check_whole("text.length", text["length"], 8, MOST_TOKENS)
             self._separators = tuple(int(i) for i in text["separators"])
             content = member(card.folder, text["tokenizer"], MOST_TOKENIZER_BYTES).decode()
+        except DataError:
+            raise  # says which file is missing; it is a ValueError too
         except (KeyError, TypeError, ValueError) as exc:
             raise ModelError(f"{card.folder}: detector.json misstates its text part ({exc}); export it again") from exc
         self._tokenizer = _tokenizer(content)

@@ -196,12 +196,23 @@ def test_rows_that_change_places_are_the_same_boxes() -> None:
         ({"file": "none.onnx"}, "none.onnx"), ({"sha256": "0"}, "damaged"), ({"labels": []}, "labels must"),
         ({"input": {"name": "image", "width": 1, "height": 64}}, "width and height"), ({"input": {}}, "lacks"),
         ({"scores": "x"}, "not among outputs"), ({"unit": "miles"}, "unit must"), ({"threshold": 3}, "threshold"),
-        ({"kind": "grounding-dino"}, "text belongs"), ({"outputs": 3}, "misstates"),
+        ({"kind": "grounding-dino"}, "text belongs"), ({"outputs": 3}, "misstates"), ({"outputs": []}, "outputs must"),
+        ({"labels": "dog"}, "labels must be a list"), ({"labels": {"0": "dog"}}, "labels must be a list"),
     ],
 )  # fmt: skip
 def test_bad_cards_are_told(rf_detr: Path, change: dict[str, Any], says: str) -> None:
     write_card(rf_detr.parent, **change)
     with pytest.raises((ModelError, DataError), match=says):
+        open_detector(rf_detr)
+
+
+def test_a_missing_file_is_no_misstated_field(rf_detr: Path) -> None:
+    write_card(rf_detr.parent, file="none.onnx")
+    with pytest.raises(DataError, match=r"none\.onnx, which detector\.json names, cannot be read: .*; put the file itself there"):
+        open_card(rf_detr)
+    text = {"length": 8, "separators": [1], "tokenizer": "none.json"}
+    write_card(rf_detr.parent, kind="grounding-dino", text=text)
+    with pytest.raises(DataError, match=r"none\.json, which detector\.json names, cannot be read"):
         open_detector(rf_detr)
 
 
