@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,30 @@ def _card(path: Path, read: Any) -> Card:
         _one_of(read, "score_kind", ("probabilities", "logits"), "probabilities"), labels,
         _share(read.get("threshold", 0.25)), None if nms is None else _share(nms), text,
     )  # fmt: skip
+
+
+def fingerprint(card: Card) -> str:
+    """sha256 of all that decides a detector's answers: its graph, its description, its tokenizer. Raises what reading does."""
+    stated = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("folder", "graph")}
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    if card.text is not None:
+        digest.update(read_tokenizer(card))
+    return digest.hexdigest()
+
+
+def read_tokenizer(card: Card) -> bytes:
+    """The tokenizer.json of a detector that takes any words. Raises DataError or ModelError."""
+    try:
+        return member(card.folder, (card.text or {})["tokenizer"], MOST_TOKENIZER_BYTES)
+    except DataError:
+        raise  # says which file is missing; it is a ValueError too
+    except (KeyError, ValueError) as exc:
+        raise misstated_text(card, exc) from exc
+
+
+def misstated_text(card: Card, exc: Exception) -> ModelError:
+    """The error of a text part that is not as export-detector writes it."""
+    return ModelError(f"{clipped(card.folder)}: {CARD} misstates its text part ({exc!s:.200}); export it again")
 
 
 def member(folder: Path, name: Any, most_bytes: int) -> bytes:

@@ -208,7 +208,9 @@ def test_bad_cards_are_told(rf_detr: Path, change: dict[str, Any], says: str) ->
 
 def test_a_missing_file_is_no_misstated_field(rf_detr: Path) -> None:
     write_card(rf_detr.parent, file="none.onnx")
-    with pytest.raises(DataError, match=r"none\.onnx, which detector\.json names, cannot be read: .*; put the file itself there"):
+    with pytest.raises(
+        DataError, match=r"none\.onnx, which detector\.json names, cannot be read: .*; put the file itself there"
+    ):
         open_card(rf_detr)
     text = {"length": 8, "separators": [1], "tokenizer": "none.json"}
     write_card(rf_detr.parent, kind="grounding-dino", text=text)

@@ -110,8 +110,14 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(again)), engine="fake").labelled == 0
     )
-    with pytest.raises(DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"):
-        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[1])), engine="fake")
+    described = shutil.copytree(places[0], tmp_path / "described" / "detector")
+    card = json.loads((described / "detector.json").read_text())
+    (described / "detector.json").write_text(json.dumps({**card, "labels": ["dog", "cup"]}))  # of the same graph
+    for other in (places[1], described):
+        with pytest.raises(
+            DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"
+        ):
+            label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(other)), engine="fake")
 
 
 def write_card(folder: Path, graph: bytes) -> Path:
