@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import check_path, clipped, path_kind
-from tinyseg.errors import DataError, ModelError
+from tinyseg.detect.boxes import require_known
+from tinyseg.errors import DataError, ModelError, PromptError
 from tinyseg.files import read_regular
 
 FORMAT = 1
@@ -112,6 +113,14 @@ def _card(path: Path, read: Any) -> Card:
         _one_of(read, "score_kind", ("probabilities", "logits"), "probabilities"), labels,
         _share(read.get("threshold", 0.25)), None if nms is None else _share(nms), text,
     )  # fmt: skip
+
+
+def require_words(card: Card, words: Sequence[str]) -> None:
+    """Raises PromptError for words that a detector cannot look for, and where it cannot do without."""
+    if card.kind != "grounding-dino":
+        require_known(words, card.labels)
+    elif not words:
+        raise PromptError('Grounding DINO looks for words; give some, as in --text "dog. red cup"')
 
 
 def fingerprint(card: Card) -> str:

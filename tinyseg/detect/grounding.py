@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_whole
 from tinyseg.detect.boxes import Boxes, checked_boxes
-from tinyseg.detect.card import Card, misstated_text, read_tokenizer
+from tinyseg.detect.card import Card, misstated_text, read_tokenizer, require_words
 from tinyseg.detect.graph import DetectorGraph, sigmoid
 from tinyseg.errors import ModelError, NotInstalled, PromptError
 
@@ -101,8 +101,7 @@ class GroundingDino:
     def find(self, frame: NDArray[np.uint8], words: Sequence[str] = ()) -> Boxes:
         """As :class:`tinyseg.detect.BoxSource`. A box's score is its surest token's, as transformers has it; its label is
         the phrase of its surest word."""
-        if not words:
-            raise PromptError('Grounding DINO looks for words; give some, as in --text "dog. red cup"')
+        require_words(self.card, words)
         text = self.text_inputs(words)
         out = self._graph.run(frame, {n: getattr(text, n) for n in TEXT_INPUTS})
         certain = sigmoid(np.asarray(out[self.card.scores], np.float32)[0])  # (queries, T)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_path, check_whole, clipped, shown
 from tinyseg.detect import Boxes, BoxSource, name_boxes, open_detector
-from tinyseg.detect.card import fingerprint, open_card
+from tinyseg.detect.card import fingerprint, open_card, require_words
 from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.label.coco import read_coco
 from tinyseg.masks import Masks
@@ -113,13 +113,13 @@ class Words:
             phrases(self.text)
 
     def facts(self) -> dict[str, Any]:
-        """Raises DataError or ModelError where the detector cannot be read."""
+        """Raises DataError or ModelError where the detector cannot be read, PromptError for words that it does not know."""
+        card = open_card(self.detector)
+        require_words(card, self.categories)  # once, and not for every picture
         asked = {name: value for name, value in asdict(self).items() if name != "detector"}
-        # Another detector of the same name, or one described otherwise, gives other labels; the digest is short to be seen whole
-        # in a message.
-        return {
-            "words": {"detector": f"{Path(self.detector).name} {fingerprint(open_card(self.detector))[:16]}", **asked}
-        }
+        # Another detector of the same name, or one described otherwise, gives other labels; the digest is short to be seen
+        # whole in a message.
+        return {"words": {"detector": f"{Path(self.detector).name} {fingerprint(card)[:16]}", **asked}}
 
     @property
     def categories(self) -> tuple[str, ...]:

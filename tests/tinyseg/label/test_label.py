@@ -120,6 +120,31 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(other)), engine="fake")
 
 
+def test_words_that_the_detector_does_not_know_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "in", 2)
+    place = write_card(tmp_path / "detector", b"graph")
+    arguments = [
+        "label",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "fake",
+        "--detector",
+        str(place),
+    ]
+    assert main([*arguments, "--text", "dog. horse"]) == 2
+    assert "does not know 'horse'; it knows cup, dog" in capsys.readouterr().err
+    card = json.loads((place / "detector.json").read_text())
+    text = {"length": 8, "separators": [1], "tokenizer": "graph.onnx"}
+    (place / "detector.json").write_text(json.dumps({**card, "kind": "grounding-dino", "text": text}))
+    assert main(arguments) == 2
+    assert "Grounding DINO looks for words; give some" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "label.json").exists()
+
+
 def write_card(folder: Path, graph: bytes) -> Path:
     """A detector of which nothing but the description is read."""
     folder.mkdir(parents=True)
