@@ -22,7 +22,7 @@ from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
 from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
-from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
+from tinyseg.label.shard import SHARDS, STATS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
 from tinyseg.label.worker import AUTO, COPY, NONE, PICTURES, Setup, Worker
 from tinyseg.predict.load import MOST_THREADS, load
 from tinyseg.predict.segmenter import Segmenter
@@ -256,9 +256,10 @@ def opened(place: Path, format: str | None) -> Iterator[ResultFolder]:
 
 
 def write_job(folder: ResultFolder, facts: dict[str, Any], others: dict[str, Any]) -> None:
-    """label.json: what the job is. Raises DataError where the folder holds another job."""
+    """label.json: what the job is. Raises DataError where the folder holds labels of another job."""
     path = folder.place(JOB)
-    if path.exists():
+    # One that ended before its first shard, at an engine that is not there, say, left nothing that could be mixed with others.
+    if path.exists() and any(name.endswith((ROWS, TAR_ROWS, STATS)) for name in os.listdir(folder.folder / SHARDS)):
         check_facts(read_job(folder.folder)["job"], json.loads(json.dumps(facts)), folder.folder)
     write_bytes(path, json.dumps({"job": facts, **others}, indent=1).encode())
 

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictu
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.label import BoxFile, Everything, Like, label, worker
+from tinyseg.label import BoxFile, Everything, Like, Words, label, worker
 from tinyseg.label.inputs import Shard, make_plan
 from tinyseg.label.shard import ShardWriter
 from tinyseg.rle import decode_rle
@@ -451,8 +452,16 @@ def test_api_errors(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(InputError, match="there is none among the inputs"):
         label([tmp_path / "in"], tmp_path / "out", tracks=3)
-    with pytest.raises(InputError, match="threshold"):
-        Like("x.npz", threshold=2)
+    for threshold in (2, float("nan"), "0.5"):
+        with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\]"):
+            Like("x.npz", threshold=threshold)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\]"):
+            Words("dog", "detector", threshold)  # type: ignore[arg-type]
+    for wanted in (Like, BoxFile, partial(Words, None)):
+        with pytest.raises(InputError, match="zoom must be one of"):
+            wanted("x", zoom="sometimes")
+    with pytest.raises(InputError, match="points_per_side must be a whole number"):
+        Everything(points_per_side=0)
     with pytest.raises(InputError, match="crop_layers"):
         Everything(crop_layers=-1)
     numbers = Everything(np.int64(4), np.float32(0.5))  # type: ignore[arg-type]
