@@ -16,9 +16,10 @@ from filelock import FileLock, Timeout
 from tinyseg.arguments import check_choice, check_path, check_whole, clipped, path_kind, shown
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
+from tinyseg.graphs.model import model_place
 from tinyseg.label.cluster import import_ray, label_on_ray
 from tinyseg.label.coco import read_coco
-from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
+from tinyseg.label.finding import BoxFile, Everything, Like, Wanted, Words, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
 from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
@@ -147,8 +148,8 @@ def label(
         }  # fmt: skip
         write_job(folder, facts, {"root": str(plan.root), "shards": len(plan.shards), "categories": wanted.categories})
         setup = Setup(
-            wanted, place, plan.root, kind, images, every, tracks, model, _same_engine(engine, segmenter), info.precision,
-            threads, journal=ray is not None or processes > 1,
+            _same_files(wanted), place, plan.root, kind, images, every, tracks, _same_model(model),
+            _same_engine(engine, segmenter), info.precision, threads, journal=ray is not None or processes > 1,
         )  # fmt: skip
         done = shards_done(place, kind)
         pending = [n for n in range(len(plan.shards)) if n not in done]
@@ -176,6 +177,20 @@ def label(
 def _same_engine(asked: str, segmenter: Segmenter) -> str:
     """What workers are to open: the engine that "auto" chose here, so that all machines take the same."""
     return segmenter.info.engine if asked == "auto" else asked
+
+
+def _same_files(wanted: Wanted) -> Wanted:
+    """What is looked for with whole paths: workers on a cluster run in folders of their own."""
+    if isinstance(wanted, Words):
+        return replace(wanted, detector=str(plain_path(Path(wanted.detector))))
+    if isinstance(wanted, BoxFile):
+        return replace(wanted, path=str(plain_path(Path(wanted.path))))
+    return replace(wanted, reference=str(plain_path(Path(wanted.reference)))) if isinstance(wanted, Like) else wanted
+
+
+def _same_model(model: str | None) -> str | None:
+    """The same of a model; a packaged one goes by its name, as machines may keep it in different places."""
+    return model if model is None or model_place(model) != Path(model) else str(plain_path(Path(model)))
 
 
 def run(found: Iterator[ShardStats], plan: Plan, done: int, watch: bool) -> int:

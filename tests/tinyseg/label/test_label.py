@@ -20,7 +20,9 @@ from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictu
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.graphs.model import PACKAGED
 from tinyseg.label import BoxFile, Everything, Like, Words, label, worker
+from tinyseg.label import job as job_module
 from tinyseg.label.inputs import Shard, make_plan
 from tinyseg.label.shard import ShardWriter
 from tinyseg.rle import decode_rle
@@ -438,6 +440,29 @@ def test_bad_options_are_told_in_one_line(
     said = capsys.readouterr()
     assert told in said.err and said.err.count("\n") == 1 and not said.out
     assert not (tmp_path / "out" / "shards").exists()
+
+
+def test_workers_elsewhere_are_told_whole_paths(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a cluster run in other folders than the command."""
+    told: list[worker.Setup] = []
+
+    def elsewhere(setup: worker.Setup, *_: object) -> Any:
+        told.append(setup)
+        raise DataError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_module, "import_ray", lambda: None)
+    monkeypatch.setattr(job_module, "label_on_ray", elsewhere)
+    shutil.copytree(PACKAGED, "model")
+    write_card(Path("detector"), b"graph")
+    given = [(BoxFile("boxes.json"), "base"), (Words("dog", "detector"), "model"), (BoxFile("boxes.json"), None)]
+    for i, (wanted, model) in enumerate(given):
+        with pytest.raises(DataError, match="enough"):
+            label(["in"], f"out{i}", wanted, engine="fake", ray="auto", model=model)
+    assert [s.model for s in told] == ["base", str(tmp_path / "model"), None]
+    assert [getattr(s.wanted, "path", None) for s in told] == [str(job.boxes), None, str(job.boxes)]
+    assert getattr(told[1].wanted, "detector", None) == str(tmp_path / "detector")
+    assert all(s.root.is_absolute() and s.out.is_absolute() for s in told)
 
 
 def test_api_errors(tmp_path: Path) -> None:
