@@ -204,11 +204,13 @@ def add_rank(commands: Any) -> None:
 def run_rank(args: argparse.Namespace) -> None:
     """Record answers, learn a head, print what it chooses on held-out photos, write a checkpoint."""
     from tinyseg.distill import rank  # noqa: PLC0415
+    from tinyseg.distill.checkpoint import require_place  # noqa: PLC0415
     from tinyseg.distill.flags import read_flags  # noqa: PLC0415
 
     config = read_flags(rank.RankConfig, args, (rank.HEAD,))
     if args.photos < 1 or args.held_out < 0:
         raise InputError("--photos must be at least 1, and --held-out at least 0")
+    require_place(Path(args.out))  # told before the photos are asked about, not after
     training, held_out = split_photos(args.data)
     ranked = rank.rank(
         model_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config

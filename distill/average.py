@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
+from tinyseg.distill.checkpoint import load_checkpoint, require_place, save_checkpoint
 from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.model import Student
@@ -62,7 +62,11 @@ def average_checkpoints(
     """
     if count < 1:
         raise InputError("--batches must be at least 1: norms have to be measured")
+    require_place(out)
     saved: list[dict[str, Any]] = [load_checkpoint(p, torch.device("cpu")) for p in checkpoints]
+    parts = [p for p, s in zip(checkpoints, saved) if "kind" in s]
+    if parts:
+        raise InputError(f"{parts[0]} holds no student but a part of one, and has no mean with others")
     shapes = [StudentShape.of(s["shape"]) for s in saved]
     if any(shape != shapes[0] for shape in shapes):
         raise InputError("students of different sizes have no mean; give checkpoints of one size")
