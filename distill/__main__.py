@@ -345,11 +345,12 @@ def run_validate(args: argparse.Namespace) -> None:
         raise InputError("--photos must be at least 1")
     import torch  # noqa: PLC0415
 
+    from tinyseg.distill.parallel import checked_device  # noqa: PLC0415
     from tinyseg.distill.teachers import StudentEncoded, load_teacher  # noqa: PLC0415
     from tinyseg.distill.validation import score_encoders  # noqa: PLC0415
     from tinyseg.distill.warm_start import student_of  # noqa: PLC0415
 
-    device = torch.device(args.device)
+    device = checked_device(args.device)
     encodings: dict[str, Callable[[torch.Tensor], Encoded]] = {}
     for name in args.models:
         if name.endswith(".pt"):
@@ -434,15 +435,14 @@ def add_label(commands: Any) -> None:
 
 def run_label(args: argparse.Namespace) -> None:
     """Label images with a teacher."""
-    import torch  # noqa: PLC0415
-
     from tinyseg.distill.label import LabelRule, label  # noqa: PLC0415
+    from tinyseg.distill.parallel import checked_device  # noqa: PLC0415
     from tinyseg.distill.teachers import load_teacher  # noqa: PLC0415
     from tinyseg.images import find_images  # noqa: PLC0415
 
     if args.grid < 1 or not 0 <= args.least_iou <= 1:
         raise InputError("--grid must be at least 1, and --least-iou between 0 and 1")
-    teacher = load_teacher(args.teacher, torch.device(args.device))
+    teacher = load_teacher(args.teacher, checked_device(args.device))
     label(teacher, find_images(args.images), Path(args.out), LabelRule(grid=args.grid, least_iou=args.least_iou))
 
 

@@ -28,6 +28,7 @@ from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.device_data import DeviceBatches
 from tinyseg.distill.losses import LOGIT_RANGE
+from tinyseg.distill.parallel import checked_device
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.step_inputs import open_batches, step_inputs
 from tinyseg.distill.teachers import Answer, load_teacher
@@ -145,7 +146,7 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
     """
     if count < 1:
         raise InputError("--steps must be at least 1")
-    device = torch.device(config.device)
+    device = checked_device(config.device)
     batches, _ = open_batches(config)
     source: TrainingBatches | DeviceBatches = DeviceBatches(batches, device) if config.data_on_device else batches
     teacher = load_teacher(teacher_name, device)
