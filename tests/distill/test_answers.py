@@ -102,9 +102,43 @@ def test_answers_to_other_questions_are_refused(config: TrainConfig, tmp_path: P
         replace(config, answers=str(store), teacher="tinyseg:packaged")
     with pytest.raises(InputError, match="holds no stored answers"):
         StoredAnswers(tmp_path, {})
-    (store / "answers-00000.npz").write_bytes(b"junk")
-    with pytest.raises(DataError, match="delete it and run"):
-        StoredAnswers(store, answers_key(config, batches, CPU)).encode(0, CPU)
+    key = answers_key(config, batches, CPU)
+    shard, index = store / "answers-00000.npz", store / "answers.json"
+    whole = shard.read_bytes()
+    middle = whole.index(b"iou0")  # of the packed numbers before it
+    for damaged in (b"junk", b"", whole[:-30], whole[: middle - 99] + bytes(60) + whole[middle - 39 :]):
+        shard.write_bytes(damaged)
+        with pytest.raises(DataError, match="delete it and run"):
+            StoredAnswers(store, key).encode(0, CPU)
+    for content in ("[]", '{"key": 1, "count": 1, "teacher": "", "channels": 0}', "{", "[" * 100_000):
+        index.write_text(content)
+        with pytest.raises(InputError, match="holds no stored answers"):
+            StoredAnswers(store, key)
+    index.unlink()  # shards of whatever questions are not taken for answers to these
+    with pytest.raises(DataError, match=r"no answers\.json says to what"):
+        store_answers(config, "tinyseg:packaged", 2, store, embeddings=False)
+    for place in (shard, shard / "store"):
+        with pytest.raises(DataError, match=r"is a file|cannot be made a folder"):
+            store_answers(config, "tinyseg:packaged", 2, place, embeddings=False)
+
+
+def test_what_a_first_shard_answers_is_written_before_it(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = answers.write_bytes
+
+    def dies(path: Path, data: bytes) -> None:
+        real(path, data)
+        if path.suffix == ".npz":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(answers, "write_bytes", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store_answers(config, "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
+    monkeypatch.setattr(answers, "write_bytes", real)
+    with pytest.raises(InputError, match="other questions: seed"):
+        store_answers(replace(config, seed=5), "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
+    store_answers(config, "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
 
 
 def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
