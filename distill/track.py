@@ -33,7 +33,7 @@ from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
-from tinyseg.distill.run_folder import append_row, open_run_folder
+from tinyseg.distill.run_folder import append_row, begin_records, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import (
@@ -216,6 +216,9 @@ class TrackTraining:
     def __init__(self, config: TrackConfig) -> None:
         self.config, self.out = config, Path(config.out)
         self.checkpoint = self.out / "checkpoint.pt"
+        saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
+        if saved is not None and saved.get("kind") != TRACK:
+            raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
         place = Path(config.start)
         photos, unseen = split_validation(p for path in config.data for p in read_photos(Path(path)))
         videos, unseen_videos = split_videos([v for path in config.video for v in read_sequences(Path(path))])
@@ -232,7 +235,6 @@ class TrackTraining:
             except DataError:  # what is held out shows nothing to follow
                 print("too little is held out to validate on, so no figures will be shown", flush=True)
         self.by_side = {side: [n for n in range(config.clips) if side_of(n, config.seed) == side] for side, _ in SIDES}
-        saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
         if saved is None:
             student = student_without_scores(place)
             self.shape = student.shape
@@ -261,8 +263,6 @@ class TrackTraining:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
         self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
-            if saved.get("kind") != TRACK:
-                raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
             self.decoder.load_state_dict(saved["student"])
             self.average.load_state_dict(saved["average"])
             restore_optimizer(self.optimizer, saved["optimizer"])
@@ -361,10 +361,11 @@ class TrackTraining:
 
 def train_track(config: TrackConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Raises InputError, DataError, ModelError."""
-    open_run_folder(Path(config.out), config)
-    training = TrackTraining(config)
-    if training.pace.step < config.steps:
-        training.run()
-    else:
-        print(f"all of its {config.steps} steps are done: {training.checkpoint}", flush=True)
+    with open_run_folder(Path(config.out)):
+        training = TrackTraining(config)
+        if training.pace.is_over:
+            print(training.pace.ended(training.checkpoint), flush=True)
+        else:
+            begin_records(training.out, config, training.pace.step or None)
+            training.run()
     return training.checkpoint
