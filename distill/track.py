@@ -226,11 +226,13 @@ class TrackTraining:
         self.clips = EncodedClips(
             Clips(photos, videos, config.seed, config.video_share), network, self.out / "clips", config.seed
         )  # fmt: skip
+        self.clips.require_same()
         self.held_out: list[list[EncodedCrop]] = []
         if config.validation_clips and (unseen or unseen_videos):
             seed = config.seed + HELD_OUT_SEED
             try:
                 held = EncodedClips(Clips(unseen, unseen_videos, seed, 0.5), network, self.out / "held-out", seed)
+                held.require_same()
                 self.held_out = [held[n] for n in range(config.validation_clips)]
             except DataError:  # what is held out shows nothing to follow
                 print("too little is held out to validate on, so no figures will be shown", flush=True)
