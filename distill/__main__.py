@@ -80,7 +80,7 @@ def run_train(args: argparse.Namespace) -> None:
     from tinyseg.distill.train import train  # noqa: PLC0415
 
     made = read_config(args, (config.DATA, config.STUDENT, config.RUN, config.TEACHING))
-    if made.distil.beyond_masks and not (made.teacher or made.answers):
+    if made.distil != config.DistilWeights() and not (made.teacher or made.answers):
         raise InputError("--distil-... options need somebody to learn from: add --teacher or --answers")
     train(made)
 

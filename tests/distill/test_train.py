@@ -208,12 +208,15 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze-norms"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--distil-tokens", "1"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--distil-masks", "0.9"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--oversample", "s2=3"]) == 2
     alone = ["train", "--data", str(shapes), "--out", out, "--ground-truth", "0"]
     assert main(alone) == 2
     assert main([*alone, "--teacher", "tinyseg:packaged", "--distil-masks", "0"]) == 2
     assert main([*alone[:-1], "-1"]) == 2
     err = capsys.readouterr().err
-    assert err.count("tinyseg.distill: ") == err.count("\n") == 14 and "weights_only" not in err
+    assert err.count("tinyseg.distill: ") == err.count("\n") == 16 and "weights_only" not in err
+    assert "--oversample s2: no photo is of that source; the data's are s0, s1" in err
     assert "give them with --start" in err and "add --teacher" in err
     assert "leaves the teacher alone" in err and "leaves nothing to learn" in err and "at least 0, got -1" in err
 
