@@ -496,6 +496,7 @@ def run_quantize(args: argparse.Namespace) -> None:
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
         quantization.kept_nodes(model, args.keep)  # told before hours of work, not after
+        measured_on = read_photos(Path(args.eval)) if args.eval else None  # the same
         training, _ = split_photos(args.data)
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
@@ -504,7 +505,7 @@ def run_quantize(args: argparse.Namespace) -> None:
         # Measured before it takes its place: graphs that the parity gate refuses never get there.
         made = Path(folder) / "quantized"
         quantization.write_folder(model, graphs, reports, facts, made)
-        rows = compare_precisions(str(made), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
+        rows = compare_precisions(str(made), measured_on, rounds=args.rounds)
         data = Path(args.eval).name if args.eval else None
         full = next((r for r in rows if r.precision == "fp32" and r.report), None)
         accuracy = {"data": data, "engine": full.engine, "precision": "fp32", **(full.report or {})} if full else None
@@ -582,6 +583,12 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
             "--searches chooses nothing; leave out --write, --points-per-side, --close-views, --close-side, --whole-side and "
             "--sure-margin"
         )
+    if args.write and not (place / "model.json").is_file():  # told before an hour of work, not after
+        raise InputError(
+            f"--write changes the model.json of a model folder, and {place} is none; unpack the model into one"
+        )
+    if args.objects < 1:
+        raise InputError(f"--objects must be at least 1, but is {args.objects}")
     _, held_out = split_photos(args.data)
     photos = pick_held_out(held_out, args.photos, args.objects)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
