@@ -188,11 +188,11 @@ def run_cutout(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]
 def run_find(args: argparse.Namespace) -> int:
     from tinyseg.bench.finding import is_videos, measure_photos, measure_videos  # noqa: PLC0415
 
-    data = Path(args.data)
+    data = check_path("DATA", args.data)
     videos = is_videos(data)
     photos = [] if videos else chosen_photos(args)
     seg = load_segmenter(args)
-    report = measure_videos(seg, data) if videos else measure_photos(seg, photos)
+    report = measure_videos(seg, data, args.set or (), args.limit) if videos else measure_photos(seg, photos)
     return _tell(args, seg, "the same thing found", report.to_json(), report.to_markdown())
 
 
