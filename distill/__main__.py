@@ -613,9 +613,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
     except TinysegError as exc:
-        print(f"tinyseg.distill: {exc}", file=sys.stderr)
-        return 2
+        return _failed(str(exc), 2)
+    except KeyboardInterrupt:
+        return _failed("interrupted; most commands go on where they stopped when they are run again", 130)
+    except MemoryError:
+        return _failed("not enough memory", 1)
+    except OSError as exc:  # a full disk, a file that went away
+        return _failed(f"{exc.filename or 'a file'} cannot be written or read: {exc.strerror or exc}", 1)
     return 0
+
+
+def _failed(what: str, code: int) -> int:
+    """Tell in one line why a command ended; returns the exit code."""
+    print(f"tinyseg.distill: {what}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
