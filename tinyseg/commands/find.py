@@ -78,6 +78,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.images and not args.save:
         raise InputError("name images or a stream to find it in, or --save FILE to keep it")
+    if "-" in args.images:
+        raise InputError("find reads files, cameras and streams, not standard input; give a file")
     in_stream = len(args.images) == 1 and is_stream(args.images[0])
     if in_stream and (args.out != "." or args.format != "png"):
         raise InputError("--out and --format are for images; a stream's results go to a --sink")

@@ -73,3 +73,21 @@ def test_the_loss_is_of_the_engine_that_runs() -> None:
     facts = PrecisionFacts(("fp32",), {"bf16": 0.2}, speed, lost_on)
     assert "loses 0.11 points" in choose_precision("openvino", ("bf16", "fp32"), facts)[1]
     assert "loses 0.20 points" in choose_precision("onnxruntime", ("bf16", "fp32"), facts)[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["run", "synthetic:64x64:1", "--point", "5,5", "--raw-color", "rgb"], "--raw-color is of raw frames"),
+        (["find", "-", "--like", "mug.npz"], "not standard input"),
+        (["compile", "--bisect", "--out", "engines"], "--bisect compares one engine and writes none"),
+        (["compile", "--bisect", "--prompts", "1", "8"], "further --prompts"),
+        (["cutout", "synthetic:64x64:1", "--auto", "--format", "webp", "--out", "o.webm"], "--format are for images"),
+    ],
+)
+def test_options_that_do_nothing_there_are_told(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*given, "--engine", "fake"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
