@@ -335,6 +335,23 @@ def test_a_card_of_another_size_than_its_graphs_is_told(rf_detr: Path) -> None:
         open_detector(rf_detr, "onnxruntime").find(FRAME)
 
 
+@pytest.mark.parametrize(
+    "outputs, change",
+    [
+        ({"dets": np.zeros((1, 3, 4)), "labels": np.zeros((1, 5))}, {}),
+        ({"dets": np.zeros(()), "labels": np.zeros((1, 3, 3))}, {}),
+        ({"dets": np.zeros((1, 0, 4)), "labels": np.zeros((1, 3, 3))}, {}),
+        ({"dets": np.zeros((2, 6, 9)), "labels": np.zeros((1, 3, 3))}, {"kind": "yolo"}),
+    ],
+)
+def test_outputs_that_are_not_as_described_are_told(
+    tmp_path: Path, outputs: dict[str, NDArray[Any]], change: dict[str, Any]
+) -> None:
+    constant_graph(tmp_path / "d.onnx", outputs)
+    with pytest.raises(ModelError, match=r"outputs \(dets \(.*\), labels \(.*\)\) do not belong together"):
+        open_detector(write_card(tmp_path, **change), "onnxruntime").find(FRAME)
+
+
 def test_a_detector_keeps_to_its_engines_errors(rf_detr: Path) -> None:
     (rf_detr.parent / "d.onnx").write_bytes(b"no graph")
     with pytest.raises(tinyseg.EngineError):
