@@ -258,8 +258,8 @@ def opened(place: Path, format: str | None) -> Iterator[ResultFolder]:
         raise DataError(
             f"another job is writing into {clipped(place)}; wait for its end, or name another --out"
         ) from exc
-    except OSError as exc:
-        raise DataError(f"{clipped(place)} cannot be locked: {exc.strerror or exc}") from exc
+    except (OSError, NotImplementedError) as exc:  # the latter of file systems that know no locks
+        raise DataError(f"{clipped(place)} cannot be locked: {getattr(exc, 'strerror', None) or exc}") from exc
     try:
         with suppress(FileExistsError):
             (place / SHARDS).mkdir()

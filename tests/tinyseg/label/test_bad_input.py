@@ -208,6 +208,15 @@ def test_two_jobs_on_one_folder(job: Job, tmp_path: Path) -> None:
     assert job.label(tmp_path / "out").shards_before == 4
 
 
+def test_a_file_system_without_locks_is_told(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(FileLock, "acquire", no_lock)
+    with pytest.raises(DataError, match="cannot be locked: no flock here"):
+        job.label(tmp_path / "out")
+
+
 def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
     job.label(tmp_path / "out")
     with pytest.raises(DataError, match="--shard or --every is another"):
