@@ -32,7 +32,7 @@ from tinyseg.distill.losses import LOGIT_RANGE
 from tinyseg.distill.parallel import checked_device
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.step_inputs import open_batches, step_inputs
-from tinyseg.distill.teachers import Answer, load_teacher
+from tinyseg.distill.teachers import Answer, Teacher, load_teacher, weights_of
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.system.progress import progress
@@ -150,8 +150,9 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"--out {folder} cannot be made a folder ({exc.strerror or exc}); name another place") from exc
 
 
-def write_index(folder: Path, teacher: str, count: int, channels: int, key: Mapping[str, Any]) -> None:
-    content = {"teacher": teacher, "count": count, "channels": channels, "key": dict(key)}
+def write_index(folder: Path, teacher: Teacher, count: int, channels: int, key: Mapping[str, Any]) -> None:
+    whose = {"teacher": teacher.name, "weights": weights_of(teacher)}
+    content = {**whose, "count": count, "channels": channels, "key": dict(key)}
     write_bytes(folder / INDEX, json.dumps(content, indent=1).encode())
 
 
@@ -171,14 +172,16 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
     key = answers_key(config, batches, device)
     if (folder / INDEX).exists():
         index = read_index(folder)
-        require_key(folder, {**index["key"], "teacher": index["teacher"]}, {**key, "teacher": teacher.name})
+        whose = {"teacher": teacher.name, "weights": weights_of(teacher)}
+        told = {name: index.get(name, value) for name, value in whose.items()}  # older stores do not tell the weights
+        require_key(folder, {**index["key"], **told}, {**key, **whose})
         if int(index["channels"]) != channels:
             raise InputError(f"{folder} was begun with{'out' if embeddings else ''} --embeddings; go on likewise")
     elif any(folder.glob("answers-*.npz")):
         raise DataError(f"{folder} holds answers, and no {INDEX} says to what; give another --out, or delete them")
     else:
         # Before the first shard: one that is there already is kept, and must not be of other questions.
-        write_index(folder, teacher.name, 0, channels, key)
+        write_index(folder, teacher, 0, channels, key)
     shards = -(-count // SHARD)
     start, asked = time.monotonic(), 0
     for shard in progress(range(shards), f"shards of {SHARD} batches"):
@@ -200,7 +203,7 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
             write_bytes(path, packed.getvalue())
             asked += SHARD
         if read_index(folder)["count"] < (shard + 1) * SHARD:
-            write_index(folder, teacher.name, (shard + 1) * SHARD, channels, key)
+            write_index(folder, teacher, (shard + 1) * SHARD, channels, key)
     size = sum(p.stat().st_size for p in folder.glob("answers-*.npz"))
     rate = asked / max(time.monotonic() - start, 1e-9)
     print(

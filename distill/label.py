@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyseg.distill.prompts import PromptBatch
-from tinyseg.distill.teachers import Teacher
+from tinyseg.distill.teachers import Teacher, weights_of
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
@@ -131,7 +131,9 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
     """
     parts = out / "parts"
     names = distinct_names(images)
-    facts = {"teacher": teacher.name, "rule": rule.__dict__, "images": list(names.values())}
+    facts = {
+        "teacher": teacher.name, "weights": weights_of(teacher), "rule": rule.__dict__, "images": list(names.values()),
+    }  # fmt: skip
     try:
         require_own(out, facts)
         write_bytes(out / TOLD, json.dumps(facts).encode())  # first: what is there without it is taken for somebody's
@@ -179,6 +181,8 @@ def require_own(out: Path, facts: dict[str, Any]) -> None:
         found = json.loads(told.read_text())
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{told} is damaged ({exc!s:.100}); give another --out, or delete {out} to label anew") from exc
+    if isinstance(found, dict):
+        found = {"weights": facts["weights"], **found}  # older folders do not tell it
     if found != facts:
         raise DataError(f"{out} holds labels of another teacher, rule or list of images; give another --out")
 

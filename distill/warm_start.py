@@ -10,6 +10,7 @@ narrower did, and layers that begin as the identity are added as they are.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -140,6 +141,17 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
     source = folder_shape(folder)
     state = {**not_begun(student, source), **fit(state, source, student.shape)}
     load_folded(student, state, folder, lambda: run(student))
+
+
+def graphs_digest(folder: Path) -> str:
+    """A short digest of a student's graphs in a model folder. Raises InputError."""
+    digest = hashlib.sha256()
+    try:
+        for graph in ("encoder", "decoder"):
+            digest.update((folder / f"{graph}.onnx").read_bytes())
+    except OSError as exc:
+        raise InputError(f"{folder} holds no {graph}.onnx that can be read ({exc.strerror or exc})") from exc
+    return digest.hexdigest()[:16]
 
 
 def graph_state(folder: Path, graph: str) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
-pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.distill import answers  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
@@ -151,3 +152,24 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert (
         main(["train", *options, "--seed", "3", "--answers", store, "--steps", "1", "--out", str(tmp_path / "b")]) == 2
     )
+
+
+def test_a_model_in_a_folder_of_the_same_name_is_another_teacher(config: TrainConfig, tmp_path: Path) -> None:
+    from tinyseg.distill.label import LabelRule, label  # noqa: PLC0415
+    from tinyseg.distill.teachers import load_teacher  # noqa: PLC0415
+
+    places = [tmp_path / name / "model" for name in ("one", "moved", "other")]
+    for place in places:
+        shutil.copytree(PACKAGED, place)
+    graph = onnx.load(places[2] / "decoder.onnx")
+    graph.doc_string = "trained further"
+    onnx.save(graph, places[2] / "decoder.onnx")
+    names = [f"flip:tinyseg:{place}" for place in places]
+    store, labels = tmp_path / "store", tmp_path / "labels"
+    for name in names[:2]:
+        store_answers(config, name, 2, store, embeddings=False)
+        label(load_teacher(name, CPU), [], labels, LabelRule(grid=1))
+    with pytest.raises(InputError, match="other questions: weights"):
+        store_answers(config, names[2], 2, store, embeddings=False)
+    with pytest.raises(DataError, match="another teacher"):
+        label(load_teacher(names[2], CPU), [], labels, LabelRule(grid=1))
