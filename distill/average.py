@@ -20,6 +20,7 @@ from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.model import Student
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.step import training_loss
+from tinyseg.distill.warm_start import load_whole
 from tinyseg.errors import InputError
 from tinyseg.system.progress import progress
 
@@ -71,6 +72,8 @@ def average_checkpoints(
     if any(shape != shapes[0] for shape in shapes):
         raise InputError("students of different sizes have no mean; give checkpoints of one size")
     student = Student(shapes[0])
+    for path, one in zip(checkpoints, saved):
+        load_whole(student, one["average"], path)
     student.load_state_dict(mean_state([s["average"] for s in saved]))
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     config = TrainConfig(

@@ -45,7 +45,7 @@ from tinyseg.distill.step import training_loss
 from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
 from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
-from tinyseg.distill.warm_start import misfit, start_from
+from tinyseg.distill.warm_start import load_whole, misfit, start_from
 from tinyseg.errors import InputError, TinysegError
 
 EMA_DECAY = 0.998
@@ -138,7 +138,7 @@ class Training:
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
-            self.student.load_state_dict(saved["student"])
+            load_whole(self.student, saved["student"], self.checkpoint)
             if self.teaching is not None and self.teaching.adapter is not None and saved.get("adapter"):
                 wrong = misfit(saved["adapter"], self.teaching.adapter.state_dict())
                 if wrong:
@@ -146,7 +146,7 @@ class Training:
                         f"{self.checkpoint} learned from a teacher with other features; give that one, or another --out"
                     )
                 self.teaching.adapter.load_state_dict(saved["adapter"])
-            self.average.load_state_dict(saved["average"])
+            load_whole(self.average, saved["average"], self.checkpoint)
             restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent = int(saved["step"]), float(saved["spent"])
             self.best = float(saved.get("best", self.best))

@@ -94,6 +94,17 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str |
     return next(wrong, None)
 
 
+def load_whole(student: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Load weights that a checkpoint holds of a student of this very shape. Raises InputError where they are not."""
+    expected = student.state_dict()
+    wrong = misfit(state, expected) or next((k for k in sorted(state) if k not in expected), None)
+    if wrong:
+        raise InputError(
+            f"{checkpoint} does not hold the student that it states: {wrong} does not fit; give another checkpoint"
+        )
+    student.load_state_dict(state)
+
+
 def start_from(student: Student, place: Path, run: Callable[[Student], None]) -> None:
     """Load the weights of a checkpoint (``*.pt``) or a model folder into a student. Raises InputError."""
     if place.suffix == ".pt":
@@ -159,7 +170,11 @@ def graph_state(folder: Path, graph: str) -> dict[str, Tensor]:
     file = folder / f"{graph}.onnx"
     if not file.is_file():
         raise InputError(f"{folder} holds no {graph}.onnx; give a model folder that does")
-    return {name: torch.from_numpy(array.copy()) for name, array in graph_weights(onnx.load(file)).items()}
+    try:
+        weights = graph_weights(onnx.load(file))
+    except Exception as exc:  # onnx raises whatever the bytes lead it to
+        raise InputError(f"{file} is not a graph that can be read ({type(exc).__name__}); get the model again") from exc
+    return {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
 
 
 def load_folded(module: nn.Module, state: Mapping[str, Tensor], folder: Path, run: Callable[[], object]) -> None:
