@@ -96,8 +96,8 @@ def label(
     ``out``: "auto" frames of videos and members of tars, for yolo and webdataset all; "copy" all; "none". shard: pictures a shard,
     which is what a kill loses. every: of a video, every so many frames. tracks: follow up to so many objects through each video,
     under ids; 0: every frame by itself. processes: workers, each on its share of the cores; 1 with ray for all that the cluster has
-    room for. devices: CUDA devices for
-    them, in turn; with one process there is nothing to deal out. ray: the address of a Ray cluster, or "local". model, engine, precision,
+    room for. devices: CUDA devices for them, in turn (with ray any of them give each worker one GPU, which Ray chooses); with one
+    process there is nothing to deal out. ray: the address of a Ray cluster, or "local". model, engine, precision,
     threads (of each worker) as of :func:`tinyseg.load`. watch: show progress on a terminal.
 
     A script that asks for processes begins with the usual ``if __name__ == "__main__":``, as each of them imports it.
