@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyseg.arguments import parse_size
 from tinyseg.commands.options import add_engine_options, load_for_everything, load_segmenter
+from tinyseg.commands.results import file_for_results
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
@@ -136,6 +137,9 @@ def run(args: argparse.Namespace) -> int:
                 else f"beside --{chosen.replace('_', '-')}"
             )
             raise InputError(f"--{name.replace('_', '-')} does nothing {beside}; leave it out")
+    for option, file in (("--json", args.json), ("--csv", args.csv)):
+        if file and file != "-":
+            file_for_results(option, file)
     return RUNS[given[0]](args) if given else run_scenarios(args)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyseg.arguments import check_choice, check_path, check_whole
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.results import file_for_results
 from tinyseg.dataset import Photo, read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
@@ -119,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"--long-side is of mean IoU alone; leave it out, or --{(given or ['pictures'])[0].replace('_', '-')}"
         )
+    if args.json and args.json != "-":
+        file_for_results("--json", args.json)
     if args.video:
         return run_video(args)
     if args.find:

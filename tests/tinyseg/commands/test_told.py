@@ -91,3 +91,24 @@ def test_options_that_do_nothing_there_are_told(
     assert main([*given, "--engine", "fake"]) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["eval", "nowhere.tar", "--json"], ["bench", "--json"], ["bench", "--csv"],
+        ["track", "synthetic:64x64:1", "--box", "1,1,20,20", "--save"], ["find", "--like", "nothing.npz", "--save"],
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place, says in (
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "file" / "x", "cannot be written: nothing can be put"),
+    ):
+        assert main([*given, str(place), "--engine", "fake"]) == 2
+        err = capsys.readouterr().err
+        assert f"{given[-1]} {place}" in err and says in err and err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
