@@ -28,7 +28,7 @@ from tinyseg.bench.sequences import read_sequences
 from tinyseg.dataset import read_photos
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.clips import Clips
-from tinyseg.distill.config import LEAST_PEAK
+from tinyseg.distill.config import LEAST_PEAK, MOST_STEPS
 from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
@@ -57,6 +57,7 @@ LEAST_RATE = 0.01  # of the peak
 BOX_SHARE = 0.1  # of the training's questions that come with the read-out's box
 LOG_EVERY, SAVE_EVERY = 25, 100  # steps
 HELD_OUT_SEED = 1_000_003  # clips of held-out photos and sequences never share a number with others
+MOST_CLIPS = 1_000_000  # their numbers are listed
 EVERY_HELD_OUT = 6  # sequence in the order of their names
 
 
@@ -81,15 +82,19 @@ class TrackConfig:
             "PLACE",
         ),
     )
-    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1))
+    steps: int = field(
+        default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1, most=MOST_STEPS)
+    )
     minutes: float | None = field(
         default=None,
         metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M", least=0.001),
     )
     batch_size: int = field(
-        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1)
+        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1, most=1024)
     )
-    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1))
+    clips: int = field(
+        default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1, most=MOST_CLIPS)
+    )
     video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S", most=1))
     learning_rate: float = field(
         default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R", least=LEAST_PEAK)
@@ -97,7 +102,9 @@ class TrackConfig:
     weight_decay: float = 0.02
     seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N", most=MOST_SEED))
     validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N", least=1))
-    validation_clips: int = field(default=120, metadata=flag("held-out clips to validate on", TRACK, "N"))
+    validation_clips: int = field(
+        default=120, metadata=flag("held-out clips to validate on", TRACK, "N", most=MOST_CLIPS)
+    )
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -229,7 +229,9 @@ def test_what_it_is_not_trained_with(shapes: Path, tmp_path: Path, capsys: pytes
     out = ["--out", str(tmp_path / "run")]
     for wrong, told in (
         ([], "--data"), (["--data", str(shapes), "--video-share", "2"], "at least 0 and at most 1"),
-        (["--data", str(shapes), "--clips", "0"], "--clips"), (["--video", str(tmp_path / "none")], "no data set"),
+        (["--data", str(shapes), "--clips", "0"], "--clips"), (["--data", str(shapes), "--clips", "9" * 30], "at most 1000000"),
+        (["--data", str(shapes), "--validation-clips", "9" * 30], "at most 1000000"),
+        (["--data", str(shapes), "--batch-size", "9" * 30], "at most 1024"), (["--video", str(tmp_path / "none")], "no data set"),
     ):  # fmt: skip
         assert main(["track", *wrong, *out]) == 2
         assert told in capsys.readouterr().err
