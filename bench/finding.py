@@ -9,6 +9,7 @@ each once.
 from __future__ import annotations
 
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyseg.arguments import path_kind
 from tinyseg.bench.accuracy import MIN_PIXELS, iou
 from tinyseg.bench.rows import markdown_table
 from tinyseg.dataset import Photo
@@ -130,22 +132,26 @@ Labelled = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
 def is_videos(path: Path) -> bool:
-    """Whether a tar file or folder holds videos: NAME/frames/* with NAME/masks/*."""
+    """Whether a tar file or folder holds videos: NAME/frames/* with NAME/masks/*. Raises DataError."""
     if path.is_dir():
         return any(path.glob("*/frames"))
-    if not tarfile.is_tarfile(path):
+    if path_kind(path) != "file" or not tarfile.is_tarfile(path):
         return False
-    with tarfile.open(path) as tar:
-        return any("/frames/" in f"/{m.name}" for m in tar)
+    return any("/frames/" in f"/{name}" for name in _tar_names(path))
+
+
+def _tar_names(path: Path) -> list[str]:
+    """Files of a tar. Raises DataError."""
+    try:
+        with tarfile.open(path) as tar:
+            return [m.name.removeprefix("./") for m in tar if m.isfile()]
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as exc:
+        raise DataError(f"{path} is no tar, or damaged: {exc}") from exc
 
 
 def list_videos(path: Path) -> dict[str, list[tuple[str, str]]]:
     """Videos by name: (frame, mask) paths in order, of the frames that have a mask."""
-    if path.is_dir():
-        names = [str(p.relative_to(path)) for p in path.glob("*/*/*")]
-    else:
-        with tarfile.open(path) as tar:
-            names = [m.name.removeprefix("./") for m in tar if m.isfile()]
+    names = [p.relative_to(path).as_posix() for p in path.glob("*/*/*")] if path.is_dir() else _tar_names(path)
     masks = {n.replace("/masks/", "/").rpartition(".")[0]: n for n in names if "/masks/" in n}
     videos: dict[str, list[tuple[str, str]]] = {}
     for name in sorted(n for n in names if "/frames/" in n):
@@ -157,24 +163,34 @@ def list_videos(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 def _read(path: Path, pair: tuple[str, str]) -> Labelled:
     blobs = []
-    if path.is_dir():
-        blobs = [(path / name).read_bytes() for name in pair]
-    else:
-        with tarfile.open(path) as tar:
-            for name in pair:
-                member = tar.extractfile(name)
-                blobs.append(member.read() if member is not None else b"")
-    frame = cv2.imdecode(np.frombuffer(blobs[0], np.uint8), cv2.IMREAD_COLOR)
-    mask = cv2.imdecode(np.frombuffer(blobs[1], np.uint8), cv2.IMREAD_GRAYSCALE)
+    try:
+        if path.is_dir():
+            blobs = [(path / name).read_bytes() for name in pair]
+        else:
+            with tarfile.open(path) as tar:
+                for name in pair:
+                    member = tar.extractfile(name)
+                    blobs.append(member.read() if member is not None else b"")
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as exc:
+        raise DataError(f"{path}: {pair[0]} and its mask cannot be read: {exc}") from exc
+    frame = cv2.imdecode(np.frombuffer(blobs[0], np.uint8), cv2.IMREAD_COLOR) if blobs[0] else None
+    mask = cv2.imdecode(np.frombuffer(blobs[1], np.uint8), cv2.IMREAD_GRAYSCALE) if blobs[1] else None
     if frame is None or mask is None or frame.shape[:2] != mask.shape:
         raise DataError(f"{path}: {pair[0]} and {pair[1]} are not a frame and its mask")
     return np.asarray(frame, np.uint8), np.asarray(mask > 127)
 
 
-def measure_videos(seg: Segmenter, path: Path) -> FindReport:
-    """Find the first frame's object in every tenth frame of each video. Raises DataError."""
+def measure_videos(seg: Segmenter, path: Path, only: Sequence[str] = (), limit: int | None = None) -> FindReport:
+    """Find the first frame's object in every tenth frame of each video. only: their names, () for all; limit: the first so many.
+
+    Raises DataError.
+    """
     found: dict[str, float] = {}
-    videos = list_videos(path)
+    every = list_videos(path)
+    unknown = sorted(set(only) - set(every))
+    if unknown:
+        raise DataError(f"{path} has no video {', '.join(unknown)}; it has {', '.join(every)}")
+    videos = {name: every[name] for name in [n for n in every if not only or n in only][:limit]}
     for name, pairs in progress(videos.items(), "videos", len(videos)):
         frame, mask = _read(path, pairs[0])
         if not mask.any() or len(pairs) <= EVERY:

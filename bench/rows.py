@@ -91,10 +91,14 @@ def read_json(path: Path) -> list[BenchRow]:
         content = json.loads(path.read_text())
         known = {f.name for f in fields(BenchRow)}  # rows of other versions may say more
         given = [{name: value for name, value in row.items() if name in known} for row in content]
-        return [BenchRow(**{**row, "samples_ms": tuple(row["samples_ms"])}) for row in given]
+        found = [BenchRow(**{**row, "samples_ms": tuple(row["samples_ms"])}) for row in given]
+        for row in found:
+            if not all(0 < float(v) < float("inf") for v in (row.p50_ms, row.median_low_ms, row.median_high_ms)):
+                raise ValueError(f"{row.scenario}: its times are no positive numbers")
+        return found
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise DataError(
             f"{path} holds no benchmark rows of this version ({exc}); write it with tinyseg bench --json"
         ) from exc

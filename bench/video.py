@@ -23,7 +23,7 @@ from tinyseg.bench.rows import markdown_table
 from tinyseg.bench.scenarios import MOVING_FRAMES, moving_scene
 from tinyseg.bench.sequences import Sequence
 from tinyseg.bench.video_sheet import Sheet
-from tinyseg.errors import InputError, PromptError
+from tinyseg.errors import DataError, InputError, PromptError
 from tinyseg.masks import most_interior
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.system.device import peak_megabytes
@@ -179,12 +179,23 @@ def score_sequence(
     """Scores of a sequence's objects, seconds spent following them, and frames followed.
 
     start: the frame that is prompted; what lies before it is followed backwards. every: only each such frame is looked at.
-    sheet: what its frames are drawn on.
+    sheet: what its frames are drawn on. Raises DataError where nothing of it can be scored.
     """
     used = list(range(start, len(sequence), every)), list(range(start, -1, -every))
-    colors = sequence.colors(start)
-    first = sequence.truth(start, colors)
     last = max(used[0][-1], 0)
+    if not any(number not in (0, last) for numbers in used for number in numbers[1:]):  # they would score 0
+        raise DataError(
+            f"sequence {sequence.name} has {len(sequence)} frames, of which none is scored from frame {start} on with every "
+            f"{every}: the first and the last do not count; take a smaller --every, or leave it out (--set, --way)"
+        )
+    colors = sequence.colors(start)
+    if not colors:
+        raise DataError(
+            f"sequence {sequence.name} shows no object in the mask of frame {start}, where it would be prompted; leave it out "
+            "(--set, --way)"
+        )
+    first = sequence.truth(start, colors)
+    _require_size(sequence, start, first, sequence.frames[start].image().shape[:2])
     found: list[list[tuple[float, float]]] = [[] for _ in colors]
     seconds, count = 0.0, 0
     if sheet is not None and start in sheet.numbers:
@@ -204,6 +215,7 @@ def score_sequence(
             if not (counts or drawn):
                 continue
             truths = sequence.truth(number, colors)
+            _require_size(sequence, number, truths, first.shape[1:])
             if sheet is not None and drawn:
                 overlaps = " ".join(f"{iou(answer, truth):.2f}" for answer, truth in zip(masks, truths))
                 sheet.draw(number, sequence.frames[number].image(), masks, truths, f"J {overlaps}")
@@ -212,6 +224,15 @@ def score_sequence(
                     scores.append((iou(answer, truth), boundary_f(answer, truth)))
     means = [np.mean(scores, 0) if scores else np.zeros(2) for scores in found]
     return [Scores(sequence.name, i, float(j), float(f)) for i, (j, f) in enumerate(means)], seconds, count
+
+
+def _require_size(sequence: Sequence, number: int, masks: NDArray[np.bool_], size: tuple[int, ...]) -> None:
+    """Raises DataError where a frame's masks (n, H, W) are not of a size (H, W): what does not fit would score 0."""
+    if masks.shape[1:] != size:
+        raise DataError(
+            f"sequence {sequence.name}: the mask of frame {number} has {masks.shape[2]} x {masks.shape[1]} pixels, and its frames "
+            f"have {size[1]} x {size[0]}"
+        )
 
 
 class _Reading:

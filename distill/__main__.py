@@ -80,7 +80,7 @@ def run_train(args: argparse.Namespace) -> None:
     from tinyseg.distill.train import train  # noqa: PLC0415
 
     made = read_config(args, (config.DATA, config.STUDENT, config.RUN, config.TEACHING))
-    if made.distil.beyond_masks and not (made.teacher or made.answers):
+    if made.distil != config.DistilWeights() and not (made.teacher or made.answers):
         raise InputError("--distil-... options need somebody to learn from: add --teacher or --answers")
     train(made)
 
@@ -204,11 +204,13 @@ def add_rank(commands: Any) -> None:
 def run_rank(args: argparse.Namespace) -> None:
     """Record answers, learn a head, print what it chooses on held-out photos, write a checkpoint."""
     from tinyseg.distill import rank  # noqa: PLC0415
+    from tinyseg.distill.checkpoint import require_place  # noqa: PLC0415
     from tinyseg.distill.flags import read_flags  # noqa: PLC0415
 
     config = read_flags(rank.RankConfig, args, (rank.HEAD,))
     if args.photos < 1 or args.held_out < 0:
         raise InputError("--photos must be at least 1, and --held-out at least 0")
+    require_place(Path(args.out))  # told before the photos are asked about, not after
     training, held_out = split_photos(args.data)
     ranked = rank.rank(
         model_place(args.start), by_name(training)[: args.photos], by_name(held_out)[: args.held_out], config
@@ -343,11 +345,12 @@ def run_validate(args: argparse.Namespace) -> None:
         raise InputError("--photos must be at least 1")
     import torch  # noqa: PLC0415
 
+    from tinyseg.distill.parallel import checked_device  # noqa: PLC0415
     from tinyseg.distill.teachers import StudentEncoded, load_teacher  # noqa: PLC0415
     from tinyseg.distill.validation import score_encoders  # noqa: PLC0415
     from tinyseg.distill.warm_start import student_of  # noqa: PLC0415
 
-    device = torch.device(args.device)
+    device = checked_device(args.device)
     encodings: dict[str, Callable[[torch.Tensor], Encoded]] = {}
     for name in args.models:
         if name.endswith(".pt"):
@@ -432,15 +435,14 @@ def add_label(commands: Any) -> None:
 
 def run_label(args: argparse.Namespace) -> None:
     """Label images with a teacher."""
-    import torch  # noqa: PLC0415
-
     from tinyseg.distill.label import LabelRule, label  # noqa: PLC0415
+    from tinyseg.distill.parallel import checked_device  # noqa: PLC0415
     from tinyseg.distill.teachers import load_teacher  # noqa: PLC0415
     from tinyseg.images import find_images  # noqa: PLC0415
 
     if args.grid < 1 or not 0 <= args.least_iou <= 1:
         raise InputError("--grid must be at least 1, and --least-iou between 0 and 1")
-    teacher = load_teacher(args.teacher, torch.device(args.device))
+    teacher = load_teacher(args.teacher, checked_device(args.device))
     label(teacher, find_images(args.images), Path(args.out), LabelRule(grid=args.grid, least_iou=args.least_iou))
 
 
@@ -494,6 +496,7 @@ def run_quantize(args: argparse.Namespace) -> None:
             place = export_folder(place, Path(folder) / "exported")
         model = open_model(place)
         quantization.kept_nodes(model, args.keep)  # told before hours of work, not after
+        measured_on = read_photos(Path(args.eval)) if args.eval else None  # the same
         training, _ = split_photos(args.data)
         photos = pick_photos(training, args.photos, args.seed)
         graphs, reports = quantization.quantize_model(model, record_feeds(model, photos, args.seed), keep=args.keep)
@@ -502,7 +505,7 @@ def run_quantize(args: argparse.Namespace) -> None:
         # Measured before it takes its place: graphs that the parity gate refuses never get there.
         made = Path(folder) / "quantized"
         quantization.write_folder(model, graphs, reports, facts, made)
-        rows = compare_precisions(str(made), read_photos(Path(args.eval)) if args.eval else None, rounds=args.rounds)
+        rows = compare_precisions(str(made), measured_on, rounds=args.rounds)
         data = Path(args.eval).name if args.eval else None
         full = next((r for r in rows if r.precision == "fp32" and r.report), None)
         accuracy = {"data": data, "engine": full.engine, "precision": "fp32", **(full.report or {})} if full else None
@@ -580,6 +583,12 @@ def run_calibrate_everything(args: argparse.Namespace) -> None:
             "--searches chooses nothing; leave out --write, --points-per-side, --close-views, --close-side, --whole-side and "
             "--sure-margin"
         )
+    if args.write and not (place / "model.json").is_file():  # told before an hour of work, not after
+        raise InputError(
+            f"--write changes the model.json of a model folder, and {place} is none; unpack the model into one"
+        )
+    if args.objects < 1:
+        raise InputError(f"--objects must be at least 1, but is {args.objects}")
     _, held_out = split_photos(args.data)
     photos = pick_held_out(held_out, args.photos, args.objects)
     seg = load(place, "onnxruntime", "fp32", threads=args.threads)
@@ -604,9 +613,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as exc:
             raise NotInstalled(f"{exc.name} is not installed; run: pip install 'tinyseg[train]'") from exc
     except TinysegError as exc:
-        print(f"tinyseg.distill: {exc}", file=sys.stderr)
-        return 2
+        return _failed(str(exc), 2)
+    except KeyboardInterrupt:
+        return _failed("interrupted; most commands go on where they stopped when they are run again", 130)
+    except MemoryError:
+        return _failed("not enough memory", 1)
+    except OSError as exc:  # a full disk, a file that went away
+        return _failed(f"{exc.filename or 'a file'} cannot be written or read: {exc.strerror or exc}", 1)
     return 0
+
+
+def _failed(what: str, code: int) -> int:
+    """Tell in one line why a command ended; returns the exit code."""
+    print(f"tinyseg.distill: {what}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

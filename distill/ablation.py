@@ -15,12 +15,14 @@ from pathlib import Path
 from tinyseg.bench.rows import markdown_table
 from tinyseg.distill.config import DistilWeights, TrainConfig
 from tinyseg.distill.data import Mixing
+from tinyseg.distill.run_folder import CONFIG
 from tinyseg.distill.train import train
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
 
 FIGURES = ("box_frame", "box_zoom", "click_frame", "oracle_frame", "click3_frame")
 HEADINGS = ("box", "box, closer look", "1 click", "best of 3", "3 clicks")
+FREE = ("out", "workers")  # options that change no figure
 NO_TEACHER = DistilWeights(masks=0.0)
 
 
@@ -90,6 +92,23 @@ def last_figures(run: Path) -> dict[str, str]:
         ) from exc
 
 
+def require_same_run(run: Path, config: TrainConfig) -> None:
+    """Raises InputError where a run's folder is of other options: its figures would be shown as of these."""
+    path = run / CONFIG
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_bytes())
+        asked = json.loads(json.dumps(asdict(config)))
+        other = next((n for n, v in asked.items() if n not in FREE and n in found and found[n] != v), None)
+    except (OSError, ValueError, TypeError, RecursionError) as exc:
+        raise InputError(f"{path} cannot be read ({exc!s:.100}); name another --out") from exc
+    if other is not None:
+        raise InputError(
+            f"{run} is a run of other options: {other} is {found[other]!r:.80} there and {asked[other]!r:.80} now; name another --out"
+        )
+
+
 def ablate(config: TrainConfig, only: Sequence[str] = ()) -> list[AblationRow]:
     """Run every variant in a folder of its own below ``config.out``; those that are done are read, not run again."""
     rows = []
@@ -97,6 +116,7 @@ def ablate(config: TrainConfig, only: Sequence[str] = ()) -> list[AblationRow]:
         out = Path(config.out) / name.replace(" ", "-").replace(",", "").replace("'", "")
         print(f"--- {name}", flush=True)
         variant = replace(VARIANTS[name][1](config), out=str(out))
+        require_same_run(out, variant)
         train(variant)
         found = last_figures(out)
         if int(found["step"]) < config.steps:

@@ -15,6 +15,7 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.device_data import DeviceBatches
 from tinyseg.distill.losses import LOGIT_RANGE
+from tinyseg.distill.parallel import checked_device
 from tinyseg.distill.prompts import PromptBatch
 from tinyseg.distill.step_inputs import open_batches, step_inputs
-from tinyseg.distill.teachers import Answer, load_teacher
+from tinyseg.distill.teachers import Answer, Teacher, load_teacher, weights_of
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
 from tinyseg.system.progress import progress
@@ -61,8 +63,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     """answers.json. Raises InputError."""
     try:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text())
-        index["key"], index["count"], index["teacher"], index["channels"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+        index["teacher"], index["key"].items(), int(index["count"]), int(index["channels"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(
             f"{folder} holds no stored answers; make them with: python -m tinyseg.distill answers ... --out {folder}"
         ) from exc
@@ -115,7 +117,7 @@ class StoredAnswers:
             try:
                 with np.load(path) as arrays:
                     self._shard = (shard, {name: arrays[name] for name in arrays.files})
-            except (OSError, ValueError, zipfile.BadZipFile) as exc:
+            except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as exc:
                 raise DataError(f"{path} cannot be read ({exc}); delete it and run the answers command again") from exc
         arrays = self._shard[1]
         try:
@@ -138,6 +140,22 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"answers-{shard:05d}.npz"
 
 
+def require_folder(folder: Path) -> None:
+    """Make the folder of a store. Raises DataError, before the teacher is loaded."""
+    if folder.is_file():
+        raise DataError(f"--out {folder} is a file, and answers are stored in a folder; name another place")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DataError(f"--out {folder} cannot be made a folder ({exc.strerror or exc}); name another place") from exc
+
+
+def write_index(folder: Path, teacher: Teacher, count: int, channels: int, key: Mapping[str, Any]) -> None:
+    whose = {"teacher": teacher.name, "weights": weights_of(teacher)}
+    content = {**whose, "count": count, "channels": channels, "key": dict(key)}
+    write_bytes(folder / INDEX, json.dumps(content, indent=1).encode())
+
+
 def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Path, *, embeddings: bool) -> int:
     """Ask a teacher the first prompts of batches 0 to ``count`` - 1; returns the bytes of the store.
 
@@ -145,20 +163,25 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
     """
     if count < 1:
         raise InputError("--steps must be at least 1")
-    device = torch.device(config.device)
+    device = checked_device(config.device)
+    require_folder(folder)
     batches, _ = open_batches(config)
     source: TrainingBatches | DeviceBatches = DeviceBatches(batches, device) if config.data_on_device else batches
     teacher = load_teacher(teacher_name, device)
     channels = teacher.channels if embeddings else 0
     key = answers_key(config, batches, device)
-    if folder.is_file():
-        raise DataError(f"--out {folder} is a file, and answers are stored in a folder; name another place")
-    folder.mkdir(parents=True, exist_ok=True)
     if (folder / INDEX).exists():
         index = read_index(folder)
-        require_key(folder, {**index["key"], "teacher": index["teacher"]}, {**key, "teacher": teacher.name})
+        whose = {"teacher": teacher.name, "weights": weights_of(teacher)}
+        told = {name: index.get(name, value) for name, value in whose.items()}  # older stores do not tell the weights
+        require_key(folder, {**index["key"], **told}, {**key, **whose})
         if int(index["channels"]) != channels:
             raise InputError(f"{folder} was begun with{'out' if embeddings else ''} --embeddings; go on likewise")
+    elif any(folder.glob("answers-*.npz")):
+        raise DataError(f"{folder} holds answers, and no {INDEX} says to what; give another --out, or delete them")
+    else:
+        # Before the first shard: one that is there already is kept, and must not be of other questions.
+        write_index(folder, teacher, 0, channels, key)
     shards = -(-count // SHARD)
     start, asked = time.monotonic(), 0
     for shard in progress(range(shards), f"shards of {SHARD} batches"):
@@ -179,9 +202,8 @@ def store_answers(config: TrainConfig, teacher_name: str, count: int, folder: Pa
             np.savez_compressed(packed, allow_pickle=False, **arrays)
             write_bytes(path, packed.getvalue())
             asked += SHARD
-        content = {"teacher": teacher.name, "count": (shard + 1) * SHARD, "channels": channels, "key": key}
-        if not (folder / INDEX).exists() or read_index(folder)["count"] < content["count"]:
-            write_bytes(folder / INDEX, json.dumps(content, indent=1).encode())
+        if read_index(folder)["count"] < (shard + 1) * SHARD:
+            write_index(folder, teacher, (shard + 1) * SHARD, channels, key)
     size = sum(p.stat().st_size for p in folder.glob("answers-*.npz"))
     rate = asked / max(time.monotonic() - start, 1e-9)
     print(

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
+from tinyseg.distill.checkpoint import load_checkpoint, require_place, save_checkpoint
 from tinyseg.distill.config import TrainConfig
 from tinyseg.distill.data import TrainingBatches
 from tinyseg.distill.model import Student
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.step import training_loss
+from tinyseg.distill.warm_start import load_whole
 from tinyseg.errors import InputError
 from tinyseg.system.progress import progress
 
@@ -62,11 +63,17 @@ def average_checkpoints(
     """
     if count < 1:
         raise InputError("--batches must be at least 1: norms have to be measured")
+    require_place(out)
     saved: list[dict[str, Any]] = [load_checkpoint(p, torch.device("cpu")) for p in checkpoints]
+    parts = [p for p, s in zip(checkpoints, saved) if "kind" in s]
+    if parts:
+        raise InputError(f"{parts[0]} holds no student but a part of one, and has no mean with others")
     shapes = [StudentShape.of(s["shape"]) for s in saved]
     if any(shape != shapes[0] for shape in shapes):
         raise InputError("students of different sizes have no mean; give checkpoints of one size")
     student = Student(shapes[0])
+    for path, one in zip(checkpoints, saved):
+        load_whole(student, one["average"], path)
     student.load_state_dict(mean_state([s["average"] for s in saved]))
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     config = TrainConfig(

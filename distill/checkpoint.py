@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tinyseg.errors import InputError
+from tinyseg.errors import DataError, InputError
+from tinyseg.files import commit, create_beside
 
 KEYS = ("student", "average", "shape", "optimizer", "step", "spent", "config")
 
 
 def save_checkpoint(path: Path, state: Mapping[str, object]) -> None:
-    """Write atomically; ``state`` has at least KEYS."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(state), temporary)
-    os.replace(temporary, path)
+    """Write whole or not at all; ``state`` has at least KEYS. Raises DataError."""
+    temporary: Path | None = None
+    try:
+        temporary, file = create_beside(path)
+        with file:
+            torch.save(dict(state), file)
+        commit(temporary, path)
+        temporary = None
+    except (OSError, RuntimeError) as exc:  # torch tells a full disk by the latter
+        first = str(getattr(exc, "strerror", None) or exc).partition("\n")[0]
+        raise DataError(f"{path} cannot be written ({first})") from exc
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def require_place(path: Path) -> None:
+    """Make the folder of a checkpoint that is to be written. Raises DataError, before the work that leads to it."""
+    if path.is_dir():
+        raise DataError(f"--out {path} is a folder, and a checkpoint is a file; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DataError(f"--out {path} cannot be written ({exc.strerror or exc}); name another place") from exc
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyseg.distill.data import Mixing
@@ -52,11 +52,6 @@ class DistilWeights:
     def any(self) -> bool:
         """Whether anything of the teacher counts."""
         return bool(self.masks or self.logits or self.iou or self.of_features)
-
-    @property
-    def beyond_masks(self) -> bool:
-        """Whether anything is asked for that a run without a teacher does not ask for by itself."""
-        return replace(self, masks=0.0) != DistilWeights(masks=0.0)
 
     @property
     def of_features(self) -> bool:

@@ -92,7 +92,7 @@ def export_detector(source: str, out: Path, width: int = 800, height: int = 800,
     most = min(MOST_TOKENS, int(model.config.max_text_len))
     if not 8 <= text_length <= most:
         raise InputError(f"text_length must lie from 8 to {most} for this detector, but is {text_length}")
-    separators = _separators(model)
+    separators, pixels = _separators(model), _pixel_statistics(source)
     probe = tokenizer(PROBE)["input_ids"]
     text = lay_out(probe, text_length, separators)
     image = torch.randn((1, 3, height, width), generator=torch.Generator().manual_seed(0))
@@ -114,7 +114,6 @@ def export_detector(source: str, out: Path, width: int = 800, height: int = 800,
         off = _compared(path, feeds, expected, len(probe))
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         data = path.read_bytes()
-        pixels = _pixel_statistics(source)
         card = {
             "format": FORMAT, "kind": "grounding-dino", "source": source, "file": path.name,
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -135,17 +134,19 @@ def _load(source: str) -> tuple[Any, Any]:
             "Grounding DINO is exported with transformers; run: pip install 'tinyseg[baseline]'"
         ) from exc
     try:
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(source).eval()
+        model, found = AutoModelForZeroShotObjectDetection.from_pretrained(source, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, ImportError) as exc:
-        raise ModelError(
-            f"{source} does not load as a zero-shot detector of transformers: {str(exc).splitlines()[0]}"
-        ) from exc
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as exc:
+        first = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise ModelError(f"{source} does not load as a zero-shot detector of transformers: {first}") from exc
+    # The library fills them at random and only warns. Buffers it computes.
+    if missing := sorted({name for name, _ in model.named_parameters()}.intersection(found["missing_keys"])):
+        raise ModelError(f"{source} lacks {len(missing)} of the detector's weights ({missing[0]}, ...); get it again")
     if type(model).__name__ not in CLASSES:
         raise ModelError(f"{source} is a {type(model).__name__}; {' and '.join(CLASSES)} can be exported")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelError(f"{source} has no fast tokenizer (tokenizer.json), which the runtime needs")
-    return model, tokenizer
+    return model.eval(), tokenizer
 
 
 def _separators(model: Any) -> tuple[int, ...]:
@@ -154,13 +155,22 @@ def _separators(model: Any) -> tuple[int, ...]:
 
 
 def _pixel_statistics(source: str) -> dict[str, list[float]]:
-    """Mean and deviation in 0 to 255 from preprocessor_config.json beside the weights, else ImageNet's."""
+    """Mean and deviation in 0 to 255 from preprocessor_config.json beside the weights, else ImageNet's. Raises ModelError."""
     path = Path(source) / "preprocessor_config.json"
     if not path.is_file():
         return IMAGENET
-    read = json.loads(path.read_text())
-    factor = 255.0
-    return {n: [round(factor * float(v), 4) for v in read[f"image_{n}"]] for n in ("mean", "std")}
+    try:
+        read = json.loads(path.read_text())
+        found = {n: [round(255.0 * float(v), 4) for v in read[f"image_{n}"]] for n in ("mean", "std")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise ModelError(
+            f"{path} states no image_mean and image_std ({exc!s:.100}); mend it, or remove it for ImageNet's"
+        ) from exc
+    if any(len(values) != 3 for values in found.values()):
+        raise ModelError(
+            f"{path} must state three numbers of image_mean and image_std; mend it, or remove it for ImageNet's"
+        )
+    return found
 
 
 def _compared(path: Path, feeds: tuple[Any, ...], expected: Any, count: int) -> tuple[float, float]:

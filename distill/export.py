@@ -29,6 +29,7 @@ from tinyseg.distill.checkpoint import load_checkpoint
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, SKIP4_DIM, SKIP8_DIM, ConvNorm, Student
 from tinyseg.distill.pace import is_finite
 from tinyseg.distill.shape import StudentShape
+from tinyseg.distill.warm_start import load_whole
 from tinyseg.errors import InputError, ParityError
 from tinyseg.graphs.card import FORMAT, INPUT, CardProblem, parse_card
 from tinyseg.graphs.roles import TRACK_DECODER
@@ -216,7 +217,7 @@ def export(
         )
     shape = StudentShape.of(saved["shape"])
     student = Student(shape)
-    student.load_state_dict(saved["average"])
+    load_whole(student, saved["average"], checkpoint)
     if not is_finite(student):
         raise InputError(
             f"{checkpoint} holds weights that are no finite numbers, of a training that ran away; export another one (best.pt), "

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import time
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyseg.distill.prompts import PromptBatch
-from tinyseg.distill.teachers import Teacher
+from tinyseg.distill.teachers import Teacher, weights_of
 from tinyseg.errors import DataError
 from tinyseg.files import write_bytes
 from tinyseg.geometry import LOGIT_STRIDE, MEAN
@@ -35,6 +36,7 @@ from tinyseg.pixels import STABILITY_OFFSET
 from tinyseg.prompts.layout import LABEL_PADDING, LABEL_POSITIVE
 from tinyseg.system.progress import progress
 
+ANNOTATIONS, TOLD = "annotations.jsonl.gz", "labels.json"
 SHARD = 32  # photos a file; what a killed run loses at most
 CHUNK = 16  # prompts the teacher is asked at once; more spend their time on fresh memory
 
@@ -125,18 +127,18 @@ def distinct_names(images: Sequence[Path]) -> dict[Path, str]:
 def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) -> Path:
     """Label every image into a data set folder; run again to go on where it stopped. Returns the annotations' file.
 
-    Raises DataError where the folder cannot be written, or holds labels of another teacher or rule.
+    Raises DataError where the folder cannot be written, or holds labels of another teacher or rule, or somebody's data set.
     """
     parts = out / "parts"
     names = distinct_names(images)
-    facts = {"teacher": teacher.name, "rule": rule.__dict__, "images": list(names.values())}
+    facts = {
+        "teacher": teacher.name, "weights": weights_of(teacher), "rule": rule.__dict__, "images": list(names.values()),
+    }  # fmt: skip
     try:
-        parts.mkdir(parents=True, exist_ok=True)
+        require_own(out, facts)
+        write_bytes(out / TOLD, json.dumps(facts).encode())  # first: what is there without it is taken for somebody's
+        parts.mkdir(exist_ok=True)
         (out / "images").mkdir(exist_ok=True)
-        told = out / "labels.json"
-        if told.exists() and json.loads(told.read_text()) != facts:
-            raise DataError(f"{out} holds labels of another teacher, rule or list of images; give another --out")
-        write_bytes(told, json.dumps(facts).encode())
         start, photos, instances = time.monotonic(), 0, 0
         shards = [images[i : i + SHARD] for i in range(0, len(images), SHARD)]
         for number, shard in enumerate(progress(shards, f"shards of {SHARD} photos")):
@@ -156,8 +158,7 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
                 )  # fmt: skip
                 photos, instances = photos + 1, instances + len(found)
             _write(path, "".join(json.dumps(r) + "\n" for r in rows))
-        text = "".join(gzip.decompress(p.read_bytes()).decode() for p in sorted(parts.glob("*.jsonl.gz")))
-        _write(out / "annotations.jsonl.gz", text)
+        _write(out / ANNOTATIONS, "".join(_read(parts / f"{number:05d}.jsonl.gz") for number in range(len(shards))))
     except OSError as exc:
         raise DataError(f"{out} cannot be written ({exc.strerror or exc})") from exc
     seconds = max(time.monotonic() - start, 1e-9)
@@ -166,11 +167,33 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
         f"{photos} photos labelled with {instances} instances in {seconds:.0f} s ({photos / seconds:.2f} photos/s); "
         f"{len(images)} in all, {size / 1e6:.2f} MB of labels: {out}"
     )
-    return out / "annotations.jsonl.gz"
+    return out / ANNOTATIONS
+
+
+def require_own(out: Path, facts: dict[str, Any]) -> None:
+    """Raises DataError where a folder holds labels of another teacher, rule or list of images, or somebody's data set."""
+    told = out / TOLD
+    if not told.exists():
+        if (out / ANNOTATIONS).exists() or (out / "images").exists():
+            raise DataError(f"{out} holds a data set that this command did not write; give another --out")
+        return
+    try:
+        found = json.loads(told.read_text())
+    except (ValueError, RecursionError) as exc:
+        raise DataError(f"{told} is damaged ({exc!s:.100}); give another --out, or delete {out} to label anew") from exc
+    if isinstance(found, dict):
+        found = {"weights": facts["weights"], **found}  # older folders do not tell it
+    if found != facts:
+        raise DataError(f"{out} holds labels of another teacher, rule or list of images; give another --out")
+
+
+def _read(path: Path) -> str:
+    """The lines of a shard. Raises DataError where it is damaged."""
+    try:
+        return gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DataError(f"{path} cannot be read ({exc}); delete it and run the command again") from exc
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with gzip.open(temporary, "wt") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    write_bytes(path, gzip.compress(text.encode()))

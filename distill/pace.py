@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyseg.errors import TinysegError
+from tinyseg.errors import InputError, TinysegError
 
 KEPT_DURATIONS = 100  # of the last steps
 PAUSE = 5  # a step that takes so many times the usual one was interrupted
@@ -33,6 +33,12 @@ class Pace:
     def is_over(self) -> bool:
         """Whether the steps or the time are used up."""
         return self.step >= self.steps or self.spent >= self.budget
+
+    def ended(self, checkpoint: Path) -> str:
+        """What to say of a training that has nothing left to do."""
+        if self.step >= self.steps:
+            return f"all of its {self.steps} steps are done: {checkpoint}"
+        return f"its {self.budget / 60:g} minutes are spent, give more --minutes to go on: {checkpoint}"
 
     def rate(self, warm_up: int, least: float) -> float:
         """The next step's learning rate as a share of the peak's: a line up, half a cosine down.
@@ -81,9 +87,18 @@ def not_finite(what: str, step: int, rate: float, checkpoint: Path) -> TinysegEr
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take a checkpoint's moments; peak rates stay as configured now, so that a training that ran away can go on slower."""
+    """Take a checkpoint's moments; peak rates stay as configured now, so that a training that ran away can go on slower.
+
+    Raises InputError where they are of other weights than are trained now.
+    """
     peaks = [group["peak"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError) as exc:
+        raise InputError(
+            "the checkpoint in --out is of a training with other options (--freeze, --distil-embedding, --distil-tokens), or of none; "
+            "give these as they were, or go on from it with --start in another --out"
+        ) from exc
     for group, peak in zip(optimizer.param_groups, peaks):
         group["peak"] = peak
 

@@ -58,18 +58,23 @@ class Processes:
             distributed.destroy_process_group()
 
 
+def checked_device(name: str) -> torch.device:
+    """A device by its name. Raises InputError where torch sees none of the kind."""
+    if name == "cuda" and torch.cuda.device_count() == 0:
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
+    return torch.device(name)
+
+
 def join(device: str) -> tuple[Processes, torch.device]:
     """Meet the other processes that torchrun started, if any; returns this one and the device that is its own.
 
     Raises InputError where there is no GPU, or fewer than processes.
     """
-    if device == "cuda" and torch.cuda.device_count() == 0:
-        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
+    own = checked_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return Processes(), torch.device(device)
+        return Processes(), own
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    own = torch.device(device)
     if own.type == "cuda":
         if local >= torch.cuda.device_count():
             raise InputError(

@@ -1,10 +1,12 @@
-"""Pictures in a run folder: the curves, and what the moving average answers on a few validation photos."""
+"""A run folder: who may write there, its tables, its curves, and what the moving average answers on a few validation photos."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tinyseg.dataset import Photo
@@ -27,21 +30,69 @@ from tinyseg.masks import most_interior
 from tinyseg.prompts import Prompt
 from tinyseg.prompts.layout import LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT, LABEL_PADDING, LABEL_POSITIVE
 
+CONFIG, LOCK = "config.json", ".lock"
+LOCK_SECONDS = 10.0  # the workers of a training that was killed hold its lock a little longer
 SAMPLES = 6  # photos in a picture
 SIDE = 320  # pixels of each
 # Chosen by: what a user meets first, and what corrections make of it.
 BEST_BY = ("box_frame", "click_frame", "click3_frame", "box_zoom")
 
 
-def open_run_folder(out: Path, config: Any) -> None:
-    """Make a run folder, or go on in it, and put the configuration (a dataclass) there. Raises DataError."""
+@contextmanager
+def open_run_folder(out: Path) -> Iterator[None]:
+    """Make a run folder, or go on in it, and keep other trainings out of it. Raises DataError, also for somebody's config.json."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError as exc:
         raise DataError(f"--out {out} is a file, and a run is a folder; name another place") from exc
     except OSError as exc:
         raise DataError(f"--out {out} cannot be made a folder ({exc.strerror or exc}); name another place") from exc
-    write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as exc:
+        raise DataError(f"another training is writing into {out}; wait for its end, or name another --out") from exc
+    except (OSError, NotImplementedError) as exc:  # some file systems of clusters know no locks
+        print(f"{out} cannot be locked ({exc}): see to it that no other training writes there", flush=True)
+    try:
+        _require_own_config(out / CONFIG)
+        yield
+    finally:
+        lock.release()
+
+
+def _require_own_config(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not {"out", "steps", "seed"} <= found.keys():
+        raise DataError(f"{path} was not written by a training; name another --out, or move it away")
+
+
+def begin_records(out: Path, config: Any, step: int | None) -> None:
+    """Put the configuration (a dataclass) of a run that goes on after a step (None: that begins) into its folder, and take out
+    what the tables say of later steps: a run that was killed makes these again. Raises DataError."""
+    write_bytes(out / CONFIG, json.dumps(asdict(config), indent=1).encode())
+    for name in ("steps.csv", "validation.csv"):
+        drop_rows_after(out / name, -1 if step is None else step)
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Take the rows of later steps, and one that was cut short, out of a CSV. Raises DataError."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    if header[:1] != ["step"]:
+        return
+    kept = [r for r in rows if len(r) == len(header) and r[0].isdecimal() and int(r[0]) <= step]
+    if len(kept) < len(rows):
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([header, *kept])
+        write_bytes(path, text.getvalue().encode())
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:

@@ -14,6 +14,7 @@ from tinyseg.distill.data import Batch, TrainingBatches, split_validation
 from tinyseg.distill.device_data import DeviceBatch
 from tinyseg.distill.model import POSITION_UNIT
 from tinyseg.distill.prompts import PromptBatch, first_prompts
+from tinyseg.errors import InputError
 
 POINT_SLOTS = 5  # two for the box, three clicks
 
@@ -26,6 +27,10 @@ def open_batches(config: TrainConfig) -> tuple[TrainingBatches, list[Photo]]:
     batches = TrainingBatches(
         training, config.batch_size, config.instances, config.seed, config.oversample, config.mixing
     )  # fmt: skip
+    sources = sorted({p.source for p in batches.photos})
+    unknown = sorted(config.oversample.keys() - sources)
+    if unknown:
+        raise InputError(f"--oversample {unknown[0]}: no photo is of that source; the data's are {', '.join(sources)}")
     return batches, validation
 
 

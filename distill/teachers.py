@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from tinyseg.distill.model import EMBED_DIM, NUM_MASKS, Student, normalise
 from tinyseg.distill.prompts import PromptBatch
-from tinyseg.distill.warm_start import folder_shape, load_folder
+from tinyseg.distill.warm_start import folder_shape, graphs_digest, load_folder
 from tinyseg.errors import InputError, NotInstalled
 from tinyseg.geometry import LOGIT_STRIDE, MEAN, STD
 from tinyseg.graphs.model import DEFAULT_MODEL, model_place
@@ -89,6 +89,11 @@ class Teacher(Protocol):
         ...
 
 
+def weights_of(teacher: Teacher) -> str:
+    """What tells teachers of one name apart, models in folders that are called alike; "" where the name says it all."""
+    return str(getattr(teacher, "weights", ""))
+
+
 class StudentTeacher:
     """A model folder of tinyseg, run by torch."""
 
@@ -97,6 +102,7 @@ class StudentTeacher:
         self._student = Student(folder_shape(folder)).eval().requires_grad_(False)
         # Its batch norms measure themselves on a fixed noise image; the function does not depend on on what.
         load_folder(self._student, folder, run_on_noise)
+        self.weights = graphs_digest(folder)
         # Depthwise convolutions of many prompts in another layout run on one core, several times slower.
         self._student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = EMBED_DIM
@@ -292,6 +298,7 @@ class Flipped:
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.name, self.channels = f"flip:{teacher.name}", teacher.channels
+        self.weights = weights_of(teacher)
 
     def encode(self, image: Tensor) -> Encoded:
         return FlippedEncoded(self.teacher.encode(image), self.teacher.encode(image.flip(2)), image.shape[2])
@@ -333,6 +340,7 @@ class Ensemble:
     def __init__(self, teachers: Sequence[Teacher]) -> None:
         self.teachers = list(teachers)
         self.name, self.channels = ",".join(t.name for t in teachers), teachers[0].channels
+        self.weights = ",".join(map(weights_of, teachers))
 
     def encode(self, image: Tensor) -> Encoded:
         return EnsembleEncoded([t.encode(image) for t in self.teachers])

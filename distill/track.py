@@ -28,12 +28,12 @@ from tinyseg.bench.sequences import read_sequences
 from tinyseg.dataset import read_photos
 from tinyseg.distill.checkpoint import load_checkpoint, save_checkpoint
 from tinyseg.distill.clips import Clips
-from tinyseg.distill.config import LEAST_PEAK
+from tinyseg.distill.config import LEAST_PEAK, MOST_STEPS
 from tinyseg.distill.data import split_validation
 from tinyseg.distill.flags import MOST_SEED, check_numbers, flag
 from tinyseg.distill.losses import mask_iou, mask_loss
 from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
-from tinyseg.distill.run_folder import append_row, open_run_folder
+from tinyseg.distill.run_folder import append_row, begin_records, open_run_folder
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track_data import SIDES, EncodedClips, EncodedCrop, as_logits, side_of, worn
 from tinyseg.distill.track_model import (
@@ -57,6 +57,7 @@ LEAST_RATE = 0.01  # of the peak
 BOX_SHARE = 0.1  # of the training's questions that come with the read-out's box
 LOG_EVERY, SAVE_EVERY = 25, 100  # steps
 HELD_OUT_SEED = 1_000_003  # clips of held-out photos and sequences never share a number with others
+MOST_CLIPS = 1_000_000  # their numbers are listed
 EVERY_HELD_OUT = 6  # sequence in the order of their names
 
 
@@ -81,15 +82,19 @@ class TrackConfig:
             "PLACE",
         ),
     )
-    steps: int = field(default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1))
+    steps: int = field(
+        default=3000, metadata=flag("length of the whole training", TRACK, "N", least=1, most=MOST_STEPS)
+    )
     minutes: float | None = field(
         default=None,
         metadata=flag("time budget of the whole training; whichever ends first counts", TRACK, "M", least=0.001),
     )
     batch_size: int = field(
-        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1)
+        default=6, metadata=flag("clips a step; two frames of each are asked about", TRACK, "N", least=1, most=1024)
     )
-    clips: int = field(default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1))
+    clips: int = field(
+        default=2400, metadata=flag("different clips; 2 MB each on disk", TRACK, "N", least=1, most=MOST_CLIPS)
+    )
     video_share: float = field(default=0.3, metadata=flag("of the clips that are cut from --video", TRACK, "S", most=1))
     learning_rate: float = field(
         default=3e-4, metadata=flag("peak rate; what is new learns three times as fast", TRACK, "R", least=LEAST_PEAK)
@@ -97,7 +102,9 @@ class TrackConfig:
     weight_decay: float = 0.02
     seed: int = field(default=0, metadata=flag("of clips and their order", TRACK, "N", most=MOST_SEED))
     validate_every: int = field(default=250, metadata=flag("steps between validations", TRACK, "N", least=1))
-    validation_clips: int = field(default=120, metadata=flag("held-out clips to validate on", TRACK, "N"))
+    validation_clips: int = field(
+        default=120, metadata=flag("held-out clips to validate on", TRACK, "N", most=MOST_CLIPS)
+    )
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -216,6 +223,9 @@ class TrackTraining:
     def __init__(self, config: TrackConfig) -> None:
         self.config, self.out = config, Path(config.out)
         self.checkpoint = self.out / "checkpoint.pt"
+        saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
+        if saved is not None and saved.get("kind") != TRACK:
+            raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
         place = Path(config.start)
         photos, unseen = split_validation(p for path in config.data for p in read_photos(Path(path)))
         videos, unseen_videos = split_videos([v for path in config.video for v in read_sequences(Path(path))])
@@ -223,16 +233,17 @@ class TrackTraining:
         self.clips = EncodedClips(
             Clips(photos, videos, config.seed, config.video_share), network, self.out / "clips", config.seed
         )  # fmt: skip
+        self.clips.require_same()
         self.held_out: list[list[EncodedCrop]] = []
         if config.validation_clips and (unseen or unseen_videos):
             seed = config.seed + HELD_OUT_SEED
             try:
                 held = EncodedClips(Clips(unseen, unseen_videos, seed, 0.5), network, self.out / "held-out", seed)
+                held.require_same()
                 self.held_out = [held[n] for n in range(config.validation_clips)]
             except DataError:  # what is held out shows nothing to follow
                 print("too little is held out to validate on, so no figures will be shown", flush=True)
         self.by_side = {side: [n for n in range(config.clips) if side_of(n, config.seed) == side] for side, _ in SIDES}
-        saved = load_checkpoint(self.checkpoint, torch.device("cpu")) if self.checkpoint.exists() else None
         if saved is None:
             student = student_without_scores(place)
             self.shape = student.shape
@@ -261,8 +272,6 @@ class TrackTraining:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
         self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
-            if saved.get("kind") != TRACK:
-                raise InputError(f"{self.checkpoint} is no checkpoint of a tracking decoder; give another --out")
             self.decoder.load_state_dict(saved["student"])
             self.average.load_state_dict(saved["average"])
             restore_optimizer(self.optimizer, saved["optimizer"])
@@ -361,10 +370,11 @@ class TrackTraining:
 
 def train_track(config: TrackConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Raises InputError, DataError, ModelError."""
-    open_run_folder(Path(config.out), config)
-    training = TrackTraining(config)
-    if training.pace.step < config.steps:
-        training.run()
-    else:
-        print(f"all of its {config.steps} steps are done: {training.checkpoint}", flush=True)
+    with open_run_folder(Path(config.out)):
+        training = TrackTraining(config)
+        if training.pace.is_over:
+            print(training.pace.ended(training.checkpoint), flush=True)
+        else:
+            begin_records(training.out, config, training.pace.step or None)
+            training.run()
     return training.checkpoint

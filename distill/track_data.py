@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyseg.distill.clips import FRAMES, Clip, Clips
+from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
 from tinyseg.geometry import Letterbox, view_of
 from tinyseg.pixels import check_frame, shrink_mask
@@ -23,6 +27,7 @@ from tinyseg.track.views import crop_view
 # Sides of the crops and their shares: the first is one object's, the others are what several objects get.
 SIDES = ((320, 0.7), (256, 0.15), (192, 0.15))
 NAMES = ("embedding", "skip8", "skip4")
+TOLD = "clips.json"  # beside the clips: what they are made of
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,36 @@ class EncodedClips:
 
     def __init__(self, clips: Clips, network: Network, folder: Path, seed: int) -> None:
         self.clips, self.network, self.folder, self.seed = clips, network, folder, seed
+
+    def require_same(self) -> None:
+        """Note what the clips are made of. Raises InputError where those that the folder holds were made of something else."""
+        told, facts = self.folder / TOLD, self._facts()
+        if told.exists():
+            try:
+                found = json.loads(told.read_bytes())
+                other = next((name for name, value in facts.items() if found.get(name) != value), None)
+            except (OSError, ValueError, AttributeError, RecursionError) as exc:
+                raise InputError(
+                    f"{told} cannot be read ({exc!s:.100}); delete {self.folder}: its clips are made anew"
+                ) from exc
+            if other is not None:
+                raise InputError(
+                    f"{self.folder} holds clips of another training: {other} is {found.get(other)!r:.60} there and "
+                    f"{facts[other]!r:.60} now; give the options of that training or another --out, or delete {self.folder}"
+                )
+        write_bytes(told, json.dumps(facts).encode())
+
+    def _facts(self) -> dict[str, Any]:
+        """Everything that decides what the encoded clip of a number is."""
+        clips = self.clips
+        names = [f"{p.name} {p.source} {len(p.instances)}" for p in clips.photos]
+        names += [f"{v.name} {len(v)}" for v in clips.videos]
+        return {
+            "encoder": self.network.graphs["encoder"].sha256[:16],
+            "data": hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16],
+            "seed": self.seed,
+            "video_share": clips.video_share,
+        }
 
     def __getitem__(self, number: int) -> list[EncodedCrop]:
         path = self.folder / f"{number // 1000:03d}" / f"{number:06d}.npz"

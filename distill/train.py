@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,13 +32,20 @@ from tinyseg.distill.model import Student, load_backbone, normalise
 from tinyseg.distill.pace import Pace, follow, is_finite, not_finite, restore_optimizer, stop_on_signal
 from tinyseg.distill.parallel import Processes, join
 from tinyseg.distill.prompts import first_prompts
-from tinyseg.distill.run_folder import BEST_BY, append_row, draw_curves, draw_samples, open_run_folder
+from tinyseg.distill.run_folder import (
+    BEST_BY,
+    append_row,
+    begin_records,
+    draw_curves,
+    draw_samples,
+    open_run_folder,
+)
 from tinyseg.distill.shape import SIZES, StudentShape
 from tinyseg.distill.step import training_loss
 from tinyseg.distill.step_inputs import POINT_SLOTS, open_batches
 from tinyseg.distill.teaching import open_teaching
 from tinyseg.distill.validation import validate
-from tinyseg.distill.warm_start import start_from
+from tinyseg.distill.warm_start import load_whole, misfit, start_from
 from tinyseg.errors import InputError, TinysegError
 
 EMA_DECAY = 0.998
@@ -105,6 +112,8 @@ class Training:
         self.say(f"{len(self.batches.photos)} photos to train on, {len(self.validation)} to validate on{told}")
 
         saved = load_checkpoint(self.checkpoint, device) if self.checkpoint.exists() else None
+        if saved is not None and "kind" in saved:
+            raise InputError(f"{self.checkpoint} is of a tracking decoder; give another --out")
         self.shape = SIZES[config.size]
         if saved is not None and StudentShape.of(saved["shape"]) != self.shape:
             raise InputError(f"{self.checkpoint} is of a student of another size; give its --size, or another --out")
@@ -129,10 +138,15 @@ class Training:
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
-            self.student.load_state_dict(saved["student"])
+            load_whole(self.student, saved["student"], self.checkpoint)
             if self.teaching is not None and self.teaching.adapter is not None and saved.get("adapter"):
+                wrong = misfit(saved["adapter"], self.teaching.adapter.state_dict())
+                if wrong:
+                    raise InputError(
+                        f"{self.checkpoint} learned from a teacher with other features; give that one, or another --out"
+                    )
                 self.teaching.adapter.load_state_dict(saved["adapter"])
-            self.average.load_state_dict(saved["average"])
+            load_whole(self.average, saved["average"], self.checkpoint)
             restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent = int(saved["step"]), float(saved["spent"])
             self.best = float(saved.get("best", self.best))
@@ -267,26 +281,31 @@ def train(config: TrainConfig) -> Path:
     """Run or resume a training; returns the checkpoint's path. Under ``torchrun`` every process calls it."""
     processes, device = join(config.device)
     try:
-        if processes.is_first:
-            open_run_folder(Path(config.out), config)
-        training = Training(config, processes, device)
-        processes.wait()  # nobody writes a checkpoint that another still reads
-        if training.pace.step < config.steps:
-            try:
-                training.run()
-            except RuntimeError as exc:
-                if "DataLoader worker" not in str(exc):  # as torch tells it, wherever the process is at that moment
-                    raise
-                first = str(exc).splitlines()[0]
-                raise TinysegError(
-                    f"a process that cuts samples was ended from outside, mostly for want of memory ({first}); give fewer "
-                    "--workers, and run again to go on"
-                ) from exc
-        else:
-            training.say(f"all of its {config.steps} steps are done: {training.checkpoint}")
+        with open_run_folder(Path(config.out)) if processes.is_first else nullcontext():
+            training = Training(config, processes, device)
+            processes.wait()  # nobody writes a checkpoint that another still reads
+            if training.pace.is_over:
+                training.say(training.pace.ended(training.checkpoint))
+            else:
+                if processes.is_first:  # not before: what was refused must not change what the folder says of its run
+                    begin_records(training.out, config, training.pace.step or None)
+                _run(training)
     finally:
         processes.leave()
     return training.checkpoint
+
+
+def _run(training: Training) -> None:
+    try:
+        training.run()
+    except RuntimeError as exc:
+        if "DataLoader worker" not in str(exc):  # as torch tells it, wherever the process is at that moment
+            raise
+        first = str(exc).splitlines()[0]
+        raise TinysegError(
+            f"a process that cuts samples was ended from outside, mostly for want of memory ({first}); give fewer "
+            "--workers, and run again to go on"
+        ) from exc
 
 
 def calibration_images(batches: TrainingBatches) -> Tensor:

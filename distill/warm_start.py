@@ -10,6 +10,7 @@ narrower did, and layers that begin as the identity are added as they are.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,6 +94,17 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str |
     return next(wrong, None)
 
 
+def load_whole(student: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Load weights that a checkpoint holds of a student of this very shape. Raises InputError where they are not."""
+    expected = student.state_dict()
+    wrong = misfit(state, expected) or next((k for k in sorted(state) if k not in expected), None)
+    if wrong:
+        raise InputError(
+            f"{checkpoint} does not hold the student that it states: {wrong} does not fit; give another checkpoint"
+        )
+    student.load_state_dict(state)
+
+
 def start_from(student: Student, place: Path, run: Callable[[Student], None]) -> None:
     """Load the weights of a checkpoint (``*.pt``) or a model folder into a student. Raises InputError."""
     if place.suffix == ".pt":
@@ -142,12 +154,27 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
     load_folded(student, state, folder, lambda: run(student))
 
 
+def graphs_digest(folder: Path) -> str:
+    """A short digest of a student's graphs in a model folder. Raises InputError."""
+    digest = hashlib.sha256()
+    try:
+        for graph in ("encoder", "decoder"):
+            digest.update((folder / f"{graph}.onnx").read_bytes())
+    except OSError as exc:
+        raise InputError(f"{folder} holds no {graph}.onnx that can be read ({exc.strerror or exc})") from exc
+    return digest.hexdigest()[:16]
+
+
 def graph_state(folder: Path, graph: str) -> dict[str, Tensor]:
     """The weights of a graph of a model folder under torch's names, norms folded. Raises InputError."""
     file = folder / f"{graph}.onnx"
     if not file.is_file():
         raise InputError(f"{folder} holds no {graph}.onnx; give a model folder that does")
-    return {name: torch.from_numpy(array.copy()) for name, array in graph_weights(onnx.load(file)).items()}
+    try:
+        weights = graph_weights(onnx.load(file))
+    except Exception as exc:  # onnx raises whatever the bytes lead it to
+        raise InputError(f"{file} is not a graph that can be read ({type(exc).__name__}); get the model again") from exc
+    return {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
 
 
 def load_folded(module: nn.Module, state: Mapping[str, Tensor], folder: Path, run: Callable[[], object]) -> None:

@@ -162,6 +162,11 @@ def test_the_command_compares_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "a.json").write_text(rows.to_json([row_with(10, 9, 11, samples_ms=(1.0,))]))
     assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]) == 0
     assert "within the noise" in capsys.readouterr().out
+    (tmp_path / "0.json").write_text(rows.to_json([row_with(0, 9, 11, samples_ms=(1.0,))]))
+    (tmp_path / "none.json").write_text(rows.to_json([row_with(10, 9, 11, samples_ms=(), median_low_ms=None)]))
+    for name in ("0.json", "none.json"):
+        assert main(["bench", "--compare", str(tmp_path / name), str(tmp_path / "a.json")]) == 2
+        assert "holds no benchmark rows" in capsys.readouterr().err
     (tmp_path / "b.json").write_text("[{}]")
     assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
     assert main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "c.json")]) == 2
@@ -244,3 +249,25 @@ def test_frame_size_and_streams_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
     assert row.frame_size == "320x200" and row.streams == 1
     assert scenarios.boxes(1, (640, 360)) == [(370, 100, 530, 260)]
     assert all(x1 <= 64 and y1 <= 48 for _, _, x1, y1 in scenarios.boxes(9, (64, 48)))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--precisions", "--engine", "fake"], "--engine does nothing beside --precisions"),
+        (["--precisions", "--precision", "int8"], "--precision does nothing beside --precisions"),
+        (["--profile", "--data", "x.tar"], "--data does nothing beside --profile"),
+        (["--profile", "--seconds", "3"], "--seconds does nothing beside --profile"),
+        (["--peer-onnx", "a", "b", "--sam2"], "--sam2 does nothing beside --peer-onnx"),
+        (["--compare", "a", "b", "--json", "-"], "--json does nothing beside --compare"),
+        (["--compare", "a", "b", "--model", "small"], "--model does nothing beside --compare"),
+        (["--random-weights"], "--random-weights does nothing beside --all and --scenario"),
+        (["--rounds", "9"], "--rounds does nothing beside --all and --scenario without --report"),
+    ],
+)
+def test_options_that_a_run_does_not_heed_are_told(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *given]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1

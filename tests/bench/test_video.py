@@ -152,3 +152,20 @@ def test_data_that_is_none(data: Path, tmp_path: Path, broken: str) -> None:
         path.write_bytes(b"x" * 2000)
     with pytest.raises(tinyseg.DataError):
         read_sequences(path)
+
+
+def test_what_cannot_be_scored_is_told_and_scores_no_0(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*given: str) -> str:
+        assert main(["eval", "--video", str(data), "--engine", "fake", "--way", "copy", *given]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        return err
+
+    assert "none is scored from frame 0 on with every 4" in told("--every", "4")
+    small, black = data / "squares" / "masks" / "00002.png", data / "disk" / "masks" / "00000.png"
+    cv2.imwrite(str(small), np.full((60, 80), 1, np.uint8))
+    assert "squares: the mask of frame 2 has 80 x 60 pixels, and its frames have 160 x 120" in told("--set", "squares")
+    cv2.imwrite(str(black), np.zeros((120, 160), np.uint8))
+    assert "disk shows no object in the mask of frame 0" in told("--set", "disk")
+    cv2.imwrite(str(black), np.full((60, 80), 1, np.uint8))
+    assert "disk: the mask of frame 0 has 80 x 60 pixels" in told("--set", "disk")

@@ -51,3 +51,5 @@ def test_the_command_runs_and_does_not_run_again(
     assert main(command) == 0
     again = capsys.readouterr().out
     assert "all of its 2 steps are done" in again and again.splitlines()[-4:] == first.splitlines()[-4:]
+    assert main([*command, "--learning-rate", "2e-3"]) == 2
+    assert "is a run of other options: learning_rate is 0.001 there and 0.002 now" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
-pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.distill import answers  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
@@ -102,9 +103,43 @@ def test_answers_to_other_questions_are_refused(config: TrainConfig, tmp_path: P
         replace(config, answers=str(store), teacher="tinyseg:packaged")
     with pytest.raises(InputError, match="holds no stored answers"):
         StoredAnswers(tmp_path, {})
-    (store / "answers-00000.npz").write_bytes(b"junk")
-    with pytest.raises(DataError, match="delete it and run"):
-        StoredAnswers(store, answers_key(config, batches, CPU)).encode(0, CPU)
+    key = answers_key(config, batches, CPU)
+    shard, index = store / "answers-00000.npz", store / "answers.json"
+    whole = shard.read_bytes()
+    middle = whole.index(b"iou0")  # of the packed numbers before it
+    for damaged in (b"junk", b"", whole[:-30], whole[: middle - 99] + bytes(60) + whole[middle - 39 :]):
+        shard.write_bytes(damaged)
+        with pytest.raises(DataError, match="delete it and run"):
+            StoredAnswers(store, key).encode(0, CPU)
+    for content in ("[]", '{"key": 1, "count": 1, "teacher": "", "channels": 0}', "{", "[" * 100_000):
+        index.write_text(content)
+        with pytest.raises(InputError, match="holds no stored answers"):
+            StoredAnswers(store, key)
+    index.unlink()  # shards of whatever questions are not taken for answers to these
+    with pytest.raises(DataError, match=r"no answers\.json says to what"):
+        store_answers(config, "tinyseg:packaged", 2, store, embeddings=False)
+    for place in (shard, shard / "store"):
+        with pytest.raises(DataError, match=r"is a file|cannot be made a folder"):
+            store_answers(config, "tinyseg:packaged", 2, place, embeddings=False)
+
+
+def test_what_a_first_shard_answers_is_written_before_it(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = answers.write_bytes
+
+    def dies(path: Path, data: bytes) -> None:
+        real(path, data)
+        if path.suffix == ".npz":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(answers, "write_bytes", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store_answers(config, "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
+    monkeypatch.setattr(answers, "write_bytes", real)
+    with pytest.raises(InputError, match="other questions: seed"):
+        store_answers(replace(config, seed=5), "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
+    store_answers(config, "tinyseg:packaged", 2, tmp_path / "store", embeddings=False)
 
 
 def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,3 +152,24 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert (
         main(["train", *options, "--seed", "3", "--answers", store, "--steps", "1", "--out", str(tmp_path / "b")]) == 2
     )
+
+
+def test_a_model_in_a_folder_of_the_same_name_is_another_teacher(config: TrainConfig, tmp_path: Path) -> None:
+    from tinyseg.distill.label import LabelRule, label  # noqa: PLC0415
+    from tinyseg.distill.teachers import load_teacher  # noqa: PLC0415
+
+    places = [tmp_path / name / "model" for name in ("one", "moved", "other")]
+    for place in places:
+        shutil.copytree(PACKAGED, place)
+    graph = onnx.load(places[2] / "decoder.onnx")
+    graph.doc_string = "trained further"
+    onnx.save(graph, places[2] / "decoder.onnx")
+    names = [f"flip:tinyseg:{place}" for place in places]
+    store, labels = tmp_path / "store", tmp_path / "labels"
+    for name in names[:2]:
+        store_answers(config, name, 2, store, embeddings=False)
+        label(load_teacher(name, CPU), [], labels, LabelRule(grid=1))
+    with pytest.raises(InputError, match="other questions: weights"):
+        store_answers(config, names[2], 2, store, embeddings=False)
+    with pytest.raises(DataError, match="another teacher"):
+        label(load_teacher(names[2], CPU), [], labels, LabelRule(grid=1))

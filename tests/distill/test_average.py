@@ -12,10 +12,12 @@ pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.average import measure_norms  # noqa: E402
+from tinyseg.distill.checkpoint import KEYS, save_checkpoint  # noqa: E402
 from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.model import Student  # noqa: E402
 from tinyseg.distill.train import train  # noqa: E402
+from tinyseg.errors import DataError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_samples")
@@ -70,3 +72,29 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["average", str(a), str(small), *common, "--out", str(out)]) == 2
     assert "different sizes" in capsys.readouterr().err
     assert main(["average", str(a), "--data", str(shapes), "--batches", "0", "--out", str(out)]) == 2
+
+
+def test_places_that_no_checkpoint_can_take_are_told_before_the_work(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tmp_path / "deep.pt", {**{key: {} for key in KEYS}, "kind": "track"})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mean.tmp").write_text("mine")
+    common = ["--data", str(shapes), "--out"]
+    average = ["average", str(tmp_path / "deep.pt"), *common]
+    rank = ["rank", "--start", "base", *common]
+    for arguments, says in (
+        ([*average, str(tmp_path / "file" / "x.pt")], "cannot be written"),
+        ([*average, str(tmp_path)], "is a folder"),
+        ([*average, str(tmp_path / "new" / "mean.pt")], "holds no student but a part of one"),
+        ([*rank, str(tmp_path / "file" / "x.pt")], "cannot be written"),
+        ([*rank, str(tmp_path)], "is a folder"),
+    ):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+    save_checkpoint(tmp_path / "mean.pt", {"a": 1})
+    with pytest.raises(DataError, match="cannot be written"):
+        save_checkpoint(tmp_path / "nowhere" / "mean.pt", {"a": 1})
+    assert (tmp_path / "mean.tmp").read_text() == "mine"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

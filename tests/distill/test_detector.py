@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tinyseg.errors import InputError, ModelError, PromptError
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
+safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
 
 from tinyseg.distill.__main__ import main  # noqa: E402 - after the skip
 from tinyseg.distill.detector import export_detector  # noqa: E402
@@ -114,6 +116,20 @@ def test_the_command_tells_what_cannot_be_exported(
     ):
         assert main(["export-detector", *arguments, "--out", out]) == 2
         assert says in capsys.readouterr().err
+    size = ["--size", "96x64", "--text-length", "16", "--out", out]
+    broken = shutil.copytree(source, tmp_path / "broken")
+    for content in ("{", '{"image_mean": [0.5, 0.5], "image_std": [1, 1, 1]}', '{"image_mean": 1}'):
+        (broken / "preprocessor_config.json").write_text(content)
+        assert main(["export-detector", str(broken), *size]) == 2
+        assert "image_mean and image_std" in capsys.readouterr().err
+    (broken / "preprocessor_config.json").unlink()
+    weights = safetensors.load_file(broken / "model.safetensors")
+    lost = next(name for name in sorted(weights) if "encoder.layers" in name)
+    safetensors.save_file(
+        {k: v for k, v in weights.items() if k != lost}, broken / "model.safetensors", {"format": "pt"}
+    )
+    assert main(["export-detector", str(broken), *size]) == 2
+    assert "lacks 1 of the detector's weights (model.backbone" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
     with pytest.raises(InputError):
         export_detector(str(source), tmp_path / "o", 96, 8192)

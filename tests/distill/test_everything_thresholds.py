@@ -113,3 +113,20 @@ def test_nothing_but_the_rule_is_written(tmp_path: Path) -> None:
     assert written.pop("everything") == RULE.to_card() and written == card
     with pytest.raises(DataError, match="model folder"):
         write_rule(tmp_path / "none", RULE)
+
+
+def test_the_command_tells_what_it_cannot_write_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
+    from tinyseg.distill.__main__ import main  # noqa: PLC0415 - its parser needs torch
+
+    (tmp_path / "model.zip").write_bytes(b"")
+    common = ["calibrate-everything", str(tmp_path / "model.zip"), "--data", "nowhere.tar"]
+    for given, says in (
+        (["--write"], "--write changes the model.json of a model folder"),
+        (["--objects", "0"], "--objects must"),
+    ):
+        assert main([*common, *given]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1

@@ -86,6 +86,25 @@ def test_goes_on_where_it_stopped(
         label(Squares(), images, tmp_path / "out", LabelRule(grid=5))
 
 
+def test_damage_and_data_sets_of_others_are_told(tmp_path: Path) -> None:
+    images, rule, out = photos(tmp_path / "in", 2), LabelRule(grid=4), tmp_path / "out"
+    label(Squares(), images, out, rule)
+    whole = (out / "annotations.jsonl.gz").read_bytes()
+    (out / "parts" / "00000.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"00000\.jsonl\.gz cannot be read .*delete it and run the command again"):
+        label(Squares(), images, out, rule)
+    assert (out / "annotations.jsonl.gz").read_bytes() == whole
+    (out / "parts" / "00000.jsonl.gz").unlink()
+    label(Squares(), images, out, rule)
+    (out / "labels.json").write_text("{")
+    with pytest.raises(DataError, match=r"labels\.json is damaged"):
+        label(Squares(), images, out, rule)
+    (out / "labels.json").unlink()  # a data set as any other now, perhaps labelled by people
+    with pytest.raises(DataError, match="a data set that this command did not write"):
+        label(Squares(), images, out, rule)
+    assert len(read_photos(out)) == 2
+
+
 def test_equal_names_from_two_folders_stay_apart(tmp_path: Path) -> None:
     first, second = photos(tmp_path / "a", 1), photos(tmp_path / "b", 1)
     other = np.full((96, 128, 3), 7, np.uint8)

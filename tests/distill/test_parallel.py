@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
+from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.parallel import Processes, join  # noqa: E402
 from tinyseg.errors import InputError  # noqa: E402
 
@@ -96,3 +97,19 @@ def test_torchrun_trains_one_student(shapes: Path, tmp_path: Path) -> None:
             assert pair[0][7] == pair[1][7]
         assert text.count(" photos to train on") == 1
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_a_gpu_that_is_not_there_is_told_by_every_command(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    data, out = ["--data", str(shapes)], ["--out", str(tmp_path / "out")]
+    for command in (
+        ["train", *data, *out],
+        ["answers", *data, *out, "--teacher", "tinyseg:small", "--steps", "1"],
+        ["label", str(shapes / "images"), *out, "--teacher", "tinyseg:small"],
+        ["validate", "tinyseg:small", *data],
+    ):
+        assert main([*command, "--device", "cuda"]) == 2
+        err = capsys.readouterr().err
+        assert "--device cuda: torch sees no GPU here" in err and err.count("\n") == 1

@@ -146,6 +146,7 @@ def test_command(
         ("--keep encoder:y", "the encoder has no convolution 'y'; known are /stem/stem.0/Conv"),
         ("--keep decoder", "no convolution ''"),
         ("--seed -1", "--seed must be a whole number from 0"),
+        ("--eval nowhere.tar", "there is no data set at nowhere.tar"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_measured(

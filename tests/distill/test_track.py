@@ -21,6 +21,7 @@ from tinyseg.cli import main as tinyseg_main  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import track, track_data  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
+from tinyseg.distill.checkpoint import KEYS  # noqa: E402
 from tinyseg.distill.clips import Clips, motion  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
 from tinyseg.distill.track_model import (  # noqa: E402
@@ -138,6 +139,32 @@ def test_a_run_folder(run_folder: Path) -> None:
     assert first.features["embedding"].shape == (1, 128, 4, 4) and first.share.shape == first.view.grid == (16, 16)
 
 
+def test_clips_of_another_training_are_not_taken(
+    run_folder: Path, shapes: Path, sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run_folder, out)
+    before = (out / "config.json").read_bytes()
+    both = ["--data", str(shapes), "--video", str(sequences)]
+    few = ["track", "--out", str(out), "--clips", "4", "--steps", "3", "--validation-clips", "2"]
+    for given, named in (
+        ([*both, "--start", "base"], "encoder is"), ([*both, "--start", "small", "--seed", "1"], "seed is 0 there and 1 now"),
+        (["--data", str(shapes), "--start", "small"], "data is"),
+    ):  # fmt: skip
+        assert main([*few, *given]) == 2
+        err = capsys.readouterr().err
+        assert f"holds clips of another training: {named}" in err and err.count("\n") == 1
+    (out / "checkpoint.pt").unlink()
+    (out / "clips" / "clips.json").write_text("[]")
+    assert main([*few, *both, "--start", "small"]) == 2
+    assert "clips.json cannot be read" in capsys.readouterr().err
+    saved = {key: {} for key in KEYS}
+    torch.save(saved, out / "checkpoint.pt")  # of a student
+    assert main([*few, *both, "--start", "small"]) == 2
+    assert "is no checkpoint of a tracking decoder" in capsys.readouterr().err
+    assert (out / "config.json").read_bytes() == before
+
+
 class _NoClips:
     def __getitem__(self, number: int) -> None:
         raise AssertionError(f"clip {number} is made again")
@@ -202,7 +229,9 @@ def test_what_it_is_not_trained_with(shapes: Path, tmp_path: Path, capsys: pytes
     out = ["--out", str(tmp_path / "run")]
     for wrong, told in (
         ([], "--data"), (["--data", str(shapes), "--video-share", "2"], "at least 0 and at most 1"),
-        (["--data", str(shapes), "--clips", "0"], "--clips"), (["--video", str(tmp_path / "none")], "no data set"),
+        (["--data", str(shapes), "--clips", "0"], "--clips"), (["--data", str(shapes), "--clips", "9" * 30], "at most 1000000"),
+        (["--data", str(shapes), "--validation-clips", "9" * 30], "at most 1000000"),
+        (["--data", str(shapes), "--batch-size", "9" * 30], "at most 1024"), (["--video", str(tmp_path / "none")], "no data set"),
     ):  # fmt: skip
         assert main(["track", *wrong, *out]) == 2
         assert told in capsys.readouterr().err

@@ -17,9 +17,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
+from filelock import FileLock  # noqa: E402
+
 import tinyseg  # noqa: E402
 from tinyseg.dataset import read_photos  # noqa: E402
 from tinyseg.distill import data as training_data  # noqa: E402
+from tinyseg.distill import train as train_module  # noqa: E402
 from tinyseg.distill.__main__ import main  # noqa: E402
 from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.export import export  # noqa: E402
@@ -31,7 +34,7 @@ from tinyseg.distill.step_inputs import open_batches  # noqa: E402
 from tinyseg.distill.teachers import run_on_noise  # noqa: E402
 from tinyseg.distill.train import run_once, train  # noqa: E402
 from tinyseg.distill.warm_start import folder_shape, load_folder, load_weights, start_from  # noqa: E402
-from tinyseg.errors import InputError  # noqa: E402
+from tinyseg.errors import DataError, InputError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
 
@@ -205,12 +208,15 @@ def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze", "99"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--freeze-norms"]) == 2
     assert main(["train", "--data", str(shapes), "--out", out, "--distil-tokens", "1"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--distil-masks", "0.9"]) == 2
+    assert main(["train", "--data", str(shapes), "--out", out, "--oversample", "s2=3"]) == 2
     alone = ["train", "--data", str(shapes), "--out", out, "--ground-truth", "0"]
     assert main(alone) == 2
     assert main([*alone, "--teacher", "tinyseg:packaged", "--distil-masks", "0"]) == 2
     assert main([*alone[:-1], "-1"]) == 2
     err = capsys.readouterr().err
-    assert err.count("tinyseg.distill: ") == err.count("\n") == 14 and "weights_only" not in err
+    assert err.count("tinyseg.distill: ") == err.count("\n") == 16 and "weights_only" not in err
+    assert "--oversample s2: no photo is of that source; the data's are s0, s1" in err
     assert "give them with --start" in err and "add --teacher" in err
     assert "leaves the teacher alone" in err and "leaves nothing to learn" in err and "at least 0, got -1" in err
 
@@ -391,3 +397,80 @@ def test_the_run_folder_shows_what_happened(shapes: Path, tmp_path: Path, monkey
     assert cv2.imread(str(out / "samples-4.jpg")).shape[0] == 640
     best, last = (torch.load(out / n, weights_only=True) for n in ("best.pt", "checkpoint.pt"))
     assert best["best"] == last["best"] and best["step"] in (2, 4)
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_what_a_run_cannot_go_on_with_is_told_and_changes_nothing(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    few = ["train", "--data", str(shapes), "--workers", "0", "--instances", "2", "--batch-size", "2", "--size", "small"]
+    few += ["--validation-photos", "0", "--steps"]
+    assert main([*few, "1", "--out", str(out)]) == 0
+    before = (out / "config.json").read_bytes()
+    capsys.readouterr()
+    teacher = ["--teacher", "tinyseg:small"]
+    for given, says in (
+        (["--freeze", "2"], "with other options (--freeze"),
+        ([*teacher, "--distil-embedding", "1"], "with other options (--freeze"),
+        (["--size", "base"], "another size"),
+    ):
+        assert main([*few, "2", "--out", str(out), *given]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1 and (out / "config.json").read_bytes() == before
+    taught = tmp_path / "taught"
+    assert main([*few, "1", "--out", str(taught), *teacher, "--distil-embedding", "1"]) == 0
+    saved = torch.load(taught / "checkpoint.pt", weights_only=True)
+    for change, says in (
+        ({"adapter": {k: v[:1] for k, v in saved["adapter"].items()}}, "a teacher with other features"),
+        ({"kind": "track"}, "is of a tracking decoder"),
+    ):
+        torch.save({**saved, **change}, taught / "checkpoint.pt")
+        capsys.readouterr()
+        assert main([*few, "2", "--out", str(taught), *teacher, "--distil-embedding", "1"]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text('{"of": "somebody"}')
+    assert main([*few, "1", "--out", str(mine)]) == 2
+    assert "config.json was not written by a training" in capsys.readouterr().err
+    assert [p.read_text() for p in mine.glob("*.json")] == ['{"of": "somebody"}']
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_two_trainings_in_one_folder(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyseg.distill.run_folder.LOCK_SECONDS", 0)
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(DataError, match="another training is writing"):
+        train(config(shapes, tmp_path / "run", 1))
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_killed_run_says_nothing_twice(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps after the last checkpoint are made again, and so are their rows."""
+    monkeypatch.setattr(train_module, "LOG_EVERY", 1)
+    settings = replace(config(shapes, tmp_path / "run", 2), validation_photos=1)
+    for steps in (1, 2):
+        train(replace(settings, steps=steps))
+        # Killed at step 4, without a checkpoint since.
+        with (tmp_path / "run" / "steps.csv").open("a") as file:
+            file.write("3,0,0,0,0,0\n4,0,")
+    with (tmp_path / "run" / "steps.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    train(replace(settings, steps=3))
+    (tmp_path / "run" / "checkpoint.pt").unlink()  # none was written yet
+    train(settings)
+    for name in ("steps.csv", "validation.csv"):
+        with (tmp_path / "run" / name).open() as file:
+            assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"][-1 if name == "validation.csv" else 0 :]
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_spent_time_budget_is_told(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = replace(config(shapes, tmp_path / "run", 9), minutes=0.001, validation_photos=0)
+    step = torch.load(train(settings), weights_only=True)["step"]
+    capsys.readouterr()
+    assert torch.load(train(settings), weights_only=True)["step"] == step < 9
+    assert "its 0.001 minutes are spent, give more --minutes to go on" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 pytest.importorskip("onnx", reason="onnx is not installed (pip install 'tinyseg[train]')")
 
 from tinyseg.dataset import read_photos  # noqa: E402
+from tinyseg.distill.__main__ import main  # noqa: E402
+from tinyseg.distill.average import average_checkpoints  # noqa: E402
+from tinyseg.distill.checkpoint import KEYS, save_checkpoint  # noqa: E402
 from tinyseg.distill.config import TrainConfig  # noqa: E402
 from tinyseg.distill.data import TrainingBatches  # noqa: E402
 from tinyseg.distill.export import example_inputs  # noqa: E402
@@ -82,3 +86,23 @@ def test_validation_figures_of_the_packaged_model(shapes: Path) -> None:
     figures = validate(student, photos[:4], torch.device("cpu"))
     assert list(figures) == ["box_frame", "click_frame", "oracle_frame", "click3_frame", "box_zoom"]
     assert figures["box_frame"] > 0.8 and figures["click3_frame"] > figures["click_frame"] - 0.02
+
+
+def test_damaged_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = SIZES["small"]
+    state = Student(shape).state_dict()
+    name = "decoder.output_tokens"
+    facts = {**{key: {} for key in KEYS}, "shape": asdict(shape), "step": 1, "spent": 1.0}
+    for wrong in (
+        {k: v for k, v in state.items() if k != name}, {**state, name: state[name][:1]}, {**state, "decoder.more": state[name]},
+    ):  # fmt: skip
+        save_checkpoint(tmp_path / "x.pt", {**facts, "student": wrong, "average": wrong})
+        with pytest.raises(InputError, match="does not hold the student that it states: decoder"):
+            average_checkpoints([tmp_path / "x.pt"], None, 1, tmp_path / "mean.pt")  # type: ignore[arg-type]
+        assert main(["export", str(tmp_path / "x.pt"), "--out", str(tmp_path / "out")]) == 2
+        err = capsys.readouterr().err
+        assert "does not hold the student that it states: decoder" in err and err.count("\n") == 1
+    shutil.copytree(PACKAGED, tmp_path / "model")
+    (tmp_path / "model" / "encoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"encoder\.onnx is not a graph that can be read"):
+        load_folder(Student(folder_shape(PACKAGED)), tmp_path / "model", lambda _: None)

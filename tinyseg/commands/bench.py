@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyseg.arguments import parse_size
 from tinyseg.commands.options import add_engine_options, load_for_everything, load_segmenter
+from tinyseg.commands.results import file_for_results
 from tinyseg.dataset import read_photos
 from tinyseg.errors import InputError
 from tinyseg.files import write_bytes
@@ -109,7 +110,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,6 +128,18 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--everything goes with --peer or --peer-onnx; alone it is --scenario everything")
     if args.report and not args.all:
         raise InputError("--report goes with --all")
+    chosen = given[0] if given else REPORT if args.report else SCENARIOS
+    for name, runs in ACTS_IN.items():
+        if chosen not in runs and getattr(args, name) != args.default_of(name):
+            beside = (
+                "beside --all and --scenario without --report"
+                if chosen == SCENARIOS
+                else f"beside --{chosen.replace('_', '-')}"
+            )
+            raise InputError(f"--{name.replace('_', '-')} does nothing {beside}; leave it out")
+    for option, file in (("--json", args.json), ("--csv", args.csv)):
+        if file and file != "-":
+            file_for_results(option, file)
     return RUNS[given[0]](args) if given else run_scenarios(args)
 
 
@@ -201,12 +214,12 @@ def run_scenarios(args: argparse.Namespace) -> int:
     if args.data:
         request = replace(request, accuracy=scenarios.measure_accuracy(request, Path(args.data)))
     measured = [scenarios.run(replace(request, scenario=name)) for name in dict.fromkeys(names)]
+    if args.csv:
+        write_bytes(Path(args.csv), rows.to_csv(measured).encode())
     if report_folder is not None:
         command = shlex.join(["tinyseg", *(sys.argv[1:] or ["bench"])])
         text = write_report(load_segmenter(args), measured, report_folder, command, args.rounds)
         return emit(rows.to_json(measured), text, args.json)
-    if args.csv:
-        write_bytes(Path(args.csv), rows.to_csv(measured).encode())
     text = rows.to_markdown(measured)
     if args.sam2:
         text = "\n".join([text, "", *rows.against_sam2(measured)])
@@ -217,6 +230,18 @@ def run_scenarios(args: argparse.Namespace) -> int:
 RUNS = {
     "compare": run_compare, "precisions": run_precisions, "profile": run_profile, "peer": run_rival,
     "peer_onnx": run_rival, "baseline": run_rival,
+}  # fmt: skip
+
+SCENARIOS, REPORT = "scenarios", "report"
+RIVALS = ("peer", "peer_onnx", "baseline")
+# Options that act in some runs alone, and these: what is accepted and not heeded would be taken for measured.
+ACTS_IN = {
+    "seconds": (SCENARIOS, REPORT), "frames": (SCENARIOS, REPORT), "sam2": (SCENARIOS, REPORT),
+    "data": (SCENARIOS, REPORT, "precisions"), "random_weights": ("baseline",), "rounds": (REPORT, "precisions", *RIVALS),
+    "json": (SCENARIOS, REPORT, "precisions", "profile", *RIVALS),
+    "model": (SCENARIOS, REPORT, "precisions", "profile", *RIVALS),
+    "threads": (SCENARIOS, REPORT, "precisions", "profile", *RIVALS),
+    "engine": (SCENARIOS, REPORT, "profile", *RIVALS), "precision": (SCENARIOS, REPORT, "profile", *RIVALS),
 }  # fmt: skip
 
 

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("the model was given twice; leave --model out")
     if any(n < 1 for n in args.prompts):
         raise InputError(f"--prompts takes positive numbers, but got {min(args.prompts)}")
+    if args.bisect and (args.out or len(args.prompts) > 1):
+        raise InputError("--bisect compares one engine and writes none; leave --out and further --prompts out")
     if args.out:
         require_replaceable(Path(args.out))  # told before the work, not after
     model = open_model(args.model_path or args.model)

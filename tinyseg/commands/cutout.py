@@ -150,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
         return opened[0]
 
     if names_stream(args.source):
-        if args.trim or args.resume:
-            raise InputError("--trim and --resume are for images")
+        if args.trim or args.resume or args.format != "png":
+            raise InputError("--trim, --resume and --format are for images; a video's format is that of its --out")
         return cut_video(load(), args, what_to_find(args, load), background)
     images = find_images(args.source)
     out = ResultFolder(folder_for_results(args.out))

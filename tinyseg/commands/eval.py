@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyseg.arguments import check_choice, check_path, check_whole
 from tinyseg.commands.options import add_engine_options, load_segmenter
+from tinyseg.commands.results import file_for_results
 from tinyseg.dataset import Photo, read_photos
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
@@ -119,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"--long-side is of mean IoU alone; leave it out, or --{(given or ['pictures'])[0].replace('_', '-')}"
         )
+    if args.json and args.json != "-":
+        file_for_results("--json", args.json)
     if args.video:
         return run_video(args)
     if args.find:
@@ -188,11 +191,11 @@ def run_cutout(args: argparse.Namespace, seg: Segmenter, photos: Sequence[Photo]
 def run_find(args: argparse.Namespace) -> int:
     from tinyseg.bench.finding import is_videos, measure_photos, measure_videos  # noqa: PLC0415
 
-    data = Path(args.data)
+    data = check_path("DATA", args.data)
     videos = is_videos(data)
     photos = [] if videos else chosen_photos(args)
     seg = load_segmenter(args)
-    report = measure_videos(seg, data) if videos else measure_photos(seg, photos)
+    report = measure_videos(seg, data, args.set or (), args.limit) if videos else measure_photos(seg, photos)
     return _tell(args, seg, "the same thing found", report.to_json(), report.to_markdown())
 
 

@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyseg.arguments import check_path
 from tinyseg.commands.coco import CocoWriter
 from tinyseg.commands.inputs import is_stream
 from tinyseg.commands.like import add_like_options, read_reference
 from tinyseg.commands.options import add_engine_options, add_zoom_option, load_segmenter
-from tinyseg.commands.results import FORMATS, Target, describe, tell_failure, unique_names, write_results
+from tinyseg.commands.results import (
+    FORMATS,
+    Target,
+    describe,
+    file_for_results,
+    tell_failure,
+    unique_names,
+    write_results,
+)
 from tinyseg.commands.stream import check_sink_apart, exit_code
 from tinyseg.errors import DataError, InputError
 from tinyseg.images import find_images, read_image
@@ -78,15 +85,19 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.images and not args.save:
         raise InputError("name images or a stream to find it in, or --save FILE to keep it")
+    if "-" in args.images:
+        raise InputError("find reads files, cameras and streams, not standard input; give a file")
     in_stream = len(args.images) == 1 and is_stream(args.images[0])
     if in_stream and (args.out != "." or args.format != "png"):
         raise InputError("--out and --format are for images; a stream's results go to a --sink")
     if not in_stream and args.sink != "null":
         raise InputError("--sink is for a video, camera or stream; images' results go to --out, in a --format")
+    if args.save:
+        file_for_results("--save", args.save)
     seg = load_segmenter(args)
     reference = read_reference(args, seg)
     if args.save:
-        reference.save(check_path("--save", args.save))
+        reference.save(args.save)
     seg.check_find(reference, args.most, args.threshold)
     if in_stream:
         return find_in_stream(seg, reference, args)

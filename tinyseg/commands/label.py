@@ -85,7 +85,10 @@ def add_parser(commands: Any) -> None:
         help="workers, each on its share of the cores (default: 1; with --ray as many as there is room for)",
     )  # fmt: skip
     group.add_argument(
-        "--devices", default="", metavar="N,N", help="CUDA devices that --processes or --ray take in turn, such as 0,1"
+        "--devices",
+        default="",
+        metavar="N,N",
+        help="CUDA devices that --processes take in turn, such as 0,1; with --ray each worker gets one GPU, which Ray chooses",
     )
     group.add_argument(
         "--ray",

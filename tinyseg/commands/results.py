@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -106,6 +107,21 @@ def folder_for_results(text: str) -> Path:
         raise InputError(
             f"--out {clipped(place)} {told}, and results go into a folder, each under its own name; give a folder"
         )
+    return place
+
+
+def file_for_results(option: str, text: str) -> Path:
+    """A file that is written when the work is done. Raises DataError, before the work, where none can be written there."""
+    place = check_path(option, text)
+    there = path_kind(place)
+    if there == "folder":
+        raise DataError(f"{option} {clipped(place)} is a folder; name a file")
+    if there is None:
+        above = next(p for p in place.absolute().parents if path_kind(p) is not None)
+        if path_kind(above) != "folder" or not os.access(above, os.W_OK):
+            raise DataError(
+                f"{option} {clipped(place)} cannot be written: nothing can be put into {clipped(above)}; name another file"
+            )
     return place
 
 

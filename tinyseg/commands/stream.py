@@ -45,6 +45,8 @@ def open_ends(args: argparse.Namespace) -> tuple[Source, Sink]:
     check_sink_apart(args.sink, args.source)
     if args.raw_size is not None and args.source != "-":
         raise InputError("--raw-size is for raw frames on standard input, of the source -")
+    if args.raw_color != "bgr" and args.source != "-":
+        raise InputError("--raw-color is of raw frames on standard input, of the source -; leave it out")
     size = (0, 0) if args.raw_size is None else parse_size("--raw-size", args.raw_size, MAX_SIDE)
     source = open_source(args.source, getattr(sys.stdin, "buffer", None), size, args.raw_color)
     try:

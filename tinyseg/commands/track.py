@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tinyseg.arguments import check_path, clipped, path_kind
 from tinyseg.commands.options import add_engine_options, load_segmenter
 from tinyseg.commands.prompts import parse_boxes, parse_points, prompt_of, read_prompt_file
+from tinyseg.commands.results import file_for_results
 from tinyseg.commands.stream import (
     add_stream_options,
     exit_code,
@@ -19,7 +18,7 @@ from tinyseg.commands.stream import (
     run_loop,
     tell_result,
 )
-from tinyseg.errors import DataError, PromptError
+from tinyseg.errors import PromptError
 from tinyseg.images import read_mask
 from tinyseg.loop import Loop
 from tinyseg.prompts import Prompt
@@ -93,10 +92,8 @@ def run(args: argparse.Namespace) -> int:
     later = read_prompt_file("--prompts", args.prompts, PROMPT_LINE, later_prompt) if args.prompts else []
     if not prompts and not later and not args.restore:
         raise PromptError("say what to follow: --box X0,Y0,X1,Y1, --point X,Y, --mask FILE, or --prompts FILE")
-    if args.save and path_kind(check_path("--save", args.save)) == "folder":
-        raise DataError(
-            f"--save {clipped(args.save)} is a folder; name a file, such as {clipped(Path(args.save) / 'state.npz')}"
-        )
+    if args.save:
+        file_for_results("--save", args.save)
     seg = load_segmenter(args)
     tracker = seg.tracker()
     if args.restore:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tinyseg.detect import BoxSource, open_detector
-from tinyseg.detect.boxes import require_known
-from tinyseg.detect.graph import OnnxDetector
+from tinyseg.detect import BoxSource, GroundingDino, OnnxDetector, open_detector
+from tinyseg.detect.card import require_words
 from tinyseg.errors import PromptError
 from tinyseg.prompts.text import phrases
 
@@ -37,6 +36,6 @@ def open_words(args: argparse.Namespace) -> BoxSource | None:
         raise PromptError("--text and --detector find boxes themselves; leave out --point, --box and --mask")
     words = phrases(args.text) if args.text is not None else ()
     source = open_detector(args.detector, args.engine, args.threads, args.text_threshold)
-    if isinstance(source, OnnxDetector):
-        require_known(words, source.card.labels)  # once, and not for every image
+    if isinstance(source, (OnnxDetector, GroundingDino)):
+        require_words(source.card, words)  # once, and not for every image
     return source

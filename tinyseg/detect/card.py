@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tinyseg.arguments import check_path, clipped, path_kind
-from tinyseg.errors import DataError, ModelError
+from tinyseg.detect.boxes import require_known
+from tinyseg.errors import DataError, ModelError, PromptError
 from tinyseg.files import read_regular
 
 FORMAT = 1
@@ -69,6 +70,8 @@ def open_card(place: str | Path) -> Card:
         raise ModelError(f"{clipped(path)} is not JSON ({exc!s:.100})") from exc
     try:
         return _card(path, read)
+    except DataError:
+        raise  # of a file that the card names; it is a ValueError too
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         what = f"lacks {exc}" if isinstance(exc, KeyError) else f"misstates a field ({exc!s:.200})"
         raise ModelError(f"{clipped(path)} {what}; docs/words.md lists the fields") from exc
@@ -84,14 +87,16 @@ def _card(path: Path, read: Any) -> Card:
         raise ModelError(f"{clipped(path)}: {read['file']} is damaged (its sha256 is not the stated one); get it again")
     image = read["input"]
     yolo = kind == "yolo"
-    outputs = tuple(_name(n) for n in read["outputs"])
+    outputs = tuple(_name(n) for n in _list("outputs", read["outputs"]))
+    if not outputs:
+        raise ValueError("outputs must list the names of the graph's outputs")
     boxes = _name(read.get("boxes", outputs[0]))
     scores = boxes if yolo else _name(read["scores"])
     classes = None if read.get("classes") is None else _name(read["classes"])
     for name in {boxes, scores, classes} - {None}:
         if name not in outputs:
             raise ValueError(f"{name!r} is not among outputs")
-    labels = tuple(str(label) for label in read.get("labels", ()))
+    labels = tuple(str(label) for label in _list("labels", read.get("labels", [])))
     if len(labels) > MOST_LABELS or (kind != "grounding-dino" and not labels):
         raise ValueError("labels must list the names of the classes")
     text = read.get("text")
@@ -110,14 +115,56 @@ def _card(path: Path, read: Any) -> Card:
     )  # fmt: skip
 
 
+def require_words(card: Card, words: Sequence[str]) -> None:
+    """Raises PromptError for words that a detector cannot look for, and where it cannot do without."""
+    if card.kind != "grounding-dino":
+        require_known(words, card.labels)
+    elif not words:
+        raise PromptError('Grounding DINO looks for words; give some, as in --text "dog. red cup"')
+
+
+def fingerprint(card: Card) -> str:
+    """sha256 of all that decides a detector's answers: its graph, its description, its tokenizer. Raises what reading does."""
+    stated = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("folder", "graph")}
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    if card.text is not None:
+        digest.update(read_tokenizer(card))
+    return digest.hexdigest()
+
+
+def read_tokenizer(card: Card) -> bytes:
+    """The tokenizer.json of a detector that takes any words. Raises DataError or ModelError."""
+    try:
+        return member(card.folder, (card.text or {})["tokenizer"], MOST_TOKENIZER_BYTES)
+    except DataError:
+        raise  # says which file is missing; it is a ValueError too
+    except (KeyError, ValueError) as exc:
+        raise misstated_text(card, exc) from exc
+
+
+def misstated_text(card: Card, exc: Exception) -> ModelError:
+    """The error of a text part that is not as export-detector writes it."""
+    return ModelError(f"{clipped(card.folder)}: {CARD} misstates its text part ({exc!s:.200}); export it again")
+
+
 def member(folder: Path, name: Any, most_bytes: int) -> bytes:
     """A file of a detector's folder, by its plain name. Raises ValueError or DataError."""
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"{name!r} must be the plain name of a file in the same folder")
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise ValueError(f"{name!r:.60} must be the plain name of a file in the same folder")
     try:
         return read_regular(folder / name, most_bytes)
     except OSError as exc:
-        raise DataError(f"{clipped(folder / name)} cannot be read: {exc.strerror or exc}") from exc
+        raise DataError(
+            f"{clipped(folder / name)}, which {CARD} names, cannot be read: {exc.strerror or exc}; put the file itself there, or "
+            f"mend the name in {CARD}"
+        ) from exc
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    """What is a list in JSON: a text would be taken for its letters, an object for its keys."""
+    if not isinstance(value, list):
+        raise ValueError(f"{field} must be a list of names, but is {value!r:.60}")
+    return value
 
 
 def _one_of(row: Mapping[str, Any], field: str, choices: tuple[str, ...], default: str | None = None) -> str:

@@ -167,6 +167,18 @@ def _unpacked(
     card: Card, out: Mapping[str, NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]:
     """Boxes (N, 4), scores (N,) and class numbers (N,). Raises ModelError where the outputs are not as described."""
+    try:
+        return _as_described(card, out)
+    except (ValueError, IndexError) as exc:  # of NumPy: a card is soon wrong about which output is which
+        shapes = ", ".join(f"{name} {np.shape(out[name])}" for name in card.outputs if name in out)
+        raise ModelError(
+            f"the graph's outputs ({shapes}) do not belong together as the card says; check outputs, boxes, scores and classes there"
+        ) from exc
+
+
+def _as_described(
+    card: Card, out: Mapping[str, NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]:
     boxes = np.asarray(out[card.boxes], np.float32)
     labels = len(card.labels)
     if card.kind == "yolo":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyseg.arguments import check_whole
 from tinyseg.detect.boxes import Boxes, checked_boxes
-from tinyseg.detect.card import MOST_TOKENIZER_BYTES, Card, member
+from tinyseg.detect.card import Card, misstated_text, read_tokenizer, require_words
 from tinyseg.detect.graph import DetectorGraph, sigmoid
 from tinyseg.errors import ModelError, NotInstalled, PromptError
 
@@ -78,10 +78,9 @@ class GroundingDino:
         try:
             self._length = check_whole("text.length", text["length"], 8, MOST_TOKENS)
             self._separators = tuple(int(i) for i in text["separators"])
-            content = member(card.folder, text["tokenizer"], MOST_TOKENIZER_BYTES).decode()
         except (KeyError, TypeError, ValueError) as exc:
-            raise ModelError(f"{card.folder}: detector.json misstates its text part ({exc}); export it again") from exc
-        self._tokenizer = _tokenizer(content)
+            raise misstated_text(card, exc) from exc
+        self._tokenizer = _tokenizer(read_tokenizer(card))
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
         shapes = {n: (1, self._length) for n in TEXT_INPUTS} | {"mask": (1, self._length, self._length)}
@@ -102,8 +101,7 @@ class GroundingDino:
     def find(self, frame: NDArray[np.uint8], words: Sequence[str] = ()) -> Boxes:
         """As :class:`tinyseg.detect.BoxSource`. A box's score is its surest token's, as transformers has it; its label is
         the phrase of its surest word."""
-        if not words:
-            raise PromptError('Grounding DINO looks for words; give some, as in --text "dog. red cup"')
+        require_words(self.card, words)
         text = self.text_inputs(words)
         out = self._graph.run(frame, {n: getattr(text, n) for n in TEXT_INPUTS})
         certain = sigmoid(np.asarray(out[self.card.scores], np.float32)[0])  # (queries, T)
@@ -119,13 +117,13 @@ class GroundingDino:
         return checked_boxes(self._graph.to_frame(boxes[kept], frame), names, scores[kept], frame)
 
 
-def _tokenizer(content: str) -> Any:
+def _tokenizer(content: bytes) -> Any:
     try:
         import tokenizers  # noqa: PLC0415 - an extra
     except ImportError as exc:
         raise NotInstalled("words are split with the tokenizers package; run: pip install 'tinyseg[words]'") from exc
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(content)
+        tokenizer = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as exc:  # it raises plain Exception
         raise ModelError(f"the detector's tokenizer.json cannot be read ({exc!s:.100}); export it again") from exc
     tokenizer.no_padding()

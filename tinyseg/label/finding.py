@@ -12,14 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyseg.arguments import check_path, check_whole, clipped, shown
+from tinyseg.arguments import check_choice, check_path, check_whole, clipped, shown
 from tinyseg.detect import Boxes, BoxSource, name_boxes, open_detector
-from tinyseg.detect.card import open_card
+from tinyseg.detect.card import fingerprint, open_card, require_words
 from tinyseg.errors import DataError, InputError, PromptError
+from tinyseg.graphs.everything_rule import MAX_POINTS_PER_SIDE
 from tinyseg.label.coco import read_coco
 from tinyseg.masks import Masks
 from tinyseg.predict.everything import Search
 from tinyseg.predict.exemplar import MAX_FOUND, THRESHOLD, Reference
+from tinyseg.predict.second_look import ZOOM_CHOICES
 from tinyseg.predict.segmenter import Segmenter
 from tinyseg.prompts.text import phrases
 from tinyseg.rle import CocoRle, decode_rle, encode_rle
@@ -63,6 +65,12 @@ class Finder(Protocol):
         ...
 
 
+def check_share(name: str, value: Any) -> None:
+    """Raises InputError for what is no number in [0, 1]."""
+    if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+        raise InputError(f"{name} must lie in [0, 1], but is {shown(value)}")
+
+
 @dataclass(frozen=True)
 class Everything:
     """All regions (``tinyseg everything``); None leaves a threshold to the model."""
@@ -78,10 +86,11 @@ class Everything:
             if isinstance(value, np.generic):  # numpy's numbers go into no JSON
                 object.__setattr__(self, name, value.item())
         Search(crop_layers=self.crop_layers, min_area=self.min_area)
+        if self.points_per_side is not None:
+            check_whole("points_per_side", self.points_per_side, 1, MAX_POINTS_PER_SIDE)
         for name in ("score", "stability"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise InputError(f"{name} must lie in [0, 1], but is {shown(value)}")
+            if getattr(self, name) is not None:
+                check_share(name, getattr(self, name))
 
     def facts(self) -> dict[str, Any]:
         """What decides the answers, for the job's own file."""
@@ -111,12 +120,18 @@ class Words:
     def __post_init__(self) -> None:
         if self.text is not None:
             phrases(self.text)
+        if self.threshold is not None:
+            check_share("threshold", self.threshold)
+        check_choice("zoom", self.zoom, ZOOM_CHOICES)
 
     def facts(self) -> dict[str, Any]:
-        """Raises DataError or ModelError where the detector cannot be read."""
+        """Raises DataError or ModelError where the detector cannot be read, PromptError for words that it does not know."""
+        card = open_card(self.detector)
+        require_words(card, self.categories)  # once, and not for every picture
         asked = {name: value for name, value in asdict(self).items() if name != "detector"}
-        # Another detector of the same name gives other labels; the digest is short to be seen whole in a message.
-        return {"words": {"detector": f"{Path(self.detector).name} {open_card(self.detector).sha256[:16]}", **asked}}
+        # Another detector of the same name, or one described otherwise, gives other labels; the digest is short to be seen
+        # whole in a message.
+        return {"words": {"detector": f"{Path(self.detector).name} {fingerprint(card)[:16]}", **asked}}
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -137,6 +152,9 @@ class BoxFile:
     path: str
     zoom: str = "auto"
     whole: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_choice("zoom", self.zoom, ZOOM_CHOICES)
 
     def facts(self) -> dict[str, Any]:
         try:
@@ -164,8 +182,8 @@ class Like:
 
     def __post_init__(self) -> None:
         check_whole("most", self.most, 1, MAX_FOUND)
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold must lie in [0, 1], but is {self.threshold!r}")
+        check_share("threshold", self.threshold)
+        check_choice("zoom", self.zoom, ZOOM_CHOICES)
 
     def facts(self) -> dict[str, Any]:
         return {"like": {**asdict(self), "reference": reference_digest(Reference.load(self.reference))}}

@@ -16,13 +16,14 @@ from filelock import FileLock, Timeout
 from tinyseg.arguments import check_choice, check_path, check_whole, clipped, path_kind, shown
 from tinyseg.errors import DataError, InputError
 from tinyseg.files import write_bytes
+from tinyseg.graphs.model import model_place
 from tinyseg.label.cluster import import_ray, label_on_ray
 from tinyseg.label.coco import read_coco
-from tinyseg.label.finding import BoxFile, Everything, Wanted, check_facts
+from tinyseg.label.finding import BoxFile, Everything, Like, Wanted, Words, check_facts
 from tinyseg.label.gather import Totals, gather_coco, gather_errors, gather_yolo
 from tinyseg.label.inputs import FILES, TAR, VIDEO, Plan, Shard, input_list, make_plan, plain_path, require_apart
 from tinyseg.label.processes import label_in_processes
-from tinyseg.label.shard import SHARDS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
+from tinyseg.label.shard import SHARDS, STATS, TEMPORARY, Journal, ShardStats, read_stats, shards_done, stats_path
 from tinyseg.label.worker import AUTO, COPY, NONE, PICTURES, Setup, Worker
 from tinyseg.predict.load import MOST_THREADS, load
 from tinyseg.predict.segmenter import Segmenter
@@ -95,8 +96,8 @@ def label(
     ``out``: "auto" frames of videos and members of tars, for yolo and webdataset all; "copy" all; "none". shard: pictures a shard,
     which is what a kill loses. every: of a video, every so many frames. tracks: follow up to so many objects through each video,
     under ids; 0: every frame by itself. processes: workers, each on its share of the cores; 1 with ray for all that the cluster has
-    room for. devices: CUDA devices for
-    them, in turn; with one process there is nothing to deal out. ray: the address of a Ray cluster, or "local". model, engine, precision,
+    room for. devices: CUDA devices for them, in turn (with ray any of them give each worker one GPU, which Ray chooses); with one
+    process there is nothing to deal out. ray: the address of a Ray cluster, or "local". model, engine, precision,
     threads (of each worker) as of :func:`tinyseg.load`. watch: show progress on a terminal.
 
     A script that asks for processes begins with the usual ``if __name__ == "__main__":``, as each of them imports it.
@@ -127,8 +128,11 @@ def label(
     named = [check_path("an input", given) for given in inputs]
     avoid = kept if any(path_kind(i) == "folder" and plain_path(i) == place for i in named) else [place]
     plan = make_plan(inputs, shard, every, tracks > 0, avoid)
-    if tracks and not any(s.kind == VIDEO for s in plan.shards):
-        raise InputError("tracks follow objects through videos, and there is none among the inputs")
+    if not any(s.kind == VIDEO for s in plan.shards):
+        if tracks:
+            raise InputError("tracks follow objects through videos, and there is none among the inputs")
+        if every != 1:
+            raise InputError("every is of a video's frames, and there is no video among the inputs; leave it out")
     if format == YOLO:
         require_apart(plan)
     if isinstance(wanted, BoxFile):
@@ -144,8 +148,8 @@ def label(
         }  # fmt: skip
         write_job(folder, facts, {"root": str(plan.root), "shards": len(plan.shards), "categories": wanted.categories})
         setup = Setup(
-            wanted, place, plan.root, kind, images, every, tracks, model, _same_engine(engine, segmenter), info.precision,
-            threads, journal=ray is not None or processes > 1,
+            _same_files(wanted), place, plan.root, kind, images, every, tracks, _same_model(model),
+            _same_engine(engine, segmenter), info.precision, threads, journal=ray is not None or processes > 1,
         )  # fmt: skip
         done = shards_done(place, kind)
         pending = [n for n in range(len(plan.shards)) if n not in done]
@@ -173,6 +177,20 @@ def label(
 def _same_engine(asked: str, segmenter: Segmenter) -> str:
     """What workers are to open: the engine that "auto" chose here, so that all machines take the same."""
     return segmenter.info.engine if asked == "auto" else asked
+
+
+def _same_files(wanted: Wanted) -> Wanted:
+    """What is looked for with whole paths: workers on a cluster run in folders of their own."""
+    if isinstance(wanted, Words):
+        return replace(wanted, detector=str(plain_path(Path(wanted.detector))))
+    if isinstance(wanted, BoxFile):
+        return replace(wanted, path=str(plain_path(Path(wanted.path))))
+    return replace(wanted, reference=str(plain_path(Path(wanted.reference)))) if isinstance(wanted, Like) else wanted
+
+
+def _same_model(model: str | None) -> str | None:
+    """The same of a model; a packaged one goes by its name, as machines may keep it in different places."""
+    return model if model is None or model_place(model) != Path(model) else str(plain_path(Path(model)))
 
 
 def run(found: Iterator[ShardStats], plan: Plan, done: int, watch: bool) -> int:
@@ -240,8 +258,8 @@ def opened(place: Path, format: str | None) -> Iterator[ResultFolder]:
         raise DataError(
             f"another job is writing into {clipped(place)}; wait for its end, or name another --out"
         ) from exc
-    except OSError as exc:
-        raise DataError(f"{clipped(place)} cannot be locked: {exc.strerror or exc}") from exc
+    except (OSError, NotImplementedError) as exc:  # the latter of file systems that know no locks
+        raise DataError(f"{clipped(place)} cannot be locked: {getattr(exc, 'strerror', None) or exc}") from exc
     try:
         with suppress(FileExistsError):
             (place / SHARDS).mkdir()
@@ -253,9 +271,10 @@ def opened(place: Path, format: str | None) -> Iterator[ResultFolder]:
 
 
 def write_job(folder: ResultFolder, facts: dict[str, Any], others: dict[str, Any]) -> None:
-    """label.json: what the job is. Raises DataError where the folder holds another job."""
+    """label.json: what the job is. Raises DataError where the folder holds labels of another job."""
     path = folder.place(JOB)
-    if path.exists():
+    # One that ended before its first shard, at an engine that is not there, say, left nothing that could be mixed with others.
+    if path.exists() and any(name.endswith((ROWS, TAR_ROWS, STATS)) for name in os.listdir(folder.folder / SHARDS)):
         check_facts(read_job(folder.folder)["job"], json.loads(json.dumps(facts)), folder.folder)
     write_bytes(path, json.dumps({"job": facts, **others}, indent=1).encode())
 

@@ -73,3 +73,42 @@ def test_the_loss_is_of_the_engine_that_runs() -> None:
     facts = PrecisionFacts(("fp32",), {"bf16": 0.2}, speed, lost_on)
     assert "loses 0.11 points" in choose_precision("openvino", ("bf16", "fp32"), facts)[1]
     assert "loses 0.20 points" in choose_precision("onnxruntime", ("bf16", "fp32"), facts)[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["run", "synthetic:64x64:1", "--point", "5,5", "--raw-color", "rgb"], "--raw-color is of raw frames"),
+        (["find", "-", "--like", "mug.npz"], "not standard input"),
+        (["compile", "--bisect", "--out", "engines"], "--bisect compares one engine and writes none"),
+        (["compile", "--bisect", "--prompts", "1", "8"], "further --prompts"),
+        (["cutout", "synthetic:64x64:1", "--auto", "--format", "webp", "--out", "o.webm"], "--format are for images"),
+    ],
+)
+def test_options_that_do_nothing_there_are_told(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*given, "--engine", "fake"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["eval", "nowhere.tar", "--json"], ["bench", "--json"], ["bench", "--csv"],
+        ["track", "synthetic:64x64:1", "--box", "1,1,20,20", "--save"], ["find", "--like", "nothing.npz", "--save"],
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place, says in (
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "file" / "x", "cannot be written: nothing can be put"),
+    ):
+        assert main([*given, str(place), "--engine", "fake"]) == 2
+        err = capsys.readouterr().err
+        assert f"{given[-1]} {place}" in err and says in err and err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"

@@ -196,12 +196,25 @@ def test_rows_that_change_places_are_the_same_boxes() -> None:
         ({"file": "none.onnx"}, "none.onnx"), ({"sha256": "0"}, "damaged"), ({"labels": []}, "labels must"),
         ({"input": {"name": "image", "width": 1, "height": 64}}, "width and height"), ({"input": {}}, "lacks"),
         ({"scores": "x"}, "not among outputs"), ({"unit": "miles"}, "unit must"), ({"threshold": 3}, "threshold"),
-        ({"kind": "grounding-dino"}, "text belongs"), ({"outputs": 3}, "misstates"),
+        ({"kind": "grounding-dino"}, "text belongs"), ({"outputs": 3}, "misstates"), ({"outputs": []}, "outputs must"),
+        ({"labels": "dog"}, "labels must be a list"), ({"labels": {"0": "dog"}}, "labels must be a list"),
     ],
 )  # fmt: skip
 def test_bad_cards_are_told(rf_detr: Path, change: dict[str, Any], says: str) -> None:
     write_card(rf_detr.parent, **change)
     with pytest.raises((ModelError, DataError), match=says):
+        open_detector(rf_detr)
+
+
+def test_a_missing_file_is_no_misstated_field(rf_detr: Path) -> None:
+    write_card(rf_detr.parent, file="none.onnx")
+    with pytest.raises(
+        DataError, match=r"none\.onnx, which detector\.json names, cannot be read: .*; put the file itself there"
+    ):
+        open_card(rf_detr)
+    text = {"length": 8, "separators": [1], "tokenizer": "none.json"}
+    write_card(rf_detr.parent, kind="grounding-dino", text=text)
+    with pytest.raises(DataError, match=r"none\.json, which detector\.json names, cannot be read"):
         open_detector(rf_detr)
 
 
@@ -320,6 +333,23 @@ def test_a_card_of_another_size_than_its_graphs_is_told(rf_detr: Path) -> None:
     write_card(rf_detr.parent, input={"name": "image", "width": 32, "height": 96})
     with pytest.raises(tinyseg.EngineError, match=r"images of 32 x 96: if it takes others, mend width and height"):
         open_detector(rf_detr, "onnxruntime").find(FRAME)
+
+
+@pytest.mark.parametrize(
+    "outputs, change",
+    [
+        ({"dets": np.zeros((1, 3, 4)), "labels": np.zeros((1, 5))}, {}),
+        ({"dets": np.zeros(()), "labels": np.zeros((1, 3, 3))}, {}),
+        ({"dets": np.zeros((1, 0, 4)), "labels": np.zeros((1, 3, 3))}, {}),
+        ({"dets": np.zeros((2, 6, 9)), "labels": np.zeros((1, 3, 3))}, {"kind": "yolo"}),
+    ],
+)
+def test_outputs_that_are_not_as_described_are_told(
+    tmp_path: Path, outputs: dict[str, NDArray[Any]], change: dict[str, Any]
+) -> None:
+    constant_graph(tmp_path / "d.onnx", outputs)
+    with pytest.raises(ModelError, match=r"outputs \(dets \(.*\), labels \(.*\)\) do not belong together"):
+        open_detector(write_card(tmp_path, **change), "onnxruntime").find(FRAME)
 
 
 def test_a_detector_keeps_to_its_engines_errors(rf_detr: Path) -> None:

@@ -208,6 +208,15 @@ def test_two_jobs_on_one_folder(job: Job, tmp_path: Path) -> None:
     assert job.label(tmp_path / "out").shards_before == 4
 
 
+def test_a_file_system_without_locks_is_told(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(FileLock, "acquire", no_lock)
+    with pytest.raises(DataError, match="cannot be locked: no flock here"):
+        job.label(tmp_path / "out")
+
+
 def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
     job.label(tmp_path / "out")
     with pytest.raises(DataError, match="--shard or --every is another"):
@@ -220,6 +229,21 @@ def test_another_job_is_told_by_what_differs(job: Job, tmp_path: Path) -> None:
         label([job.inputs], tmp_path / "out", engine="fake", shard=3)
     with pytest.raises(DataError, match=r'output is "coco" there and "webdataset"'):
         job.label(tmp_path / "out", format="webdataset")
+
+
+def test_a_job_that_ended_before_its_first_shard_claims_no_folder(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def breaks(self: Any, setup: Any, segmenter: Any = None) -> None:
+            raise EngineError("the engine cannot be built")
+
+        patch.setattr(worker_module.Worker, "__init__", breaks)
+        with pytest.raises(EngineError):
+            job.label(tmp_path / "out")
+    assert (tmp_path / "out" / "label.json").exists()
+    assert label([job.inputs], tmp_path / "out", Everything(points_per_side=1), engine="fake").images == 10
 
 
 def test_changed_annotations_are_not_lost(job: Job, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from tests.tinyseg.label.conftest import Job, contents, write_boxes, write_pictu
 from tinyseg.cli import main
 from tinyseg.dataset import read_photos
 from tinyseg.errors import DataError, InputError, PromptError
-from tinyseg.label import BoxFile, Everything, Like, label, worker
+from tinyseg.graphs.model import PACKAGED
+from tinyseg.label import BoxFile, Everything, Like, Words, label, worker
+from tinyseg.label import job as job_module
 from tinyseg.label.inputs import Shard, make_plan
 from tinyseg.label.shard import ShardWriter
 from tinyseg.rle import decode_rle
@@ -110,8 +113,39 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(again)), engine="fake").labelled == 0
     )
-    with pytest.raises(DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"):
-        label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(places[1])), engine="fake")
+    described = shutil.copytree(places[0], tmp_path / "described" / "detector")
+    card = json.loads((described / "detector.json").read_text())
+    (described / "detector.json").write_text(json.dumps({**card, "labels": ["dog", "cup"]}))  # of the same graph
+    for other in (places[1], described):
+        with pytest.raises(
+            DataError, match=r"wanted is .*detector [0-9a-f]{16}.* there and .*detector [0-9a-f]{16}.* now"
+        ):
+            label([tmp_path / "in"], tmp_path / "out", finding.Words("cup. dog", str(other)), engine="fake")
+
+
+def test_words_that_the_detector_does_not_know_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "in", 2)
+    place = write_card(tmp_path / "detector", b"graph")
+    arguments = [
+        "label",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "fake",
+        "--detector",
+        str(place),
+    ]
+    assert main([*arguments, "--text", "dog. horse"]) == 2
+    assert "does not know 'horse'; it knows cup, dog" in capsys.readouterr().err
+    card = json.loads((place / "detector.json").read_text())
+    text = {"length": 8, "separators": [1], "tokenizer": "graph.onnx"}
+    (place / "detector.json").write_text(json.dumps({**card, "kind": "grounding-dino", "text": text}))
+    assert main(arguments) == 2
+    assert "Grounding DINO looks for words; give some" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "label.json").exists()
 
 
 def write_card(folder: Path, graph: bytes) -> Path:
@@ -373,6 +407,7 @@ def test_the_labels_are_no_input_however_they_are_named(job: Job, monkeypatch: p
         (["{in}", "--boxes", "{in}/000.png"], "no COCO file"),
         (["{in}", "--shard", "0"], "shard must be"),
         (["{in}", "--every", "0"], "every must be"),
+        (["{in}", "--every", "5"], "every is of a video's frames, and there is no video"),
         (["{in}", "--processes", "0"], "processes must be"),
         (["{in}", "--tracks", "-1"], "tracks must be"),
         (["{in}", "--devices", "gpu"], "--devices takes"),
@@ -407,6 +442,29 @@ def test_bad_options_are_told_in_one_line(
     assert not (tmp_path / "out" / "shards").exists()
 
 
+def test_workers_elsewhere_are_told_whole_paths(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a cluster run in other folders than the command."""
+    told: list[worker.Setup] = []
+
+    def elsewhere(setup: worker.Setup, *_: object) -> Any:
+        told.append(setup)
+        raise DataError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_module, "import_ray", lambda: None)
+    monkeypatch.setattr(job_module, "label_on_ray", elsewhere)
+    shutil.copytree(PACKAGED, "model")
+    write_card(Path("detector"), b"graph")
+    given = [(BoxFile("boxes.json"), "base"), (Words("dog", "detector"), "model"), (BoxFile("boxes.json"), None)]
+    for i, (wanted, model) in enumerate(given):
+        with pytest.raises(DataError, match="enough"):
+            label(["in"], f"out{i}", wanted, engine="fake", ray="auto", model=model)
+    assert [s.model for s in told] == ["base", str(tmp_path / "model"), None]
+    assert [getattr(s.wanted, "path", None) for s in told] == [str(job.boxes), None, str(job.boxes)]
+    assert getattr(told[1].wanted, "detector", None) == str(tmp_path / "detector")
+    assert all(s.root.is_absolute() and s.out.is_absolute() for s in told)
+
+
 def test_api_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be a list"):
         label("photos", tmp_path / "out")
@@ -419,8 +477,16 @@ def test_api_errors(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(InputError, match="there is none among the inputs"):
         label([tmp_path / "in"], tmp_path / "out", tracks=3)
-    with pytest.raises(InputError, match="threshold"):
-        Like("x.npz", threshold=2)
+    for threshold in (2, float("nan"), "0.5"):
+        with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\]"):
+            Like("x.npz", threshold=threshold)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\]"):
+            Words("dog", "detector", threshold)  # type: ignore[arg-type]
+    for wanted in (Like, BoxFile, partial(Words, None)):
+        with pytest.raises(InputError, match="zoom must be one of"):
+            wanted("x", zoom="sometimes")
+    with pytest.raises(InputError, match="points_per_side must be a whole number"):
+        Everything(points_per_side=0)
     with pytest.raises(InputError, match="crop_layers"):
         Everything(crop_layers=-1)
     numbers = Everything(np.int64(4), np.float32(0.5))  # type: ignore[arg-type]

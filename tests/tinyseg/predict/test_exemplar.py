@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -266,3 +268,24 @@ def test_measurements(
         write_image(tmp_path / "v" / "a" / "masks" / f"{i:05d}.png", masks[0].astype(np.uint8) * 255)
     assert is_videos(tmp_path / "v") and not is_videos(tmp_path / "p.png")
     assert measure_videos(seg, tmp_path / "v").j > 0.8
+    for kind in ("frames", "masks"):
+        shutil.copytree(tmp_path / "v" / "a" / kind, tmp_path / "v" / "b" / kind)
+    for chosen in (measure_videos(seg, tmp_path / "v", ["b"]), measure_videos(seg, tmp_path / "v", limit=1)):
+        assert len(chosen.videos) == 1
+    with pytest.raises(DataError, match="no video c; it has a, b"):
+        measure_videos(seg, tmp_path / "v", ["c"])
+    (tmp_path / "v" / "a" / "frames" / "00010.png").write_bytes(b"")
+    with pytest.raises(DataError, match="are not a frame and its mask"):
+        measure_videos(seg, tmp_path / "v", ["a"])
+
+
+def test_measurements_of_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(tmp_path / "whole.tar", "w") as tar:
+        tar.add(__file__, "a/frames/0.png")
+        tar.add(__file__, "a/frames/1.png")
+    cut = (tmp_path / "whole.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(cut[: len(cut) // 4])
+    for place, says in ((tmp_path / "none", "no data set at"), (tmp_path / "cut.tar", "cut.tar")):
+        assert main(["eval", str(place), "--find", "--engine", "fake"]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
