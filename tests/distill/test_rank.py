@@ -32,7 +32,7 @@ from tinyseg.distill.rank import (  # noqa: E402
     record,
     with_head,
 )
-from tinyseg.distill.shape import SIZES  # noqa: E402
+from tinyseg.distill.shape import StudentShape  # noqa: E402
 from tinyseg.distill.teachers import run_on_noise  # noqa: E402
 from tinyseg.distill.warm_start import folder_shape, load_folder  # noqa: E402
 from tinyseg.engines import create_engine  # noqa: E402
@@ -134,7 +134,7 @@ def test_a_head_learns_order_and_value(ranking: float) -> None:
 def test_calibration_keeps_the_order() -> None:
     """Scores that are too sure of themselves come down to what is true, and choose as before."""
     torch.manual_seed(0)
-    student = Student(replace(SIZES["base"], score_width=4))
+    student = Student(StudentShape(score_width=4))
     described = torch.randn(400, 4, ScoreHead.FEATURES) * 3
     kind = torch.tensor([CLICK, BOX]).repeat(200)
     judged = Judged(described, torch.zeros(400, 4), torch.zeros(400, 4), torch.tensor([[0, 1, 2]]).expand(400, 3), kind)
