@@ -43,6 +43,7 @@ from tinyseg.distill.track_model import (
     packaged_track_decoder,
     student_without_scores,
 )
+from tinyseg.distill.warm_start import load_whole
 from tinyseg.errors import DataError, InputError, TinysegError
 from tinyseg.pixels import resample_grid
 from tinyseg.predict.load import load
@@ -272,8 +273,8 @@ class TrackTraining:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
         self.pace, self.best = Pace(config.steps, config.minutes), -math.inf
         if saved is not None:
-            self.decoder.load_state_dict(saved["student"])
-            self.average.load_state_dict(saved["average"])
+            load_whole(self.decoder, saved["student"], self.checkpoint)
+            load_whole(self.average, saved["average"], self.checkpoint)
             restore_optimizer(self.optimizer, saved["optimizer"])
             self.pace.step, self.pace.spent, self.best = int(saved["step"]), float(saved["spent"]), float(saved["best"])
             print(f"going on at step {self.pace.step}, {self.pace.spent / 60:.1f} minutes spent", flush=True)

@@ -20,7 +20,7 @@ from tinyseg.distill.quantize import quantize_model, to_text
 from tinyseg.distill.shape import StudentShape
 from tinyseg.distill.track import TRACK
 from tinyseg.distill.track_model import new_track_decoder
-from tinyseg.distill.warm_start import folder_shape
+from tinyseg.distill.warm_start import folder_shape, load_whole
 from tinyseg.errors import InputError
 from tinyseg.graphs.model import Model, open_model
 from tinyseg.graphs.package import CARD, read_member
@@ -43,7 +43,7 @@ def export_track(checkpoint: Path, place: Path, photos: Sequence[Photo], out: Pa
     if asdict(shape) != {**asdict(folder_shape(place)), "score_width": shape.score_width}:
         raise InputError(f"{checkpoint} was trained for a model of another architecture than {place}")
     decoder = new_track_decoder(shape)
-    decoder.load_state_dict(saved["average"])
+    load_whole(decoder, saved["average"], checkpoint)
     fold_batch_norm(decoder)
     facts = {
         **{k: v for k, v in saved["config"].items() if k != "out"},

@@ -216,6 +216,12 @@ def test_a_model_folder_with_one(
     assert "another architecture" in capsys.readouterr().err
     assert main(["export", str(run_folder / "best.pt"), "--out", str(tmp_path / "no")]) == 2
     assert "export-track" in capsys.readouterr().err
+    saved = torch.load(run_folder / "best.pt", weights_only=True)
+    saved["average"].pop("output_tokens")
+    torch.save(saved, tmp_path / "damaged.pt")
+    damaged = ["export-track", str(tmp_path / "damaged.pt"), "--model", small, "--out", str(tmp_path / "no")]
+    assert main(damaged) == 2
+    assert "output_tokens does not fit" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(out, broken)
     card = json.loads((broken / "model.json").read_text())
