@@ -96,60 +96,6 @@ class DepthwiseBlock(nn.Module):
         return x + y
 
 
-class Attention(nn.Module):
-    """Multi-head attention among tokens (SAM, appendix A)."""
-
-    def __init__(self, dim: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """q, k, v (B, n, dim), bias (B, 1, 1, n) added to the scores -> (B, n, dim)."""
-        q, k, v = (split_heads(p, self.heads) for p in (self.q(q), self.k(k), self.v(v)))
-        scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-1, -2)  # (B, heads, n, n)
-        if bias is not None:
-            scores = scores + bias
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, n, heads * d) -> (B, heads, n, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-class ContextLayer(nn.Module):
-    """Every cell of a map looks at all others: a layer of a vision transformer (arXiv 2010.11929), which begins as the identity.
-
-    What belongs to a large object is often told by something far from it, and convolutions see only so far. At stride 32 a frame
-    has a few hundred cells, so that this costs next to nothing. Cells know where they lie from a depthwise convolution (CPVT,
-    arXiv 2102.10882, section 3.3), which fits every size of input.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.attention = Attention(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.ReLU(), nn.Linear(dim * 4, dim))
-        for last in (self.position, self.attention.out, self.mlp[-1]):
-            assert isinstance(last, (nn.Conv2d, nn.Linear)) and last.bias is not None
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> the same."""
-        tokens = (x + self.position(x)).flatten(2).transpose(1, 2)  # (B, h*w, C)
-        seen = self.norm1(tokens)
-        tokens = tokens + self.attention(seen, seen, seen)
-        tokens = tokens + self.mlp(self.norm2(tokens))
-        return tokens.transpose(1, 2).reshape(x.shape)
-
-
 class Encoder(nn.Module):
     """Image to embedding at stride 16 and two skips at strides 8 and 4."""
 
@@ -172,7 +118,6 @@ class Encoder(nn.Module):
         self.lateral32 = ConvNorm(320 * width, EMBED_DIM, 1, act=None)
         self.context = nn.Linear(EMBED_DIM, EMBED_DIM)
         self.block32 = DepthwiseBlock(EMBED_DIM, 7)
-        self.context_layers = nn.ModuleList([ContextLayer(EMBED_DIM) for _ in range(shape.context_layers)])
         self.lateral16 = ConvNorm(96 * width, EMBED_DIM, 1, act=None)
         self.block16 = DepthwiseBlock(EMBED_DIM, 5)
         self.lateral8 = ConvNorm(32 * width, SKIP8_DIM, 1, act=None)
@@ -210,8 +155,6 @@ class Encoder(nn.Module):
         p32 = self.lateral32(c32)
         p32 = p32 + self.context(p32.mean((2, 3)))[:, :, None, None]  # what the whole frame shows
         p32 = self.block32(p32)
-        for layer in self.context_layers:
-            p32 = layer(p32)
         p16 = self.block16(self.lateral16(c16) + upsample2(p32))
         p8 = self.block8(self.lateral8(c8) + upsample2(self.down8(p16)))
         p4 = self.lateral4(c4) + upsample2(self.down4(p8))
@@ -220,6 +163,29 @@ class Encoder(nn.Module):
 
 def upsample2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Attention(nn.Module):
+    """Multi-head attention among tokens (SAM, appendix A)."""
+
+    def __init__(self, dim: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """q, k, v (B, n, dim), bias (B, 1, 1, n) added to the scores -> (B, n, dim)."""
+        q, k, v = (split_heads(p, self.heads) for p in (self.q(q), self.k(k), self.v(v)))
+        scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-1, -2) + bias  # (B, heads, n, n)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, n, heads * d) -> (B, heads, n, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):

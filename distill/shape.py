@@ -21,7 +21,7 @@ MOBILENET_V2_STAGES = (
 
 
 # What the other fields may be: least and most.
-_NUMBERS = {"decoder_layers": (1, 16), "width": (1, 8), "score_width": (0, 4096), "context_layers": (0, 16)}
+_NUMBERS = {"decoder_layers": (1, 16), "width": (1, 8), "score_width": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class StudentShape:
     decoder_layers: int = 2
     width: int = 1  # multiplies the backbone's channels
     score_width: int = 0  # hidden units of the scores' head that sees the masks, see rank.py; 0: there is none
-    context_layers: int = 0  # layers of attention among all cells of the pyramid's coarsest map
 
     def __post_init__(self) -> None:
         most = [stage[2] for stage in MOBILENET_V2_STAGES]
@@ -51,7 +50,7 @@ class StudentShape:
         try:
             return cls(
                 tuple(row["repeats"]), int(row["decoder_layers"]), int(row.get("width", 1)),
-                int(row.get("score_width", 0)), int(row.get("context_layers", 0)),
+                int(row.get("score_width", 0)),
             )  # fmt: skip
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as exc:
             raise InputError(f"not the architecture of a student: {row!r:.200} ({exc})") from exc
@@ -64,7 +63,7 @@ class StudentShape:
 
 
 SIZES = {
-    "base": StudentShape(context_layers=2),
+    "base": StudentShape(),
     "small": StudentShape(repeats=(1, 2, 2, 2, 2, 2, 1), decoder_layers=1),
-    "large": StudentShape(width=2, context_layers=2),
+    "large": StudentShape(width=2),
 }

@@ -5,7 +5,7 @@ name, and every batch norm takes the mean and variance of its convolution on rea
 that the function is unchanged (as `load_backbone` does for the backbone alone).
 
 A smaller student takes the blocks and layers that it shares with a larger one; a wider one begins by computing what the
-narrower did, and layers that begin as the identity are added as they are.
+narrower did.
 """
 
 from __future__ import annotations
@@ -70,9 +70,6 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
                 fitted[f"encoder.blocks.{place[whole]}.{rest}"] = value
         elif (graph, kind) == ("decoder", "score_head") and target.score_width != source.score_width:
             continue  # learned last, for the masks of one student
-        elif (graph, kind) == ("encoder", "context_layers"):
-            if int(index) < target.context_layers:
-                fitted[name] = value
         elif (graph, kind) != ("decoder", "layers") or int(index) < target.decoder_layers:
             fitted[name] = value
     factor = target.width // source.width
@@ -80,12 +77,6 @@ def fit(state: Mapping[str, Tensor], source: StudentShape, target: StudentShape)
         name: widened(name.removeprefix("encoder."), value, factor) if name.startswith("encoder.") else value
         for name, value in fitted.items()
     }
-
-
-def not_begun(student: Student, source: StudentShape) -> dict[str, Tensor]:
-    """The student's own weights of the layers that a source lacks and that begin as the identity."""
-    layers = student.encoder.context_layers.state_dict(prefix="encoder.context_layers.")
-    return {k: v for k, v in layers.items() if int(k.split(".")[2]) >= source.context_layers}
 
 
 def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
@@ -116,8 +107,7 @@ def start_from(student: Student, place: Path, run: Callable[[Student], None]) ->
 def load_weights(student: Student, checkpoint: Path) -> None:
     """Load the moving average of a training's checkpoint. Raises InputError."""
     saved = load_checkpoint(checkpoint, torch.device("cpu"))
-    source = StudentShape.of(saved["shape"])
-    state = {**not_begun(student, source), **fit(saved["average"], source, student.shape)}
+    state = fit(saved["average"], StudentShape.of(saved["shape"]), student.shape)
     wrong = misfit(state, student.state_dict())
     if wrong:
         raise InputError(f"{checkpoint} holds a student that this one cannot start from: {wrong} does not fit")
@@ -149,8 +139,7 @@ def load_folder(student: Student, folder: Path, run: Callable[[Student], None]) 
     state = {
         f"{part}.{name}": value for part in ("encoder", "decoder") for name, value in graph_state(folder, part).items()
     }
-    source = folder_shape(folder)
-    state = {**not_begun(student, source), **fit(state, source, student.shape)}
+    state = fit(state, folder_shape(folder), student.shape)
     load_folded(student, state, folder, lambda: run(student))
 
 

@@ -10,7 +10,7 @@ from tinyseg.errors import InputError
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'tinyseg[train]')")
 
-from tinyseg.distill.model import ContextLayer, Encoder, Student, load_backbone, rasterize_prompt  # noqa: E402
+from tinyseg.distill.model import Encoder, Student, load_backbone, rasterize_prompt  # noqa: E402
 from tinyseg.distill.shape import SIZES, StudentShape  # noqa: E402
 
 
@@ -42,19 +42,6 @@ def decode(student: Student, points: list[list[float]], labels: list[float], **m
 def test_shapes(student: Student) -> None:
     assert [tuple(f.shape) for f in features(student)] == [(1, 128, 6, 8), (1, 64, 12, 16), (1, 32, 24, 32)]
     assert decode(student, [[10.0, 20.0]], [1.0]).shape == (1, 4, 24, 32)
-
-
-def test_context_layers_begin_as_the_identity_and_reach_every_cell() -> None:
-    layer = ContextLayer(128)
-    x = torch.randn(1, 128, 5, 7, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.equal(layer(x), x)
-        for last in (layer.attention.out, layer.mlp[-1], layer.position):
-            torch.nn.init.normal_(last.weight, std=0.1, generator=torch.Generator().manual_seed(1))
-        there = x.clone()
-        there[0, :, 4, 6] += 1.0
-        moved = (layer(there) - layer(x)).abs().amax(1)[0]
-    assert moved.min() > 1e-6 and moved[4, 6] == moved.max()
 
 
 def test_padded_slots_change_nothing(student: Student) -> None:
@@ -185,7 +172,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 @pytest.mark.parametrize(
     "name, value",
-    [("context_layers", -1), ("decoder_layers", 0), ("width", 9), ("context_layers", 10**9), ("score_width", 1e300)],
+    [("decoder_layers", 0), ("width", 9), ("decoder_layers", 10**9), ("score_width", 1e300)],
 )
 def test_an_architecture_out_of_bounds_is_told(name: str, value: float) -> None:
     """A model.json is a stranger's until it is checked."""
@@ -198,5 +185,5 @@ def test_an_architecture_out_of_bounds_is_told(name: str, value: float) -> None:
 def test_sizes() -> None:
     sizes = {n: [sum(p.numel() for p in m.parameters()) for m in (s.encoder, s.decoder)] for n, s in
              ((n, Student(shape)) for n, shape in SIZES.items())}  # fmt: skip
-    assert sizes["base"][0] < 2.5e6 and sizes["base"][1] < 1.0e6
+    assert sizes["base"][0] < 2.3e6 and sizes["base"][1] < 1.0e6
     assert sum(sizes["small"]) < 0.75 * sum(sizes["base"]) and sum(sizes["large"]) > 2.5 * sum(sizes["base"])

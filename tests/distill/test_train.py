@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +30,8 @@ from tinyseg.distill.run_folder import draw_curves  # noqa: E402
 from tinyseg.distill.shape import SIZES  # noqa: E402
 from tinyseg.distill.step import training_loss  # noqa: E402
 from tinyseg.distill.step_inputs import open_batches  # noqa: E402
-from tinyseg.distill.teachers import run_on_noise  # noqa: E402
 from tinyseg.distill.train import run_once, train  # noqa: E402
-from tinyseg.distill.warm_start import folder_shape, load_folder, load_weights, start_from  # noqa: E402
+from tinyseg.distill.warm_start import start_from  # noqa: E402
 from tinyseg.errors import DataError, InputError  # noqa: E402
 from tinyseg.graphs.model import PACKAGED  # noqa: E402
 
@@ -170,28 +168,6 @@ def test_an_exported_checkpoint_runs_on_the_runtime(shapes: Path, tmp_path: Path
     assert main(["export", str(checkpoint), "--out", str(out), "--zoom-below", "0.1"]) == 0  # replaces the folder
     assert tinyseg.load(out, engine="fake").model.zoom.below == 0.1
     assert {p.name for p in tmp_path.iterdir()} == {"run", "model"}  # nothing under a temporary name
-
-
-@pytest.mark.usefixtures("small_samples")
-def test_what_context_layers_learned_goes_through_a_model_folder(shapes: Path, tmp_path: Path) -> None:
-    """Exported, read back for a further training, and left out by a size that has none."""
-    checkpoint = train(replace(config(shapes, tmp_path / "run", 1), validation_photos=0))
-    saved = torch.load(checkpoint, weights_only=True)
-    for name, value in saved["average"].items():
-        if ".context_layers." in name:
-            value.normal_(std=0.1, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    torch.save(saved, checkpoint)
-    folder = export(checkpoint, tmp_path / "model", long_side=128)
-    again, whole = Student(folder_shape(folder)), Student(folder_shape(folder))
-    load_folder(again, folder, run_on_noise)
-    load_weights(whole, checkpoint)
-    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.inference_mode():
-        for a, b in zip(again.eval().encoder(image), whole.eval().encoder(image)):
-            assert (a - b).abs().max() <= 2e-2 * b.abs().max()
-    small = Student(SIZES["small"])
-    load_folder(small, folder, run_on_noise)
-    assert not len(small.encoder.context_layers)
 
 
 def test_wrong_arguments_are_told(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
