@@ -34,6 +34,7 @@ from tinyseg.images import read_image
 from tinyseg.masks import polygons
 from tinyseg.pixels import STABILITY_OFFSET
 from tinyseg.prompts.layout import LABEL_PADDING, LABEL_POSITIVE
+from tinyseg.system.console import tell
 from tinyseg.system.progress import progress
 
 ANNOTATIONS, TOLD = "annotations.jsonl.gz", "labels.json"
@@ -127,6 +128,7 @@ def distinct_names(images: Sequence[Path]) -> dict[Path, str]:
 def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) -> Path:
     """Label every image into a data set folder; run again to go on where it stopped. Returns the annotations' file.
 
+    What cannot be read is told and left out.
     Raises DataError where the folder cannot be written, or holds labels of another teacher or rule, or somebody's data set.
     """
     parts = out / "parts"
@@ -139,7 +141,7 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
         write_bytes(out / TOLD, json.dumps(facts).encode())  # first: what is there without it is taken for somebody's
         parts.mkdir(exist_ok=True)
         (out / "images").mkdir(exist_ok=True)
-        start, photos, instances = time.monotonic(), 0, 0
+        start, photos, instances, left_out = time.monotonic(), 0, 0, 0
         shards = [images[i : i + SHARD] for i in range(0, len(images), SHARD)]
         for number, shard in enumerate(progress(shards, f"shards of {SHARD} photos")):
             path = parts / f"{number:05d}.jsonl.gz"
@@ -147,7 +149,12 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
                 continue
             rows = []
             for image in shard:
-                photo = read_image(image)
+                try:
+                    photo = read_image(image)
+                except DataError as exc:  # one damaged file among a million ends nothing
+                    tell(f"left out: {exc}")
+                    left_out += 1
+                    continue
                 found = label_photo(teacher, photo, rule)
                 shutil.copyfile(image, out / "images" / names[image])
                 rows.append(
@@ -166,6 +173,7 @@ def label(teacher: Teacher, images: Sequence[Path], out: Path, rule: LabelRule) 
     print(
         f"{photos} photos labelled with {instances} instances in {seconds:.0f} s ({photos / seconds:.2f} photos/s); "
         f"{len(images)} in all, {size / 1e6:.2f} MB of labels: {out}"
+        + (f"; {left_out} could not be read and were left out" if left_out else "")
     )
     return out / ANNOTATIONS
 

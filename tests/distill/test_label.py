@@ -86,6 +86,15 @@ def test_goes_on_where_it_stopped(
         label(Squares(), images, tmp_path / "out", LabelRule(grid=5))
 
 
+def test_a_photo_that_cannot_be_read_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = photos(tmp_path / "in", 3)
+    images[1].write_bytes(b"no picture")
+    label(Squares(), images, tmp_path / "out", LabelRule(grid=4))
+    out, err = capsys.readouterr()
+    assert "1 could not be read" in out and images[1].name in err and "Traceback" not in err
+    assert [p.name for p in read_photos(tmp_path / "out")] == [images[0].name, images[2].name]
+
+
 def test_damage_and_data_sets_of_others_are_told(tmp_path: Path) -> None:
     images, rule, out = photos(tmp_path / "in", 2), LabelRule(grid=4), tmp_path / "out"
     label(Squares(), images, out, rule)

@@ -85,6 +85,10 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.images and not args.save:
         raise InputError("name images or a stream to find it in, or --save FILE to keep it")
+    if not args.images and (args.out != "." or args.format != "png" or args.json or args.sink != "null"):
+        raise InputError(
+            "--out, --format, --json and --sink are for what is found; name images or a stream, or leave them out"
+        )
     if "-" in args.images:
         raise InputError("find reads files, cameras and streams, not standard input; give a file")
     in_stream = len(args.images) == 1 and is_stream(args.images[0])

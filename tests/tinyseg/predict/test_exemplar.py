@@ -206,6 +206,7 @@ def test_the_command_counts_and_keeps_references(
         (["find", picture], "say what to find"),
         (["find", picture, "--like", picture], "as many of"),
         (["find", "--like", saved], "name images"),
+        (["find", "--like", saved, "--save", saved, "--json"], "are for what is found"),
         (["find", picture, "--like", picture, "--like-box", "1,2"], "--like-box takes"),
         (["find", picture, "--like", str(tmp_path / "no.npz")], "no.npz"),
         (["find", picture, "--like", picture, "--like-box", "900,900,950,950"], "outside the frame"),
