@@ -151,6 +151,7 @@ def require_folder(folder: Path) -> None:
 
 
 def write_index(folder: Path, teacher: Teacher, count: int, channels: int, key: Mapping[str, Any]) -> None:
+    """Say what a store holds: whose answers to how many batches, and the options that decide these. Raises DataError."""
     whose = {"teacher": teacher.name, "weights": weights_of(teacher)}
     content = {**whose, "count": count, "channels": channels, "key": dict(key)}
     write_bytes(folder / INDEX, json.dumps(content, indent=1).encode())

@@ -85,15 +85,16 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str |
     return next(wrong, None)
 
 
-def load_whole(student: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
-    """Load weights that a checkpoint holds of a student of this very shape. Raises InputError where they are not."""
-    expected = student.state_dict()
+def load_whole(module: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Load weights that a checkpoint holds of a student or tracking decoder of this very shape. Raises InputError where they are
+    not."""
+    expected = module.state_dict()
     wrong = misfit(state, expected) or next((k for k in sorted(state) if k not in expected), None)
     if wrong:
         raise InputError(
-            f"{checkpoint} does not hold the student that it states: {wrong} does not fit; give another checkpoint"
+            f"{checkpoint} does not hold the network that it states: {wrong} does not fit; give another checkpoint"
         )
-    student.load_state_dict(state)
+    module.load_state_dict(state)
 
 
 def start_from(student: Student, place: Path, run: Callable[[Student], None]) -> None:

@@ -97,11 +97,11 @@ def test_damaged_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         {k: v for k, v in state.items() if k != name}, {**state, name: state[name][:1]}, {**state, "decoder.more": state[name]},
     ):  # fmt: skip
         save_checkpoint(tmp_path / "x.pt", {**facts, "student": wrong, "average": wrong})
-        with pytest.raises(InputError, match="does not hold the student that it states: decoder"):
+        with pytest.raises(InputError, match="does not hold the network that it states: decoder"):
             average_checkpoints([tmp_path / "x.pt"], None, 1, tmp_path / "mean.pt")  # type: ignore[arg-type]
         assert main(["export", str(tmp_path / "x.pt"), "--out", str(tmp_path / "out")]) == 2
         err = capsys.readouterr().err
-        assert "does not hold the student that it states: decoder" in err and err.count("\n") == 1
+        assert "does not hold the network that it states: decoder" in err and err.count("\n") == 1
     shutil.copytree(PACKAGED, tmp_path / "model")
     (tmp_path / "model" / "encoder.onnx").write_bytes(b"no graph")
     with pytest.raises(InputError, match=r"encoder\.onnx is not a graph that can be read"):
